@@ -1,0 +1,100 @@
+"""tvrkit: from raw videos to ranked text-video retrieval results.
+
+A command is a file in pipeline/commands/ or a stage in pipeline/stages/; nothing is imported before it is called.
+"""
+
+import sys
+
+import click
+
+from pipeline import __version__, log, registry
+from pipeline.errors import ConfigError, TvrError
+
+_PIPELINE = ("demo", "run", "status", "failures", "merge")
+
+
+class Lazy(click.Group):
+    """Finds commands by file name; their one-line helps are read without importing them."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return sorted({*registry.names("command"), *registry.names("stage")})
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name in registry.names("command"):
+            return registry.find("command", name).command
+        if name in registry.names("stage"):
+            from pipeline.commands._stage import stage_command
+
+            return stage_command(name)
+        return None
+
+    def resolve_command(self, context: click.Context, args: list[str]):
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(context):
+            hint = registry.suggest(args[0], self.list_commands(context))
+            raise ConfigError(f"there is no command {args[0]!r}", fix=hint)
+        return super().resolve_command(context, args)
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = registry.names("command")
+        groups = {
+            "Pipelines": [c for c in _PIPELINE if c in commands],
+            "Stages (each runs alone, each resumes)": registry.names("stage"),
+            "Everything else": [c for c in commands if c not in _PIPELINE],
+        }
+        for title, members in groups.items():
+            with formatter.section(title):
+                kind = "stage" if title.startswith("Stages") else "command"
+                formatter.write_dl([(name, registry.summary(kind, name)) for name in members])
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="tvrkit")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+def cli(debug: bool, log_json: bool, verbose: bool) -> None:
+    """From raw videos to ranked text-video retrieval results.
+
+    \b
+    python cli.py demo                                       everything, on a generated corpus
+    python cli.py compress --in raw --out small --fps 3      one stage
+    python cli.py run msrvtt-dual-encoding --dry-run         a pipeline: what would be done
+    """
+    log.set_up(log_json, verbose)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code; errors a user can act on come without a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        result = cli.main(args=arguments, prog_name="python cli.py", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except TvrError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted", 130, debug)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone (`| head`)
+        return 0
+    except PermissionError as error:
+        return _fail(f"{error.filename}: no permission\n    Change its permissions or choose another --out.", 6, debug)
+    except Exception as error:
+        message = f"internal error: {type(error).__name__}: {error}\n    Please report it with the output of --debug."
+        return _fail(message, 1, debug)
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo(message, err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Options that every running command shares."""
+
+from pathlib import Path
+
+import click
+
+from pipeline.core.choose import Settings
+from pipeline.errors import ConfigError
+
+
+def _shard(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, int]:
+    if value is None:
+        return (0, 1)
+    index, slash, count = value.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and 0 <= int(index) < int(count)):
+        raise ConfigError(
+            f"--shard {value!r} is not I/N with 0 <= I < N", fix="For example: --shard 3/16 (the first is 0/16)."
+        )
+    return int(index), int(count)
+
+
+RUN_OPTIONS = (
+    lambda: click.Option(
+        ["-j", "--jobs"],
+        type=click.IntRange(0),
+        metavar="INTEGER",
+        default=0,
+        help="worker processes  [0: one per core]",
+    ),
+    lambda: click.Option(
+        ["--shard"],
+        callback=_shard,
+        metavar="I/N",
+        help="only items whose sha256(id) mod N is I (from 0); join with merge",
+    ),
+    lambda: click.Option(
+        ["--retries"],
+        type=click.IntRange(0),
+        metavar="INTEGER",
+        default=1,
+        help="times to retry an item after a system error  [1]",
+    ),
+    lambda: click.Option(["--retry-failed"], is_flag=True, help="redo items that were set aside"),
+    lambda: click.Option(["--fail-fast"], is_flag=True, help="stop at the first item that fails"),
+    lambda: click.Option(
+        ["--max-failures"],
+        type=click.FloatRange(0, 1),
+        default=0.05,
+        help="share of failed items that is still accepted  [0.05]",
+    ),
+    lambda: click.Option(
+        ["--memory"],
+        type=click.FloatRange(0),
+        metavar="NUMBER",
+        default=4.0,
+        help="GiB of address space of a worker, 0: no limit  [4]",
+    ),
+    lambda: click.Option(
+        ["--config"],
+        type=click.Path(path_type=Path),
+        default=None,
+        help="YAML file that adds to the shipped pipelines.yaml",
+    ),
+)
+
+
+def run_options(function):
+    """Decorate a click command with RUN_OPTIONS."""
+    function.__click_params__ = [option() for option in reversed(RUN_OPTIONS)] + getattr(
+        function, "__click_params__", []
+    )
+    return function
+
+
+def settings_from(values: dict) -> Settings:
+    """Take the run options out of a command's values (all but `config`)."""
+    return Settings(
+        jobs=values.pop("jobs"),
+        retries=values.pop("retries"),
+        max_failures=values.pop("max_failures"),
+        memory_bytes=int(values.pop("memory") * 2**30),
+        retry_failed=values.pop("retry_failed"),
+        fail_fast=values.pop("fail_fast"),
+        shard=values.pop("shard"),
+    )

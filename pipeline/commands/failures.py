@@ -1,0 +1,53 @@
+"""Show a row per item that was set aside, with the reason; --retry redoes them.
+
+python cli.py failures demo compress
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from pipeline import config
+from pipeline.commands._shared import run_options, settings_from
+from pipeline.core.execute import finished_parts, run_step
+from pipeline.core.plan import Pipeline, Step
+from pipeline.core.state import STATE, Journal, Record
+
+
+@click.command(help=__doc__)
+@click.argument("pipeline")
+@click.argument("step", required=False)
+@click.option("--retry", is_flag=True, help="redo the failed items of the step (or of every step)")
+@click.option("--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="as for run")
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("data/work"), help="folder of the steps  [data/work]"
+)
+@click.option("--json", "as_json", is_flag=True, help="print as JSON")
+@run_options
+def command(
+    pipeline: str, step: str | None, retry: bool, overrides: tuple, work: Path, as_json: bool, **values: object
+) -> None:
+    opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, list(overrides))
+    settings = replace(settings_from(values), retry_failed=True)
+    steps = [opened.step(step)] if step else list(opened.steps.values())
+    if retry:
+        for one in steps:
+            if _failed(one):
+                run_step(opened, one, settings, finished_parts(one.out))
+    found = [(one.name, record) for one in steps for record in _failed(one)]
+    if as_json:
+        fields = ("id", "source", "reason", "message", "attempts")
+        click.echo(json.dumps([{"step": n, **{k: getattr(r, k) for k in fields}} for n, r in found], indent=1))
+        return
+    for name, record in found:
+        click.echo(
+            f"{name}   {record.id}   {record.reason}: {record.message}"
+            + (f"   ({record.source})" if record.source else "")
+        )
+    click.echo(f"{len(found):,} items set aside" if found else "no items set aside", err=True)
+
+
+def _failed(step: Step) -> list[Record]:
+    return [r for r in Journal(step.out / STATE / "items.jsonl").load().records.values() if not r.usable]

@@ -1,0 +1,73 @@
+"""Bring every step of a pipeline up to date.
+
+    python cli.py run demo --until compress --set compress.fps=1
+
+Stopped at any instant (Ctrl-C, kill -9, power), the same command continues and ends with the same bytes.
+"""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline import config
+from pipeline.commands._shared import run_options, settings_from
+from pipeline.core.execute import Selection, run_pipeline, selected
+from pipeline.core.plan import Pipeline
+from pipeline.core.status import UP_TO_DATE, assess_all
+
+
+@click.command(help=__doc__)
+@click.argument("pipeline")
+@click.option("--until", default="", metavar="STEP", help="stop after this step")
+@click.option("--only", default="", metavar="STEP", help="run just this step; what it reads must be up to date")
+@click.option(
+    "--force", multiple=True, metavar="STEP", help="redo this step although it is up to date (may be repeated)"
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="change an option (may be repeated)"
+)
+@click.option("--dry-run", is_flag=True, help="say what would be done, and do nothing")
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("data/work"), help="folder of the steps  [data/work]"
+)
+@click.option("--json", "as_json", is_flag=True, help="print the manifests (or, with --dry-run, the plan) as JSON")
+@run_options
+def command(pipeline: str, until: str, only: str, force: tuple, overrides: tuple, **values: object) -> None:
+    dry_run, work, as_json = values.pop("dry_run"), values.pop("work"), values.pop("as_json")
+    opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, list(overrides))
+    selection = Selection(until, only, force)
+    settings = settings_from(values)
+    if dry_run:
+        _dry_run(opened, selection, as_json)
+        return
+    manifests = run_pipeline(opened, selection, settings)
+    if as_json:
+        click.echo(json.dumps(manifests, indent=1, ensure_ascii=False))
+
+
+def _dry_run(pipeline: Pipeline, selection: Selection, as_json: bool) -> None:
+    states = assess_all(pipeline)
+    plan = {}
+    for step in selected(pipeline, selection):
+        state = states[step.name]
+        forced = step.name in selection.force
+        items = None if state.todo is None else state.todo
+        would = "nothing" if state.status == UP_TO_DATE and not forced else "run"
+        estimate = "" if state.todo is None else pipeline.stage(step).estimate()
+        plan[step.name] = {
+            "state": str(state),
+            "would": would,
+            "items": items,
+            "total": state.total,
+            "estimate": estimate,
+        }
+        if forced:
+            plan[step.name]["items"] = "all"
+    if as_json:
+        click.echo(json.dumps(plan, indent=1, ensure_ascii=False))
+        return
+    for name, row in plan.items():
+        count = "all items" if row["items"] in (None, "all") else f"{len(row['items']):,} of {row['total']:,} items"
+        doing = "nothing to do" if row["would"] == "nothing" else f"would process {count}"
+        click.echo(f"{name:<20} {row['state']:<48} {doing}" + (f"   {row['estimate']}" if row["estimate"] else ""))

@@ -1,0 +1,50 @@
+"""Show a row per step of a pipeline: its state and why, items done and failed, time, size.
+
+python cli.py status demo
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from pipeline import config
+from pipeline.core.plan import Pipeline
+from pipeline.core.status import State, assess_all
+
+
+@click.command(help=__doc__)
+@click.argument("pipeline")
+@click.option("--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="as for run")
+@click.option(
+    "--work", type=click.Path(path_type=Path), default=Path("data/work"), help="folder of the steps  [data/work]"
+)
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), default=None, help="YAML file that adds to the shipped one"
+)
+@click.option("--json", "as_json", is_flag=True, help="print as JSON")
+def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_json: bool) -> None:
+    states = assess_all(Pipeline.open(config.load(path), pipeline, work, list(overrides)))
+    if as_json:
+        click.echo(json.dumps({name: asdict(state) for name, state in states.items()}, indent=1))
+        return
+    width = max(map(len, states), default=0)
+    click.echo(f"{'step':<{width}}   {'done':>9} {'failed':>7} {'time':>9} {'size':>9}   state")
+    for name, state in states.items():
+        numbers = f"{_done(state):>9} {state.failed:>7,} {state.seconds:>7.1f} s {_size(state.bytes):>9}"
+        click.echo(f"{name:<{width}}   {numbers}   {state}")
+
+
+def _done(state: State) -> str:
+    return f"{state.done:,}/{state.total:,}" if state.total is not None else f"{state.done:,}"
+
+
+def _size(count: int) -> str:
+    if not count:
+        return "-"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

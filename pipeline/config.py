@@ -1,0 +1,169 @@
+"""pipelines.yaml: load it safely, merge `extends`, apply --set; names that do not exist get a did-you-mean.
+
+Component options are validated where they are used (`registry.options`), so every mistake is named by its YAML path.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pipeline import registry
+from pipeline.errors import ConfigError
+
+SHIPPED = registry.ROOT / "pipelines.yaml"
+_SECTIONS = ("datasets", "recipes", "pipelines")
+_LARGEST_BYTES = 1 << 20
+_MOST_NODES = 100_000  # a 300-byte file of nested aliases can stand for billions of nodes
+
+
+@dataclass(frozen=True)
+class Config:
+    """The three sections as plain values; a user's file adds to the shipped one and wins where names are equal."""
+
+    datasets: dict[str, dict]
+    recipes: dict[str, dict]
+    pipelines: dict[str, dict]
+
+    def dataset(self, name: str) -> dict:
+        """{"type": ..., <options>} of a dataset."""
+        return copy.deepcopy(self._entry("datasets", name))
+
+    def pipeline(self, name: str) -> dict:
+        return copy.deepcopy(self._entry("pipelines", name))
+
+    def recipe(self, name: str) -> dict:
+        """{"name", "model", "options", "train"}: a recipe with all it extends merged in; `null` deletes a key."""
+        chain: list[dict] = []
+        seen: list[str] = []
+        current: str | None = name
+        while current:
+            if current in seen:
+                raise ConfigError(
+                    f"extends goes in a circle: {' -> '.join([*seen, current])}",
+                    where=f"pipelines.yaml: recipes.{name}",
+                    fix="Remove one of these `extends`.",
+                )
+            seen.append(current)
+            entry = dict(self._entry("recipes", current))
+            current = entry.pop("extends", None)
+            chain.append(entry)
+        merged: dict = {}
+        for entry in reversed(chain):
+            merged = merge(merged, entry)
+        return {"name": name} | merged
+
+    def resolve(self, section: str, name: str) -> dict:
+        """The entry that an option like `recipe: tiny_dual` names."""
+        return self.recipe(name) if section == "recipes" else copy.deepcopy(self._entry(section, name))
+
+    def _entry(self, section: str, name: str) -> dict:
+        entries = getattr(self, section)
+        if name not in entries:
+            raise ConfigError(
+                f"there is no {section.rstrip('s')} called {name!r}", fix=registry.suggest(name, sorted(entries))
+            )
+        return entries[name]
+
+
+def load(path: Path | None = None) -> Config:
+    """The shipped configuration, with the user's file (`path`, else ./pipelines.yaml if it is another file) over it."""
+    sections = _read(SHIPPED)
+    own = path or Path("pipelines.yaml")
+    if path or (own.exists() and own.resolve() != SHIPPED.resolve()):
+        for section, entries in _read(own).items():
+            sections[section] = sections[section] | entries
+    return Config(**sections)
+
+
+def _read(path: Path) -> dict[str, dict]:
+    value = safe_yaml(_text(path), str(path))
+    faults = []
+    if not isinstance(value, dict):
+        raise ConfigError(
+            "not a mapping with the sections datasets, recipes, pipelines", where=path, fix="See docs/configuration.md."
+        )
+    for section, entries in value.items():
+        if section not in _SECTIONS:
+            faults.append(f"{path}: {section}: unknown section. {registry.suggest(section, list(_SECTIONS))}")
+        elif not isinstance(entries, dict):
+            faults.append(f"{path}: {section}: must be a mapping of names.")
+        else:
+            faults += [
+                f"{path}: {section}.{name}: must be a mapping, got {entry!r}."
+                for name, entry in entries.items()
+                if not isinstance(entry, dict)
+            ]
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return {section: value.get(section) or {} for section in _SECTIONS}
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise ConfigError(f"larger than {_LARGEST_BYTES:,} bytes", where=path, fix="Is this a configuration file?")
+        return path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise ConfigError("there is no such file", where=path, fix="Give --config the path of a YAML file.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 text (byte {error.start})", where=path, fix="Save it as UTF-8.") from None
+
+
+def safe_yaml(text: str, where: str) -> object:
+    """Parse YAML without executing or exploding; ConfigError with line and column."""
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise ConfigError(f"not valid YAML: {problem}", where=place, fix="Correct the file.") from None
+    _count_nodes(value, where)
+    return value
+
+
+def _count_nodes(value: object, where: str) -> None:
+    pending, count = [value], 0
+    while pending:
+        node = pending.pop()
+        count += 1
+        if count > _MOST_NODES:
+            raise ConfigError(
+                f"stands for more than {_MOST_NODES:,} values (nested aliases?)",
+                where=where,
+                fix="Write it out plainly.",
+            )
+        if isinstance(node, dict):
+            pending.extend(node.values())
+        elif isinstance(node, list):
+            pending.extend(node)
+
+
+def merge(base: dict, over: dict) -> dict:
+    """`over` on top of `base`, mapping by mapping; a null deletes the key."""
+    result = dict(base)
+    for key, value in over.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def assign(target: dict, assignment: str, where: str) -> None:
+    """Apply `a.b.c=value` (the value is YAML) to nested mappings. ConfigError if it has no `=`."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise ConfigError(
+            f"{assignment!r} is not of the form step.option=value", where=where, fix="For example: --set compress.fps=1"
+        )
+    *parents, last = path.split(".")
+    for key in parents:
+        if not isinstance(target.get(key), dict):
+            target[key] = {}
+        target = target[key]
+    target[last] = safe_yaml(text, f"{where} {path}")

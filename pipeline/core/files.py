@@ -1,0 +1,132 @@
+"""Files that are either whole or absent, names on disk that no id can abuse, digests that are computed once."""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+TEMPORARY = ".tmp-"
+_LONGEST_NAME = 200
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield a temporary path in the same folder; when the block ends well it is fsynced and renamed to `path`.
+
+    If the block raises, nothing is left. `suffix` for writers that look at the extension (".mp4").
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}{suffix}"
+    try:
+        yield temporary
+        commit_file(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def commit_file(temporary: Path, path: Path) -> None:
+    """fsync `temporary`, rename it to `path`, fsync the folder."""
+    fd = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a whole file atomically and durably."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed run left behind. Call under the lock of `folder`."""
+    if folder.exists():
+        for path in folder.rglob(f"{TEMPORARY}*"):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                path.unlink()
+
+
+def disk_name(item_id: str, suffix: str = "") -> str:
+    """The relative path of an id below an output folder: each part percent-encoded, hashed beyond 200 bytes.
+
+    `/` separates folders; "", "." and ".." and a leading "_state" can never come out. Injective for distinct ids.
+    """
+    parts = item_id.split("/")
+    encoded = [_safe_part(part) for part in parts[:-1]] + [_safe_part(parts[-1], suffix)]
+    return "/".join(encoded)
+
+
+def _safe_part(part: str, suffix: str = "") -> str:
+    raw = os.fsencode(part)
+    name = quote(raw, safe="@+")
+    if part in ("", ".", ".."):
+        name = "%" + (name.replace(".", "%2E")[1:] or "00")
+    elif name.startswith((TEMPORARY, "_")):
+        name = f"%{raw[0]:02X}{name[1:]}"
+    if len(name) + len(suffix) > _LONGEST_NAME:
+        name = f"{name[:100].rpartition('%')[0] or name[:100]}~{hashlib.sha256(raw).hexdigest()}"
+    return name + suffix
+
+
+def file_digest(path: Path) -> str:
+    """sha256 hex of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def written(path: Path) -> dict:
+    """{"bytes", "sha256"} of a file just written: the value of `Outcome.outputs`."""
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+
+
+class DigestCache:
+    """sha256 of files, remembered by (size, mtime_ns, ctime_ns, inode) so that unchanged files are not read again.
+
+    The time alone is never trusted: another digest means changed, another time only means look again.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._known: dict[str, list] = {}
+        self._new: dict[str, list] = {}
+        with contextlib.suppress(FileNotFoundError):
+            for line in path.read_bytes().splitlines():
+                with contextlib.suppress(ValueError):
+                    name, *entry = json.loads(line)
+                    self._known[name] = entry
+
+    def __call__(self, path: Path) -> str:
+        """The digest of `path`. Raises OSError if it cannot be read."""
+        stat = path.stat()
+        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        name = str(path)
+        entry = self._known.get(name)
+        if entry and entry[:4] == mark:
+            return entry[4]
+        value = file_digest(path)
+        self._known[name] = self._new[name] = [*mark, value]
+        return value
+
+    def save(self) -> None:
+        """Append what is new."""
+        if self._new:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab") as file:
+                file.write(b"".join(json.dumps([k, *v]).encode() + b"\n" for k, v in self._new.items()))
+            self._new.clear()

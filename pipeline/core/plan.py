@@ -1,0 +1,232 @@
+"""A pipeline: steps in order, each wired to the steps that make what it needs, each with a state and a reason.
+
+Wiring: a need takes the latest earlier step (or the dataset) that makes its kind, unless the step names another one:
+`in: NAME` for the first need, `<need>: NAME` for any (`init: backbone`).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from pipeline import registry
+from pipeline.config import Config, assign
+from pipeline.core.artefact import Artefact
+from pipeline.core.manifest import effective_options, stage_fingerprint
+from pipeline.core.stage import Need, Stage
+from pipeline.core.state import digest, read_manifest
+from pipeline.errors import ConfigError
+
+DATASET = "dataset"
+_DATASET_MAKES = ("annotations", "video_files")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a pipeline, checked: its stage class, options, and the names its needs are wired to."""
+
+    name: str
+    kind: type[Stage]
+    options: BaseModel
+    wiring: dict[str, list[str]]
+    out: Path
+
+
+@dataclass
+class Pipeline:
+    """Steps by name, in order. `dataset` is the resolved {"type": ..., options}."""
+
+    name: str
+    dataset: dict
+    steps: dict[str, Step] = field(default_factory=dict)
+    _fingerprints: dict[str, str] = field(default_factory=dict)  # of steps; they depend on the configuration alone
+
+    @classmethod
+    def open(cls, config: Config, name: str, work: Path, overrides: list[str] | None = None) -> "Pipeline":
+        """Check a pipeline of the configuration. ConfigError lists all mistakes, each with its YAML path."""
+        where = f"pipelines.yaml: pipelines.{name}"
+        entry = config.pipeline(name)
+        faults: list[str] = []
+        for assignment in overrides or []:
+            _override(entry, assignment, faults)
+        unknown = set(entry) - {"dataset", "steps"}
+        faults += [
+            f"{where}.{key}: unknown key. {registry.suggest(key, ['dataset', 'steps'])}" for key in sorted(unknown)
+        ]
+        pipeline = cls(name, _dataset(config, entry.get("dataset"), where, faults))
+        for step_name, values in (entry.get("steps") or {}).items():
+            step = _step(pipeline, config, step_name, dict(values or {}), work / name / step_name, where, faults)
+            if step:
+                pipeline.steps[step_name] = step
+        if faults:
+            raise ConfigError("\n".join(faults))
+        return pipeline
+
+    def step(self, name: str) -> Step:
+        if name not in self.steps:
+            raise ConfigError(f"{self.name} has no step {name!r}", fix=registry.suggest(name, list(self.steps)))
+        return self.steps[name]
+
+    def stage(self, step: Step) -> Stage:
+        """The stage of a step with its inputs as they are on disk now."""
+        inputs = {need: self._input(step, need, spec) for need, spec in step.kind.needs.items()}
+        return step.kind(step.options, inputs, step.out)
+
+    def artefact(self, name: str, kind: str) -> Artefact:
+        """What a step (or the dataset) hands on; `content` is "" until it is made as configured now."""
+        if name == DATASET:
+            return dataset_artefact(self.dataset, kind)
+        step = self.steps[name]
+        if name not in self._fingerprints:
+            self._fingerprints[name] = stage_fingerprint(self.stage(step))
+        fingerprint = self._fingerprints[name]
+        manifest = read_manifest(step.out)
+        content = manifest["content"] if manifest and manifest["fingerprint"] == fingerprint else ""
+        return Artefact(step.kind.makes, step.out, fingerprint, content, name, step.options.model_dump(mode="json"))
+
+    def lineage(self, step: Step) -> dict[str, dict]:
+        """The options that matter of every step this one depends on, itself included."""
+        found: dict[str, dict] = {}
+        for sources in step.wiring.values():
+            for source in sources:
+                found |= {DATASET: self.dataset} if source == DATASET else self.lineage(self.steps[source])
+        return found | {step.name: effective_options(self.stage(step))}
+
+    def upstream(self, step: Step) -> list[Step]:
+        """The steps this one reads from directly."""
+        return [self.steps[s] for sources in step.wiring.values() for s in sources if s != DATASET]
+
+    def _input(self, step: Step, need: str, spec: Need) -> Artefact | list[Artefact] | None:
+        found = [self.artefact(source, spec.kind) for source in step.wiring.get(need, [])]
+        if spec.many:
+            return found
+        return found[0] if found else None
+
+
+def dataset_artefact(spec: dict, kind: str) -> Artefact:
+    """The artefact of a dataset: annotations, or the video files it names.
+
+    content: digest of the annotation files; "" if they cannot be read yet (the step that needs them says why).
+    """
+    from pipeline.errors import DataError
+
+    module = registry.find("dataset", spec["type"])
+    dataset = module.Dataset(
+        registry.options(
+            module.Dataset.Options, {k: v for k, v in spec.items() if k != "type"}, f"dataset {spec['type']}"
+        )
+    )
+    try:
+        content = dataset.digest()
+    except (DataError, OSError):
+        content = ""
+    options = dataset.options.model_dump(mode="json", exclude=set(dataset.indifferent))
+    root = getattr(dataset.options, "root", Path())
+    full = {"type": spec["type"]} | dataset.options.model_dump(mode="json")
+    return Artefact(kind, Path(root), digest({"type": spec["type"]} | options), content, DATASET, full)
+
+
+def _override(entry: dict, assignment: str, faults: list[str]) -> None:
+    step, _, rest = assignment.partition(".")
+    steps = entry.get("steps") or {}
+    if step == DATASET:
+        if isinstance(entry.get("dataset"), str):
+            entry["dataset"] = {"name": entry["dataset"]}
+        assign(entry["dataset"], rest, "--set")
+    elif step not in steps:
+        faults.append(f"--set {assignment}: there is no step {step!r}. {registry.suggest(step, [DATASET, *steps])}")
+    else:
+        steps[step] = steps[step] or {}
+        assign(steps[step], rest, "--set")
+
+
+def _dataset(config: Config, value: object, where: str, faults: list[str]) -> dict:
+    if value is None:
+        faults.append(f"{where}.dataset: required, but not given.")
+        return {"type": "folder"}
+    over = {}
+    if isinstance(value, dict):
+        over = {k: v for k, v in value.items() if k != "name"}
+        value = value.get("name")
+    try:
+        spec = (config.dataset(str(value)) if value else {}) | over
+        if "type" not in spec:
+            raise ConfigError("type: required, but not given", where=f"{where}.dataset")
+        registry.known("dataset", spec["type"])
+        module = registry.find("dataset", spec["type"])
+        registry.options(
+            module.Dataset.Options, {k: v for k, v in spec.items() if k != "type"}, f"pipelines.yaml: datasets.{value}"
+        )
+    except ConfigError as error:
+        faults.append(str(error))
+        return {"type": "folder"}
+    return spec
+
+
+def _step(
+    pipeline: Pipeline, config: Config, name: str, values: dict, out: Path, where: str, faults: list[str]
+) -> Step | None:
+    where = f"{where}.steps.{name}"
+    try:
+        kind = registry.find("stage", str(values.pop("stage", name.partition("@")[0]))).Stage
+    except ConfigError as error:
+        faults.append(f"{where}: {error}")
+        return None
+    wiring = _wire(pipeline, kind, values, where, faults)
+    try:
+        options = stage_options(kind, values, config, where)
+    except ConfigError as error:
+        faults.append(str(error))
+        return None
+    return Step(name, kind, options, wiring, out)
+
+
+def stage_options(kind: type[Stage], values: dict, config: Config, where: str) -> BaseModel:
+    """Options of a stage; names of recipes and the like are replaced by what they stand for."""
+    values = dict(values)
+    for option, section in kind.references.items():
+        if isinstance(values.get(option), str):
+            values[option] = config.resolve(section, values[option])
+    return registry.options(kind.Options, values, where)
+
+
+def _wire(pipeline: Pipeline, kind: type[Stage], values: dict, where: str, faults: list[str]) -> dict[str, list[str]]:
+    """Take the wiring keys out of `values` and find a source for every need."""
+    named: dict[str, list[str]] = {}
+    first = next(iter(kind.needs), None)
+    for key in ["in", *kind.needs]:
+        if key in values and (key == "in" or key not in kind.Options.model_fields):
+            value = values.pop(key)
+            named[first if key == "in" else key] = [str(v) for v in (value if isinstance(value, list) else [value])]
+    wiring: dict[str, list[str]] = {}
+    for need, spec in kind.needs.items():
+        sources = named.get(need) or _default_sources(pipeline, spec)
+        for source in sources:
+            _check_source(pipeline, source, spec, f"{where}.{need}", faults)
+        if not sources and not spec.optional:
+            faults.append(
+                f"{where}: needs {spec.kind}, but no earlier step makes it. Add such a step, or name it with `in:`."
+            )
+        wiring[need] = [s for s in sources if s == DATASET or s in pipeline.steps]
+    return wiring
+
+
+def _default_sources(pipeline: Pipeline, spec: Need) -> list[str]:
+    if not spec.auto:
+        return []
+    makers = [name for name, step in pipeline.steps.items() if step.kind.makes == spec.kind]
+    if spec.many:
+        return makers
+    if makers:
+        return makers[-1:]
+    return [DATASET] if spec.kind in _DATASET_MAKES else []
+
+
+def _check_source(pipeline: Pipeline, source: str, spec: Need, where: str, faults: list[str]) -> None:
+    if source == DATASET and spec.kind in _DATASET_MAKES:
+        return
+    if source not in pipeline.steps:
+        faults.append(f"{where}: there is no earlier step {source!r}. {registry.suggest(source, list(pipeline.steps))}")
+    elif pipeline.steps[source].kind.makes != spec.kind:
+        makes = pipeline.steps[source].kind.makes
+        faults.append(f"{where}: {source} makes {makes}, not {spec.kind}.")

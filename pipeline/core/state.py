@@ -1,0 +1,181 @@
+"""What a step remembers on disk: digests, journal, manifest, quarantine. The only code that knows the state files.
+
+A step's folder holds its artefacts and `_state/`: `items.jsonl` (journal, one O_APPEND write per item),
+`failed/<id>.json` (quarantine), `manifest.json` (written last: exists and matches = step done), `lock`, `log.txt`,
+`digests.jsonl`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from pipeline.core.files import atomic_write, disk_name
+
+STATE = "_state"
+
+
+def canonical(value: object) -> bytes:
+    """`value` as JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str).encode()
+
+
+def digest(value: object) -> str:
+    """sha256 hex of bytes, or of the canonical JSON of anything else."""
+    return hashlib.sha256(value if isinstance(value, bytes) else canonical(value)).hexdigest()
+
+
+@dataclass
+class Record:
+    """One line of the journal: how one item ended. `step` is the fingerprint it was made under."""
+
+    id: str
+    key: str
+    step: str
+    status: str  # ok | damaged | failed
+    reason: str = ""
+    message: str = ""
+    source: str = ""
+    attempts: int = 1
+    seconds: float = 0.0
+    outputs: dict[str, dict] = field(default_factory=dict)
+    facts: dict = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        return self.status != "failed"
+
+    @property
+    def content(self) -> str:
+        """Digest of what the item became: of its output files, else of its inputs and step."""
+        return digest({k: v.get("sha256") for k, v in self.outputs.items()} if self.outputs else [self.key, self.step])
+
+    def to_json(self) -> bytes:
+        return json.dumps({k: v for k, v in asdict(self).items() if v not in ("", {})}, ensure_ascii=True).encode()
+
+    @classmethod
+    def from_json(cls, line: bytes | str) -> "Record":
+        """Raise ValueError if the line is not a record (torn by a crash, or written by something else)."""
+        value = json.loads(line)
+        if not isinstance(value, dict) or not {"id", "key", "step", "status"} <= value.keys():
+            raise ValueError("not a journal record")
+        return cls(**{k: v for k, v in value.items() if k in _RECORD_FIELDS})
+
+
+_RECORD_FIELDS = frozenset(f.name for f in fields(Record))
+
+
+class Journal:
+    """The append-only list of records of a step. The last line of an id wins; a torn last line is cut off on open."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.records: dict[str, Record] = {}
+        self._fd: int | None = None
+
+    def load(self) -> "Journal":
+        """Read the journal without changing it."""
+        for record in read_records(self.path):
+            self.records.pop(record.id, None)  # keep the order of the last writes
+            self.records[record.id] = record
+        return self
+
+    def open(self) -> "Journal":
+        """Read it, cut a torn tail, and open it for appending."""
+        self.load()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        os.ftruncate(self._fd, _length_of_whole_lines(self.path))
+        return self
+
+    def append(self, records: Iterable[Record], sync: bool = False) -> None:
+        """Write the records in one call; with `sync` they survive a power failure, else a killed process."""
+        lines = []
+        for record in records:
+            self.records.pop(record.id, None)
+            self.records[record.id] = record
+            lines.append(record.to_json() + b"\n")
+        if lines:
+            _write_all(self._fd, b"".join(lines))
+        if sync:
+            os.fsync(self._fd)
+
+    def rewrite(self, records: Iterable[Record]) -> None:
+        """Replace the whole journal atomically (items that no longer exist, forgotten failures)."""
+        was_open = self._fd is not None
+        self.close()
+        self.records = {r.id: r for r in records}
+        atomic_write(self.path, b"".join(r.to_json() + b"\n" for r in self.records.values()))
+        if was_open:
+            self.open()
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = None
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The whole lines of a journal file, oldest first; nothing if the file is missing."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Record.from_json(line)
+            except ValueError:
+                continue
+
+
+def _length_of_whole_lines(path: Path) -> int:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        position = size
+        while position > 0:
+            start = max(0, position - 65536)
+            file.seek(start)
+            end = file.read(position - start).rfind(b"\n")
+            if end >= 0:
+                return start + end + 1
+            position = start
+    return 0
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def manifest_path(folder: Path) -> Path:
+    return folder / STATE / "manifest.json"
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """The manifest of a finished step, or None."""
+    try:
+        return json.loads(manifest_path(folder).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+
+
+def usable_records(folder: Path) -> list[Record]:
+    """The ok and damaged records of a finished step, in item order (`finish` compacts the journal to it)."""
+    return [r for r in read_records(folder / STATE / "items.jsonl") if r.usable]
+
+
+def write_failure(folder: Path, record: Record, detail: str = "") -> None:
+    """Quarantine: one readable file per failed item."""
+    path = folder / STATE / "failed" / disk_name(record.id.replace("/", "%2F"), ".json")
+    body = {k: getattr(record, k) for k in ("id", "source", "reason", "message", "attempts")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(body | ({"detail": detail} if detail else {}), indent=1).encode() + b"\n")
+
+
+def forget_failure(folder: Path, item_id: str) -> None:
+    (folder / STATE / "failed" / disk_name(item_id.replace("/", "%2F"), ".json")).unlink(missing_ok=True)

@@ -1,0 +1,124 @@
+"""The state of each step of a pipeline, and why: up to date, stale (why), partial n/N, blocked, not started."""
+
+from dataclasses import dataclass, field
+
+from pipeline.core.choose import items_digest, list_items
+from pipeline.core.manifest import stage_fingerprint
+from pipeline.core.plan import Pipeline, Step
+from pipeline.core.stage import Item, Stage
+from pipeline.core.state import STATE, Journal, Record, read_manifest
+from pipeline.errors import TvrError
+
+UP_TO_DATE, STALE, PARTIAL, BLOCKED, NEW = "up to date", "stale", "partial", "blocked", "not started"
+
+
+@dataclass
+class State:
+    """`todo`: ids that a run would process now (None while that cannot be known: an input is not there yet)."""
+
+    status: str
+    why: str = ""
+    done: int = 0
+    total: int | None = None
+    failed: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    todo: list[str] | None = field(default_factory=list)
+
+    def __str__(self) -> str:
+        if self.status == PARTIAL:
+            return f"partial {self.done:,}/{self.total:,}"
+        return f"{self.status}: {self.why}" if self.why else self.status
+
+
+def assess_all(pipeline: Pipeline) -> dict[str, State]:
+    """The state of every step, by name, in order."""
+    states: dict[str, State] = {}
+    for step in pipeline.steps.values():
+        states[step.name] = _assess(pipeline, step, states)
+    return states
+
+
+def _assess(pipeline: Pipeline, step: Step, states: dict[str, State]) -> State:
+    stage = pipeline.stage(step)
+    manifest = read_manifest(step.out)
+    records = Journal(step.out / STATE / "items.jsonl").load().records
+    usable = [r for r in records.values() if r.usable]
+    state = State(NEW, done=len(usable), failed=len(records) - len(usable), bytes=_size(usable))
+    state.seconds = manifest["seconds"] if manifest else round(sum(r.seconds for r in records.values()), 2)
+    waiting = [s.name for s in pipeline.upstream(step) if states[s.name].status != UP_TO_DATE]
+    if waiting:
+        state.status, state.why, state.todo = BLOCKED, f"waits for {', '.join(dict.fromkeys(waiting))}", None
+        return state
+    try:
+        items = list_items(stage)
+    except (TvrError, OSError) as error:
+        state.status, state.why, state.todo = BLOCKED, str(error).splitlines()[0], None
+        return state
+    return _compare(pipeline, step, stage, state, manifest, records, items)
+
+
+def _compare(
+    pipeline: Pipeline,
+    step: Step,
+    stage: Stage,
+    state: State,
+    manifest: dict | None,
+    records: dict[str, Record],
+    items: list[Item],
+) -> State:
+    fingerprint = stage_fingerprint(stage)
+    valid = {i.id for i in items if (r := records.get(i.id)) and r.step == fingerprint and r.key == i.key}
+    state.total, state.todo = len(items), [i.id for i in items if i.id not in valid]
+    if manifest and manifest["fingerprint"] == fingerprint and manifest["items"] == items_digest(items):
+        state.status = UP_TO_DATE
+    elif manifest and manifest["fingerprint"] != fingerprint:
+        state.status, state.why = STALE, _changed_options(manifest["lineage"], pipeline.lineage(step), step)
+    elif manifest:
+        state.status, state.why = STALE, _changed_items(records, items)
+    elif valid:
+        state.status, state.done = PARTIAL, len(valid)
+    return state
+
+
+def _size(records: list[Record]) -> int:
+    return sum(o.get("bytes", 0) for r in records for o in r.outputs.values()) or sum(
+        r.facts.get("bytes", 0) for r in records
+    )
+
+
+def _changed_options(before: dict[str, dict], now: dict[str, dict], step: Step) -> str:
+    changes = []
+    for name in now:
+        old, new = before.get(name), now[name]
+        if old is None:
+            changes.append(f"new step {name} before it")
+            continue
+        for path, was, is_now in _differences(old, new):
+            changes.append(f"{name}.{path} {_short(was)} -> {_short(is_now)}")
+    changes += [f"step {name} is no longer before it" for name in before if name not in now]
+    return "; ".join(changes[:4]) if changes else f"{step.name} or a step before it has a new version or wiring"
+
+
+def _differences(old: object, new: object, path: str = "") -> list[tuple[str, object, object]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in sorted(set(old) | set(new)):
+            found += _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    return [] if old == new else [(path, old, new)]
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _changed_items(records: dict[str, Record], items: list[Item]) -> str:
+    now = {i.id: i.key for i in items}
+    counts = {
+        "new": sum(i not in records for i in now),
+        "changed": sum(i in records and records[i].key != key for i, key in now.items()),
+        "removed": sum(i not in now for i in records),
+    }
+    return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "the order of its items changed"

@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM: the first asks the run to stop at a consistent point, the second ends the process at once.
+
+The flag is module state because a signal belongs to the whole process.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+GRACE_SECONDS = 7.0  # a container gives 10 s before SIGKILL; state must be consistent well before
+EXIT_CODE = 130
+
+_flag = threading.Event()
+
+
+def requested() -> bool:
+    """True once the user or the system asked the run to stop. Long inline work polls this between units of work."""
+    return _flag.is_set()
+
+
+@contextlib.contextmanager
+def handling() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM while the block runs (main thread, outermost block; others change nothing)."""
+    nested = signal.getsignal(signal.SIGINT) is _handle
+    if nested or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        _flag.clear()
+
+
+def _handle(_number: int, _frame: object) -> None:
+    if _flag.is_set():
+        _end()
+    _flag.set()
+    sys.stderr.write("\nstopping: finishing what is in hand (once more to end at once)\n")
+    # work that does not poll the flag must not outlive the grace period of a container stop
+    watchdog = threading.Timer(GRACE_SECONDS, _end)
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _end() -> None:
+    # workers notice that their parent is gone and end themselves; every file on disk is whole or temporary
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+    os._exit(EXIT_CODE)

@@ -1,0 +1,141 @@
+"""Video, Caption, Annotations: what every dataset reader returns, and the checks all of them share."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import BaseModel
+
+from pipeline import registry
+from pipeline.core.artefact import Artefact
+from pipeline.errors import DataError
+
+SAFE_ID = re.compile(r"[A-Za-z0-9._@+-]+")  # ids from annotation files; anything else is reported
+
+
+@dataclass(frozen=True)
+class Video:
+    """`path` is None when the annotations do not say where the file is. start, end: seconds within the file.
+
+    `attributes`: what is known about the picture (the demo's colour, shape, ...); the report breaks results down by it.
+    """
+
+    id: str
+    path: Path | None = None
+    start: float | None = None
+    end: float | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Caption:
+    id: str
+    video_id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Captions that are queries, and the gallery they are ranked against; both in their published order."""
+
+    caption_ids: list[str]
+    video_ids: list[str]
+
+
+@dataclass
+class Annotations:
+    """videos and captions by id, in file order. Splits are named train, val, test."""
+
+    videos: dict[str, Video]
+    captions: dict[str, Caption]
+    splits: dict[str, Split]
+
+    def split(self, name: str) -> Split:
+        if name not in self.splits:
+            raise DataError(
+                f"there is no split {name!r}; there are {', '.join(self.splits) or 'none'}", where="annotations"
+            )
+        return self.splits[name]
+
+    def texts(self, split: str) -> list[Caption]:
+        """The captions of a split, in order."""
+        return [self.captions[i] for i in self.split(split).caption_ids]
+
+    def targets(self, split: str) -> np.ndarray:
+        """Gallery column of each caption's own video, int64 (N_t,). Several captions per video are the normal case."""
+        part = self.split(split)
+        column = {video_id: n for n, video_id in enumerate(part.video_ids)}
+        return np.array([column[self.captions[i].video_id] for i in part.caption_ids], dtype=np.int64)
+
+
+class Dataset:
+    """Base of every reader. `pipeline/datasets/<type>.py` defines one subclass called `Dataset`."""
+
+    class Options(BaseModel, extra="forbid"):
+        root: Path
+
+    indifferent: ClassVar[frozenset[str]] = frozenset({"root"})  # where the files lie does not change what they say
+
+    def __init__(self, options: BaseModel):
+        self.options = options
+
+    def load(self) -> Annotations:
+        """Read and check everything. DataError lists every kind of fault with a count and 3 examples."""
+        raise TypeError(f"{type(self).__name__}.load is not defined")
+
+    def digest(self) -> str:
+        """Digest of the annotation files (not the videos)."""
+        raise TypeError(f"{type(self).__name__}.digest is not defined")
+
+
+def load(annotations: Artefact) -> Annotations:
+    """The annotations an artefact of kind "annotations" stands for."""
+    return open_dataset(annotations.options).load()
+
+
+def open_dataset(spec: dict) -> Dataset:
+    """The dataset of {"type": name, <its options>}; ConfigError for an unknown type or option."""
+    values = dict(spec)
+    module = registry.find("dataset", values.pop("type"))
+    return module.Dataset(registry.options(module.Dataset.Options, values, where=f"dataset {spec['type']}"))
+
+
+class Faults:
+    """Faults of an annotation set by kind; `raise_if_any` reports each kind with a count and three examples."""
+
+    def __init__(self, where: object):
+        self._where = where
+        self._found: dict[str, list[str]] = {}
+
+    def add(self, kind: str, example: str) -> None:
+        self._found.setdefault(kind, []).append(example)
+
+    def check_id(self, item_id: str, where: str) -> bool:
+        """True if an id from an annotation file is safe to use; else a fault is noted."""
+        if SAFE_ID.fullmatch(item_id) and item_id not in (".", ".."):
+            return True
+        self.add("id with characters outside A-Z a-z 0-9 . _ @ + -", f"{item_id!r} ({where})")
+        return False
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def raise_if_any(self, fix: str = "Correct the file and run the same command again.") -> None:
+        if not self._found:
+            return
+        lines = [
+            f"{len(examples):,} x {kind}: {'; '.join(examples[:3])}{' ...' if len(examples) > 3 else ''}"
+            for kind, examples in self._found.items()
+        ]
+        raise DataError("\n    ".join(lines), where=self._where, fix=fix)
+
+
+def by_video(captions: Iterable[Caption]) -> dict[str, list[Caption]]:
+    """Captions grouped by video, in order of first appearance."""
+    groups: dict[str, list[Caption]] = {}
+    for caption in captions:
+        groups.setdefault(caption.video_id, []).append(caption)
+    return groups

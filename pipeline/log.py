@@ -1,0 +1,140 @@
+"""What the user sees while a run goes on: one line when a step ends, progress, warnings; everything on stderr.
+
+On a terminal progress is a bar with rate and time left; elsewhere a plain line every 30 s. `--log-json` prints one JSON
+object per line instead.
+"""
+
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_LINE_SECONDS = 30.0
+logger = logging.getLogger("tvrkit")
+
+
+def set_up(json_lines: bool = False, verbose: bool = False) -> None:
+    """Send the toolkit's log to stderr. Call once, from the command line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if json_lines else logging.Formatter("%(message)s"))
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
+        return json.dumps(facts | getattr(record, "facts", {}))
+
+
+def info(message: str, **facts: object) -> None:
+    """A line for the user; `facts` are kept apart for --log-json."""
+    logger.info(message, extra={"facts": facts})
+
+
+def warning(message: str, **facts: object) -> None:
+    logger.warning(message, extra={"facts": facts})
+
+
+@contextlib.contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Also append the log to a file (with times) while the block runs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def pretty_json(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
+
+
+def step_line(name: str, manifest: dict, new: int, seconds: float) -> None:
+    """compress   288 items   up to date (1 new, 287 done)      1.4 s"""
+    counts = manifest["counts"]
+    total = sum(counts.values())
+    notes = [f"{counts[s]:,} {s}" for s in ("damaged", "failed") if counts.get(s)]
+    state = f"done ({new:,} new, {total - new:,} kept)" if new else "up to date"
+    tail = f"   {', '.join(notes)}" if notes else ""
+    word = "item" if total == 1 else "items"
+    info(f"{name:<20} {total:>7,} {word:<6} {state:<32} {seconds:>8.1f} s{tail}", step=name, seconds=round(seconds, 2))
+
+
+def item_failed(step: str, record: object) -> None:
+    """One sentence about an item that was set aside."""
+    source = f" ({record.source})" if record.source else ""
+    warning(f"{step}: {record.id}: {record.reason}: {record.message}{source}. Set aside.", step=step, id=record.id)
+
+
+class Progress:
+    """Progress of a step over its items. `done`: items that were finished before."""
+
+    def __init__(self, name: str, total: int, done: int = 0):
+        self._name, self._total, self._done, self._before, self._failed = name, total, done, done, 0
+        self._start = self._last = time.monotonic()
+        self._bar = None
+
+    def __enter__(self) -> "Progress":
+        if self._total - self._done > 1 and sys.stderr.isatty() and logger.handlers:
+            self._bar = _bar(self._name, self._total, self._done)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, failed: bool = False) -> None:
+        """One more item answered."""
+        self._done += 1
+        self._failed += failed
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=self._done, failed=self._failed)
+        elif time.monotonic() - self._last > _LINE_SECONDS:
+            self._last = time.monotonic()
+            self._line()
+
+    def _line(self) -> None:
+        rate = (self._done - self._before) / (time.monotonic() - self._start)
+        left = (self._total - self._done) / rate if rate else float("inf")
+        failed = f"   {self._failed:,} failed" if self._failed else ""
+        info(f"{self._name:<20} {self._done:>7,} of {self._total:,}   {rate:,.1f} per s   left {_span(left)}{failed}")
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _bar(name: str, total: int, done: int):
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Rate(TextColumn):
+        def render(self, task):
+            from rich.text import Text
+
+            return Text(f"{task.speed or 0:,.1f} per s")
+
+    bar = Progress(
+        TextColumn(f"{name:<20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(""),
+        TextColumn("{task.fields[failed]} failed"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    bar.add_task(name, total=total, completed=done, failed=0)
+    return bar

@@ -1,0 +1,110 @@
+"""Find components by name: the file name is the registry name.
+
+`stage: compress` is `pipeline/stages/compress.py`, `model: drl` is `models/drl.py`, `type: msvd` is
+`pipeline/datasets/msvd.py`. A name resolves only to a file that exists in its folder: it never imports anything else.
+"""
+
+import ast
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+# `models` are known by their torch-free options file, so that listing them never imports torch
+_FOLDERS = {
+    "stage": "pipeline/stages",
+    "dataset": "pipeline/datasets",
+    "model": "models/options",
+    "command": "pipeline/commands",
+}
+_PACKAGES = {
+    "stage": "pipeline.stages",
+    "dataset": "pipeline.datasets",
+    "model": "models",
+    "command": "pipeline.commands",
+}
+_SHARED = {"base", "sources", "scenes"}
+
+
+def names(kind: str) -> list[str]:
+    """All names of a kind (stage, dataset, model, command), sorted; commands have dashes for underscores."""
+    files = (ROOT / _FOLDERS[kind]).glob("*.py")
+    found = (f.stem for f in files if not f.stem.startswith("_") and f.stem not in _SHARED)
+    return sorted(f.replace("_", "-") if kind == "command" else f for f in found)
+
+
+def find(kind: str, name: str) -> ModuleType:
+    """Import the module of a component. ConfigError with a did-you-mean if there is no such file."""
+    return importlib.import_module(f"{_PACKAGES[kind]}.{_file(kind, name)}")
+
+
+def model_options(name: str) -> type[BaseModel]:
+    """The `Options` of a model, without importing torch."""
+    return importlib.import_module(f"models.options.{known('model', name)}").Options
+
+
+def known(kind: str, name: str) -> str:
+    """`name`, if it is one of `names(kind)`."""
+    choices = names(kind)
+    if name not in choices:
+        raise ConfigError(f"there is no {kind} called {name!r}", fix=suggest(name, choices))
+    return name
+
+
+def _file(kind: str, name: str) -> str:
+    name = known(kind, name)
+    return name.replace("-", "_") if kind == "command" else name
+
+
+def summary(kind: str, name: str) -> str:
+    """First sentence of a component's docstring, read without importing it."""
+    return help_text(kind, name).split("\n")[0]
+
+
+def help_text(kind: str, name: str) -> str:
+    """The whole docstring of a component, read without importing it."""
+    tree = ast.parse((ROOT / _FOLDERS[kind] / f"{_file(kind, name)}.py").read_text(encoding="utf-8"))
+    return ast.get_docstring(tree) or ""
+
+
+def suggest(word: str, choices: list[str]) -> str:
+    """A did-you-mean, else the choices."""
+    close = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.6)
+    return f"Did you mean {close[0]}?" if close else f"Choose one of: {', '.join(choices)}."
+
+
+def options(model: type[BaseModel], values: dict, where: str) -> BaseModel:
+    """Validate options; every mistake in one ConfigError, each with its path and a did-you-mean."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(describe(model, error, where))) from None
+
+
+def describe(model: type[BaseModel], error: ValidationError, where: str) -> list[str]:
+    """One line per mistake of a validation error: `where.path: what. Did you mean ...?`"""
+    lines = []
+    for fault in error.errors():
+        path = ".".join([where, *map(str, fault["loc"])])
+        if fault["type"] == "extra_forbidden":
+            fields = _fields_at(model, fault["loc"][:-1])
+            lines.append(f"{path}: unknown option. {suggest(str(fault['loc'][-1]), fields)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{path}: required, but not given.")
+        else:
+            lines.append(f"{path}: {fault['msg']}, got {fault['input']!r}.")
+    return lines
+
+
+def _fields_at(model: object, path: tuple) -> list[str]:
+    for key in path:
+        field = getattr(model, "model_fields", {}).get(key)
+        inner = getattr(field, "annotation", None)
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        model = next((c for c in candidates if hasattr(c, "model_fields")), model)
+    return list(getattr(model, "model_fields", {}))
