@@ -1,0 +1,200 @@
+"""Put the frames of videos into one LMDB store that training reads at random.
+
+By default every frame of the compressed videos as a JPEG; with `direct` straight from the originals, so that the
+pictures suffer one lossy step instead of two. Formats: specs/preprocessing.md section 5.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from pipeline.core.manifest import effective_options
+from pipeline.core.stage import Item, Need, Outcome
+from pipeline.core.stage import Stage as Base
+from pipeline.core.state import STATE, Record
+from pipeline.datasets.sources import Source, video_sources
+from pipeline.errors import DataError, ItemError
+from pipeline.stores.choice import FrameChoice, Limits, SizeRule
+from pipeline.stores.crop import center_crop
+
+if TYPE_CHECKING:
+    from pipeline.stores.frame_store import FrameStore
+    from pipeline.stores.frame_writer import FrameStoreWriter
+
+# bytes in the store per byte of a compressed video (measured, specs/preprocessing.md 5.1); a guess for originals
+_GROWTH = {"jpeg": 2, "raw": 26, "yuv": 13, "mp4": 1}
+_LARGEST_SIDE = 65_535
+
+
+class Options(Limits):
+    direct: bool = Field(False, description="choose and scale frames of the originals; no compressed videos needed")
+    fps: float = Field(3, gt=0, le=240, description="frames per second (direct)")
+    short_side: int = Field(224, ge=16, le=4096, description="pixels of the shorter side (direct)")
+    frame_rule: Literal["grid", "published", "published-vfr"] = Field(
+        "grid", description="which source frames: on the grid k/fps, or those that ffmpeg -r shows (direct)"
+    )
+    size_rule: Literal["short", "clip4clip"] = Field(
+        "short", description="keep the aspect, or squash portrait video as published (direct)"
+    )
+    layout: Literal["jpeg", "raw", "yuv", "mp4"] = Field(
+        "jpeg", description="JPEG, RGB or 4:2:0 bytes per frame, or whole video files as published"
+    )
+    quality: int = Field(90, ge=1, le=100, description="JPEG quality")
+    crop: Literal["none", "center"] = Field("none", description="keep frames whole, or only their central square")
+    placement: Literal["inline", "pack"] = Field(
+        "inline", description="all in the LMDB file, or pictures in flat files beside it (sets larger than memory)"
+    )
+
+    @model_validator(mode="after")
+    def _files_stay_whole(self) -> "Options":
+        if self.layout == "mp4" and (self.direct or self.crop != "none" or self.placement != "inline"):
+            raise ValueError("layout mp4 stores files as they are: it allows neither direct nor crop nor pack")
+        return self
+
+
+class Stage(Base):
+    needs = {"videos": Need("video_files", help="folder of videos, or a compress step")}
+    makes = "frame_store"
+    runs = "workers"
+    store = "single"
+    flush_items = 256
+    Options = Options
+
+    def items(self) -> Iterable[Item]:
+        sources = self._sources
+        names = [_file_name(source) if self.options.layout == "mp4" else source.id for source in sources]
+        _expect_unique(names, sources, self.inputs["videos"].path)
+        for source, name in zip(sources, names, strict=True):
+            yield Item(source.id, source.key, (source.path, source.problem, name), str(source.path))
+
+    def process(self, item: Item) -> Outcome:
+        path, problem, name = item.payload
+        if problem:
+            raise ItemError("unreadable", problem)
+        if self.options.layout == "mp4":
+            return _whole_file(path, name)
+        return self._encode(item.id, path)
+
+    def open(self, records: list[Record]) -> list[Record]:
+        return self._writer.open(records, self.items)
+
+    def reuse(self, item: Item, record: Record, folder: Path) -> Outcome:
+        value = self._finished_store(folder).bytes(item.id)
+        return Outcome(record.status, value, {}, record.facts, record.reason, record.message)
+
+    def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
+        self._writer.put(outcome.value, record)
+
+    def flush(self) -> dict[str, Outcome | ItemError]:
+        self._writer.flush()
+        return {}
+
+    def finish(self, records: list[Record]) -> dict:
+        return self._writer.finish(records)
+
+    def close(self) -> None:
+        if "_writer" in self.__dict__:
+            self._writer.close()
+        self._lent.clear()
+
+    def estimate(self) -> str:
+        return f"about {self._expected_bytes / 1e6:,.0f} MB for {len(self._sources):,} videos"
+
+    @cached_property
+    def _sources(self) -> list[Source]:
+        return video_sources(self.inputs["videos"], self.out / STATE / "digests.jsonl").sources
+
+    @property
+    def _expected_bytes(self) -> int:
+        sizes = (source.path.stat().st_size for source in self._sources if not source.problem)
+        return _GROWTH[self.options.layout] * sum(sizes)
+
+    @cached_property
+    def _writer(self) -> "FrameStoreWriter":
+        from pipeline.stores.frame_writer import FrameStoreWriter
+
+        return FrameStoreWriter(
+            self.out,
+            layout="mp4" if self.options.layout == "mp4" else "tvs1",
+            placement=self.options.placement,
+            details={"codec": self.options.layout, "options": effective_options(self)},
+            expected_bytes=self._expected_bytes,
+        )
+
+    @cached_property
+    def _lent(self) -> dict[Path, "FrameStore"]:
+        return {}
+
+    def _finished_store(self, folder: Path) -> "FrameStore":
+        from pipeline.stores.frame_store import FrameStore
+
+        if folder not in self._lent:
+            self._lent[folder] = FrameStore.open(folder)
+        return self._lent[folder]
+
+    def _encode(self, video_id: str, path: Path) -> Outcome:
+        """Decode, choose, scale, crop, encode: one frame in memory at a time."""
+        from pipeline.stores.frame_value import encode_frame, encode_value
+        from pipeline.stores.video import iterate_clip
+
+        options = self.options
+        reader = iterate_clip(path, *self._choice(), options)
+        pieces: list[bytes] = []
+        times: list[int] = []
+        height = width = 0
+        for frame in reader:
+            image = _cropped(frame.image, options.crop)
+            height, width = image.shape[:2]
+            if max(height, width) > _LARGEST_SIDE:
+                raise ItemError("too_large", f"{width}x{height}; a side of a stored frame has at most {_LARGEST_SIDE}")
+            pieces += [encode_frame(image, options.layout, options.quality)] * frame.repeats
+            times += [frame.time_ms] * frame.repeats
+        if not pieces:
+            raise ItemError("no_frames", "no frame decodes")
+        value = encode_value(video_id, pieces, times, codec=options.layout, height=height, width=width, fps=reader.fps)
+        facts = {"frames": len(pieces), "height": height, "width": width, "bytes": len(value)}
+        return Outcome(reader.status, value, {}, facts, reader.reason, reader.message)
+
+    def _choice(self) -> tuple[FrameChoice, SizeRule | None]:
+        if not self.options.direct:
+            return FrameChoice("all"), None
+        choice = FrameChoice.at(self.options.fps, self.options.frame_rule)
+        return choice, SizeRule(self.options.size_rule, self.options.short_side)
+
+
+def _cropped(image: np.ndarray, crop: str) -> np.ndarray:
+    return image if crop == "none" else center_crop(image[None], min(image.shape[:2]))[0]
+
+
+def _whole_file(path: Path, name: str) -> Outcome:
+    from pipeline.stores.video import probe
+
+    data = path.read_bytes()
+    info = probe(data)
+    facts = {"name": name, "frames": info.frames or 0, "height": info.height, "width": info.width, "bytes": len(data)}
+    return Outcome(value=data, facts=facts)
+
+
+def _file_name(source: Source) -> str:
+    """The key of the published layout: the base name of the video with its extension."""
+    name = source.id.rpartition("/")[2]
+    return name if name.endswith(source.path.suffix) else name + source.path.suffix
+
+
+def _expect_unique(names: list[str], sources: list[Source], where: Path) -> None:
+    first: dict[str, str] = {}
+    pairs = [
+        f"{first[name]} and {source.id}"
+        for name, source in zip(names, sources, strict=True)
+        if first.setdefault(name, source.id) != source.id
+    ]
+    if pairs:
+        raise DataError(
+            f"{len(pairs):,} pairs of videos have the same base name: {'; '.join(pairs[:3])}",
+            where=where,
+            fix="The published layout knows base names only. Rename them, or use --layout jpeg. Nothing was written.",
+        )

@@ -1,0 +1,167 @@
+"""Cache model-ready arrays (frames, features) in files that training maps into memory.
+
+One cache per kind, in the sub folders frames/ and features/: uint8 (T, S, S, 3) as decoders deliver it, or float rows
+(T, F). 150,528 bytes per 224-pixel frame: the estimate is printed first, and a disk that cannot hold it is refused.
+"""
+
+import shutil
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from pipeline import log
+from pipeline.core.stage import Item, Need, Outcome
+from pipeline.core.stage import Stage as Base
+from pipeline.core.state import STATE, Record
+from pipeline.errors import ConfigError, ItemError, SystemRefused
+from pipeline.stores.tensor_cache import TensorCache
+from pipeline.stores.tensor_inputs import FeatureInput, FeaturesOptions, FrameInput, FramesOptions
+from pipeline.stores.tensor_writer import PART_ITEMS, TensorCacheWriter
+
+Kind = Literal["frames", "features"]
+
+
+class Options(BaseModel, extra="forbid"):
+    frames: FramesOptions | None = Field(None, description="cache frames (of a frame store, or of videos)")
+    features: FeaturesOptions | None = Field(None, description="cache features (of a BigFile)")
+
+
+class Stage(Base):
+    needs = {
+        "store": Need("frame_store", optional=True, help="frame store to cache frames of"),
+        "bigfile": Need("features", optional=True, help="BigFile to cache features of"),
+        "videos": Need("video_files", optional=True, auto=False, help="videos to decode when there is no frame store"),
+    }
+    makes = "tensors"
+    store = "single"
+    flush_items = PART_ITEMS
+    flush_anywhere = False
+    Options = Options
+
+    @classmethod
+    def wanted(cls, options: Options) -> dict[str, Need]:
+        kinds = {"store": options.frames, "videos": options.frames, "bigfile": options.features}
+        return {need: spec for need, spec in cls.needs.items() if kinds[need] is not None}
+
+    @cached_property
+    def runs(self) -> Literal["workers", "inline"]:
+        """Video files are decoded in supervised workers. JPEGs and rows are read in the parent: a worker would spend as
+        much on sending the array back, and its memory limit has no room for the map of a large store."""
+        return "workers" if any(part.holds_videos for part in self._parts.values()) else "inline"
+
+    def items(self) -> Iterable[Item]:
+        for kind, part in self._parts.items():
+            for video_id, key, source in part.videos:
+                yield Item(f"{kind}/{video_id}", key, (kind, video_id, source), str(source.path) if source else "")
+
+    def process(self, item: Item) -> Outcome:
+        kind, video_id, source = item.payload
+        outcome = self._parts[kind].load(video_id, source)
+        outcome.facts = {"rows": len(outcome.value), "bytes": outcome.value.nbytes}
+        return outcome
+
+    def open(self, records: list[Record]) -> list[Record]:
+        log.info(f"{'tensors':<20} {self.estimate()}")
+        usable = [record.id for record in records if record.usable]
+        self._expect_room(sum(record.facts["bytes"] for record in records if record.usable))
+        for kind, writer in self._writers.items():
+            prefix = f"{kind}/"
+            writer.open({i.removeprefix(prefix): self._positions[i] for i in usable if i.startswith(prefix)})
+        return []
+
+    def reuse(self, item: Item, record: Record, folder: Path) -> Outcome:
+        kind, video_id, _ = item.payload
+        array = self._finished_cache(folder / kind)[video_id]
+        return Outcome(record.status, array, {}, record.facts, record.reason, record.message)
+
+    def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
+        kind, video_id, _ = item.payload
+        self._writers[kind].put(video_id, self._positions[item.id], outcome.value)
+
+    def flush(self) -> dict[str, Outcome | ItemError]:
+        for writer in self._writers.values():
+            writer.flush()
+        return {}
+
+    def finish(self, records: list[Record]) -> dict:
+        for kind in {"frames", "features"} - self._writers.keys():  # of an earlier generation with other options
+            for folder in (self.out / kind, self.out / f"{kind}.partial"):
+                shutil.rmtree(folder, ignore_errors=True)
+        return {kind: writer.finish() for kind, writer in self._writers.items()}
+
+    def close(self) -> None:
+        if "_writers" in self.__dict__:
+            for writer in self._writers.values():
+                writer.close()
+        self._lent.clear()
+
+    def estimate(self) -> str:
+        sizes = [f"{kind} {part.n_bytes / 1e6:,.0f} MB" for kind, part in self._parts.items()]
+        return f"needs {', '.join(sizes)} on disk; {_free(self.out) / 1e6:,.0f} MB are free"
+
+    @cached_property
+    def _parts(self) -> dict[Kind, FrameInput | FeatureInput]:
+        """What to cache, by kind. ConfigError if nothing is asked for or its input is not there."""
+        store, features, videos = (self.inputs.get(name) for name in ("store", "bigfile", "videos"))
+        digests = self.out / STATE / "digests.jsonl"
+        wanted, parts = self.options, {}
+        if wanted.frames is not None:
+            _expect("frames", store or videos)
+            parts["frames"] = FrameInput(store, videos, wanted.frames, digests)
+        if wanted.features is not None:
+            _expect("features", features)
+            parts["features"] = FeatureInput(features, wanted.features, digests)
+        if not parts:
+            raise ConfigError(
+                "it is told to cache nothing", where="tensors", fix="Set frames: {}, features: {}, or both."
+            )
+        return parts
+
+    def _expect_room(self, kept: int) -> None:
+        needed, free = sum(part.n_bytes for part in self._parts.values()) - kept, _free(self.out)
+        if needed > free:
+            raise SystemRefused(
+                f"the disk cannot hold the cache: {needed:,} bytes needed, {free:,} free",
+                where=self.out,
+                fix="Free space, choose another --out, or set frames.max_frames or a smaller frames.size.",
+            )
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        """Place of each item among those of its kind."""
+        return {f"{kind}/{v.video_id}": n for kind, part in self._parts.items() for n, v in enumerate(part.videos)}
+
+    @cached_property
+    def _writers(self) -> dict[Kind, TensorCacheWriter]:
+        return {
+            kind: TensorCacheWriter(self.out / kind, kind, getattr(self.options, kind).model_dump(mode="json"))
+            for kind in self._parts
+        }
+
+    @cached_property
+    def _lent(self) -> dict[Path, TensorCache]:
+        return {}
+
+    def _finished_cache(self, folder: Path) -> TensorCache:
+        if folder not in self._lent:
+            self._lent[folder] = TensorCache.open(folder)
+        return self._lent[folder]
+
+
+def _expect(kind: Kind, given: object) -> None:
+    if given is None:
+        raise ConfigError(
+            f"{kind} are to be cached, but no step or --in provides them",
+            where=f"tensors.{kind}",
+            fix=f"Put a {kind} step before this one, or do not ask for {kind}.",
+        )
+
+
+def _free(path: Path) -> int:
+    """Free bytes of the disk that holds, or will hold, `path`."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,89 @@
+"""Make the vocabulary of the captions: words and their ids.
+
+Words are cleaned (letters and digits, lower case), counted over the captions of one split, and kept from `min_count`
+on.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from pipeline.core.files import atomic_write, written
+from pipeline.core.stage import Item, Need, Outcome
+from pipeline.core.stage import Stage as Base
+from pipeline.core.state import Record, digest
+from pipeline.datasets import base
+from pipeline.errors import DataError
+from pipeline.text import vocab
+from pipeline.text.words import count_words
+
+Made = tuple[vocab.Vocabulary, dict[str, str]]  # the vocabulary, and {file name: its text}
+
+
+class Stage(Base):
+    needs: ClassVar[dict[str, Need]] = {"annotations": Need("annotations")}
+    makes: ClassVar[str] = "vocab"
+
+    class Options(BaseModel, extra="forbid"):
+        min_count: int = Field(5, ge=1, description="a word must occur so often in the captions")
+        size: int = Field(50_000, ge=1, description="words at most, special entries not counted")
+        split: str = Field("train", description="split whose captions are counted")
+        form: Literal["dual_encoding_pp", "hybrid_space"] = Field(
+            "dual_encoding_pp",
+            description="dual_encoding_pp: most frequent word first; hybrid_space: in order of appearance, no largest "
+            "size, and a second vocabulary for the bag of words",
+        )
+
+    def items(self) -> Iterable[Item]:
+        yield Item("vocab", digest(self.inputs["annotations"].content))
+
+    def process(self, item: Item) -> Outcome:
+        captions = base.load(self.inputs["annotations"]).texts(self.options.split)
+        counts = count_words(caption.text for caption in captions)
+        made, texts = _FORMS[self.options.form](counts, self.options)
+        if not made.ids.keys() & counts.keys():
+            raise DataError(
+                f"no word of {len(captions):,} captions occurs {self.options.min_count} times",
+                where=f"split {self.options.split}",
+                fix="Lower min_count.",
+            )
+        for name, text in texts.items():
+            atomic_write(self.out / name, text)
+        return Outcome(outputs={name: written(self.out / name) for name in texts}, facts=_facts(captions, counts, made))
+
+    def finish(self, records: list[Record]) -> dict:
+        return records[0].facts if records else {}
+
+
+def _dual_encoding_pp(counts: Counter[str], options: BaseModel) -> Made:
+    made = vocab.build(counts, options.min_count, options.size)
+    return made, {vocab.FILE: json.dumps(made.ids, indent=2)}
+
+
+def _hybrid_space(counts: Counter[str], options: BaseModel) -> Made:
+    """The published files are pickles of these two; ours hold the same entries as JSON."""
+    made = vocab.build_hybrid(counts, "rnn", options.min_count)
+    bag = vocab.build_hybrid(counts, "bow", options.min_count)
+    counter = vocab.counter_text(counts, options.min_count)
+    texts = {vocab.FILE: json.dumps(made.ids, indent=2), vocab.BAG_FILE: json.dumps(bag.ids, indent=2)}
+    return made, texts | {f"word_vocab_counter_{options.min_count}.txt": counter}
+
+
+_FORMS: dict[str, Callable[[Counter[str], BaseModel], Made]] = {
+    "dual_encoding_pp": _dual_encoding_pp,
+    "hybrid_space": _hybrid_space,
+}
+
+
+def _facts(captions: list, counts: Counter[str], made: vocab.Vocabulary) -> dict:
+    known = sum(n for word, n in counts.items() if word in made.ids)
+    return {
+        "captions": len(captions),
+        "words": counts.total(),
+        "distinct_words": len(counts),
+        "vocabulary": len(made),
+        "unknown_share": round(1 - known / counts.total(), 5),
+    }

@@ -1,0 +1,122 @@
+"""Word vectors in published files: only the words that are wanted are kept in memory.
+
+Forms: a BigFile folder whose ids are words; word2vec or GloVe text (.txt, .vec: "word v1 ... vD" per line, an optional
+first line "words dims"); word2vec binary (.bin: that line, then word, space, D float32 each). Files may be packed
+(.gz).
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.stores.adopted import resolve
+from pipeline.stores.big_file import BigFile
+from pipeline.text.word_vectors import Vectors
+
+_BUFFER = 1 << 24
+_LONGEST_WORD = 1 << 16
+_LARGEST_DIM = 1 << 16
+_PICKLES = (".kv", ".model", ".pkl", ".pickle", ".wordvectors")
+Row = tuple[bytes, np.ndarray]
+
+
+def read(path: Path, wanted: Iterable[str]) -> Vectors:
+    """The vectors of the `wanted` words that the file has. DataError if it is missing, cut short or of another form."""
+    if path.is_dir():
+        return _read_big_file(path, set(wanted))
+    packed = path.suffix == ".gz"
+    suffix = Path(path.stem).suffix if packed else path.suffix
+    if suffix in _PICKLES:
+        raise _wrong(path, "this is a pickle, which is never loaded")
+    rows: dict[str, np.ndarray] = {}
+    try:
+        with gzip.open(path, "rb") if packed else path.open("rb") as file:
+            reader = _binary if suffix == ".bin" else _text
+            dim, found = reader(file, {word.encode() for word in wanted}, path)
+            for word, row in found:
+                rows.setdefault(word.decode(), row)  # a repeated word keeps its first vector, as in gensim
+    except (OSError, EOFError, zlib.error) as error:
+        raise _wrong(path, f"cannot be read: {error}") from error
+    return Vectors(rows, dim)
+
+
+def files(path: Path) -> list[Path]:
+    """The files that decide what `read` finds, for digests."""
+    if not path.is_dir():
+        return [path]
+    folder = resolve(path, "bigfile")
+    return [folder / name for name in ("feature.bin", "id.txt", "shape.txt")]
+
+
+def _read_big_file(path: Path, wanted: set[str]) -> Vectors:
+    store = BigFile.open(path)
+    found = sorted(word for word in wanted if word in store)
+    return Vectors(dict(zip(found, store.read(found), strict=True)), store.dim)
+
+
+def _text(file: BinaryIO, wanted: set[bytes], path: Path) -> tuple[int, Iterator[Row]]:
+    first = file.readline(_BUFFER)
+    numbers = _header(first)
+    if numbers:
+        return numbers[1], _text_rows(file, numbers[1], wanted, path, 2)
+    dim = len(first.split()) - 1
+    if not 0 < dim <= _LARGEST_DIM:
+        raise _wrong(path, 'the first line is neither "words dims" nor a word with its values')
+    file.seek(0)
+    return dim, _text_rows(file, dim, wanted, path, 1)
+
+
+def _text_rows(file: BinaryIO, dim: int, wanted: set[bytes], path: Path, start: int) -> Iterator[Row]:
+    for n, line in enumerate(file, start):
+        word, _, values = line.rstrip().partition(b" ")
+        if word not in wanted:
+            continue
+        try:
+            row = np.array([float(value) for value in values.split()], dtype=np.float32)
+        except ValueError:
+            continue  # an entry of several words that begins with this one (GloVe has some)
+        if row.size != dim:
+            raise _wrong(f"{path}:{n}", f"{row.size:,} values for {word.decode()!r}, expected {dim:,}")
+        yield word, row
+
+
+def _binary(file: BinaryIO, wanted: set[bytes], path: Path) -> tuple[int, Iterator[Row]]:
+    numbers = _header(file.readline(_LONGEST_WORD))
+    if not numbers:
+        raise _wrong(path, 'a word2vec binary file starts with a line "words dims"')
+    return numbers[1], _binary_rows(file, *numbers, wanted, path)
+
+
+def _binary_rows(file: BinaryIO, n_words: int, dim: int, wanted: set[bytes], path: Path) -> Iterator[Row]:
+    buffer, position = b"", 0
+    for n in range(n_words):
+        space = buffer.find(b" ", position)
+        if space < 0 or len(buffer) < space + 1 + 4 * dim:
+            buffer, position = buffer[position:] + file.read(_BUFFER), 0
+            space = buffer.find(b" ", 0, _LONGEST_WORD)
+        end = space + 1 + 4 * dim
+        if space < 0 or len(buffer) < end:
+            raise _wrong(path, f"ends within word {n + 1:,} of {n_words:,}")
+        word = buffer[position:space].lstrip(b"\n")
+        if word in wanted:
+            yield word, np.frombuffer(buffer, "<f4", dim, space + 1).astype(np.float32)
+        position = end
+
+
+def _header(line: bytes) -> tuple[int, int] | None:
+    """(words, dims) of a first line that holds just these."""
+    fields = line.split()
+    if len(fields) != 2 or not all(field.isdigit() and len(field) < 12 for field in fields):
+        return None
+    n_words, dim = map(int, fields)
+    return (n_words, dim) if 0 < dim <= _LARGEST_DIM else None
+
+
+def _wrong(path: object, what: str) -> DataError:
+    fix = "Give a BigFile folder, or a word2vec file: text (.txt, .vec) or binary (.bin), also packed (.gz)."
+    return DataError(what, where=path, fix=fix)

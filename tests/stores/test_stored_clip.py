@@ -1,0 +1,31 @@
+"""Chosen frames of a frame store."""
+
+import numpy as np
+import pytest
+
+from pipeline.stores.choice import FrameChoice, Limits
+from pipeline.stores.frame_store import FrameStore
+from pipeline.stores.stored_clip import read_clip
+from tests.stores.frame_clips import build_store, images
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FrameStore.open(build_store(tmp_path, {"v": images(0, 40)}, codec="raw"))  # 3 frames per second
+
+
+@pytest.mark.parametrize(
+    ("choice", "numbers"),
+    [
+        (FrameChoice("all"), range(40)),
+        (FrameChoice("half-second"), [n for n in range(40) if n % 3 < 2]),
+        (FrameChoice.every(1.0), range(0, 40, 3)),
+        (FrameChoice.every(5.0), [0, 15, 30]),
+    ],
+)
+def test_frames_are_chosen_by_the_times_in_the_store(store, choice, numbers):
+    frames = list(read_clip(store, "v", choice, Limits()))
+
+    assert [f.source_index for f in frames] == list(numbers)
+    assert all((f.image == images(0, 40)[f.source_index]).all() for f in frames)
+    assert np.diff([f.time_ms for f in frames]).min() > 0
