@@ -45,6 +45,7 @@ RUN_OPTIONS = (
     lambda: click.Option(
         ["--max-failures"],
         type=click.FloatRange(0, 1),
+        metavar="NUMBER",
         default=0.05,
         help="share of failed items that is still accepted  [0.05]",
     ),

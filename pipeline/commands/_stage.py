@@ -27,7 +27,7 @@ def stage_command(name: str) -> click.Command:
     needs = list(kind.needs.items())
     params: list[click.Parameter] = []
     for position, (need, spec) in enumerate(needs):
-        flags = ["--in", f"--{need}"] if position == 0 else [f"--{need.replace('_', '-')}"]
+        flags = ["--in", f"--{need.replace('_', '-')}"] if position == 0 else [f"--{need.replace('_', '-')}"]
         params.append(click.Option([*flags, _need_key(need)], multiple=spec.many, help=_need_help(spec)))
     params.append(
         click.Option(["-o", "--out", "out"], required=True, type=click.Path(path_type=Path), help="folder to write")

@@ -42,8 +42,13 @@ class Pipeline:
     _fingerprints: dict[str, str] = field(default_factory=dict)  # of steps; they depend on the configuration alone
 
     @classmethod
-    def open(cls, config: Config, name: str, work: Path, overrides: list[str] | None = None) -> "Pipeline":
-        """Check a pipeline of the configuration. ConfigError lists all mistakes, each with its YAML path."""
+    def open(
+        cls, config: Config, name: str, work: Path, overrides: list[str] | None = None, folder: str = ""
+    ) -> "Pipeline":
+        """Check a pipeline of the configuration; its steps live in `work/<folder or name>/<step>`.
+
+        ConfigError lists all mistakes, each with its YAML path.
+        """
         where = f"pipelines.yaml: pipelines.{name}"
         entry = config.pipeline(name)
         faults: list[str] = []
@@ -55,7 +60,9 @@ class Pipeline:
         ]
         pipeline = cls(name, _dataset(config, entry.get("dataset"), where, faults))
         for step_name, values in (entry.get("steps") or {}).items():
-            step = _step(pipeline, config, step_name, dict(values or {}), work / name / step_name, where, faults)
+            step = _step(
+                pipeline, config, step_name, dict(values or {}), work / (folder or name) / step_name, where, faults
+            )
             if step:
                 pipeline.steps[step_name] = step
         if faults:
@@ -172,13 +179,13 @@ def _step(
     except ConfigError as error:
         faults.append(f"{where}: {error}")
         return None
-    wiring = _wire(pipeline, kind, values, where, faults)
+    named = _named_sources(kind, values)
     try:
         options = stage_options(kind, values, config, where)
     except ConfigError as error:
         faults.append(str(error))
         return None
-    return Step(name, kind, options, wiring, out)
+    return Step(name, kind, options, _wire(pipeline, kind.wanted(options), named, where, faults), out)
 
 
 def stage_options(kind: type[Stage], values: dict, config: Config, where: str) -> BaseModel:
@@ -190,16 +197,23 @@ def stage_options(kind: type[Stage], values: dict, config: Config, where: str) -
     return registry.options(kind.Options, values, where)
 
 
-def _wire(pipeline: Pipeline, kind: type[Stage], values: dict, where: str, faults: list[str]) -> dict[str, list[str]]:
-    """Take the wiring keys out of `values` and find a source for every need."""
+def _named_sources(kind: type[Stage], values: dict) -> dict[str, list[str]]:
+    """Take the wiring keys (`in`, names of needs) out of a step's values."""
     named: dict[str, list[str]] = {}
     first = next(iter(kind.needs), None)
     for key in ["in", *kind.needs]:
-        if key in values and (key == "in" or key not in kind.Options.model_fields):
+        if key in values:
             value = values.pop(key)
             named[first if key == "in" else key] = [str(v) for v in (value if isinstance(value, list) else [value])]
+    return named
+
+
+def _wire(
+    pipeline: Pipeline, needs: dict[str, Need], named: dict[str, list[str]], where: str, faults: list[str]
+) -> dict[str, list[str]]:
+    """A source for every need."""
     wiring: dict[str, list[str]] = {}
-    for need, spec in kind.needs.items():
+    for need, spec in needs.items():
         sources = named.get(need) or _default_sources(pipeline, spec)
         for source in sources:
             _check_source(pipeline, source, spec, f"{where}.{need}", faults)

@@ -87,6 +87,11 @@ class Stage:
     class Options(BaseModel, extra="forbid"):
         pass
 
+    @classmethod
+    def wanted(cls, options: BaseModel) -> dict[str, Need]:
+        """The needs that these options read; a pipeline wires only those. Default: all."""
+        return cls.needs
+
     def __init__(self, options: BaseModel, inputs: dict[str, Artefact | list[Artefact] | None], out: Path):
         self.options, self.inputs, self.out = options, inputs, Path(out)
 
