@@ -1,0 +1,41 @@
+# make demo | test | lint | bench | torture | clean. Each target first brings .venv up to date.
+PYTHON ?= python3.11
+BIN := .venv/bin
+RUN_STAMP := .venv/.requirements
+DEV_STAMP := .venv/.requirements-dev
+
+.SILENT:
+.PHONY: demo test lint bench torture clean
+
+demo: $(RUN_STAMP)  ## raw clips to ranked results, with a report
+	$(BIN)/python cli.py demo
+
+test: $(DEV_STAMP)  ## the whole suite on two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(RUN_STAMP)  ## every benchmark, one table each
+	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+torture: $(DEV_STAMP)  ## kill -9 and resume, with the full counts of the reliability rules
+	TVRKIT_TORTURE=full $(BIN)/python -m pytest -m slow
+
+clean:  ## what make and the tools made; data/ stays
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are written last: an installation that was cut off is taken up again.
+$(RUN_STAMP): requirements.txt
+	command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install it, or name another 3.11: make PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	echo "installing requirements.txt into .venv"
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
+	echo "installing requirements-dev.txt into .venv"
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
