@@ -1,0 +1,133 @@
+"""Checkpoints of danieljf24/hybrid_space (`model_best.pth.tar`) and ours, both ways; danieljf24/dual_encoding's, in.
+
+The file is a torch archive {"epoch", "model", "best_rsum", "opt", "Eiters"} (specs/dual-encoding.md 11.1). "model" is a
+list of four state dicts: video encoder, text encoder, video and text mapping; in danieljf24/dual_encoding two, with the
+mappings inside the encoders. "opt" is an argparse.Namespace: reading the file admits that one class besides tensors and
+arrays (`pipeline/training/checkpoint.py`, published=True) and delivers a dict.
+
+Changed on the way: convolutions are 2-d there, (channels, 1, width, C) instead of (channels, C, width); columns of the
+mappings stand in the order (GRU, filters, level 1) there, (level 1, GRU, filters) here.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from models.base import Assets, Mismatch
+from models.hybrid_space import SPECIAL
+from models.options.hybrid_space import Options
+from models.published.keys import Rule, to_ours, to_theirs
+
+_SIDES = {"video": ("vid", "visual"), "text": ("text", "text")}  # prefixes of state dicts, and of options
+_GRU = r"(weight|bias)_(ih|hh)_l0(_reverse)?"
+_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+_MODULES = ("vid_encoding", "text_encoding", "vid_mapping", "text_mapping")
+_FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/dual_encoding."
+
+
+def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
+    """What `build` needs for the published model: options (with its pooling) and assets with the weights.
+
+    published: the file as read, "opt" being a mapping. Raises Mismatch naming what is missing, unknown or unfit.
+    """
+    opt, model = published.get("opt"), published.get("model")
+    if not isinstance(opt, Mapping) or not isinstance(model, Sequence) or len(model) not in (2, 4):
+        raise Mismatch("no `opt` and no list `model` of two or four state dicts inside", _FOREIGN)
+    try:
+        options = Options.model_validate(_options(opt, n_parts=len(model)))
+        sizes = {"n_words": opt["vocab_size"], "feature_dim": opt["visual_feat_dim"]}
+        sizes["n_tags"] = opt["tag_vocab_size"] if options.space == "hybrid" else 0
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise Mismatch(f"opt cannot be: {faults}", "The file is damaged or of another system.") from None
+    except KeyError as error:
+        raise Mismatch(f"opt lacks {error.args[0]}", _FOREIGN) from None
+    if not all(isinstance(size, int) for size in sizes.values()):
+        raise Mismatch(f"sizes that are no integers: {sizes}", "The file is damaged or of another system.")
+    state = {f"{name}.{key}": value for name, part in zip(_MODULES, model, strict=False) for key, value in part.items()}
+    return options, Assets(**sizes, init=to_ours(state, _rules(options, separate_mappings=len(model) == 4)))
+
+
+def export_model(options: Options, state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The list "model" of a published file from our weights."""
+    renamed = published_names(options, state)
+    return [
+        {key.removeprefix(f"{name}."): value for key, value in renamed.items() if key.startswith(f"{name}.")}
+        for name in _MODULES
+    ]
+
+
+def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Anything of the shape of our parameters or buffers under "<state dict>.<published name>", turned as published."""
+    return to_theirs(values, _rules(options, separate_mappings=True))
+
+
+def _options(opt: Mapping[str, object], n_parts: int) -> dict[str, object]:
+    sides = {
+        side: {
+            "rnn": opt[f"{prefix}_rnn_size"],
+            "kernels": opt[f"{prefix}_kernel_sizes"],
+            "channels": opt[f"{prefix}_kernel_num"],
+        }
+        for side, (_, prefix) in _SIDES.items()
+    }
+    bag_words = opt["bow_vocab_size"] if opt["bow_vocab_size"] != opt["vocab_size"] - SPECIAL else None
+    return {
+        "space": opt.get("space", "hybrid") if n_parts == 4 else "latent",
+        "levels": opt.get("concate", "full"),
+        "gru_pool": opt.get("gru_pool", "mean"),
+        "measure": opt["measure"],
+        "latent_dim": opt["visual_mapping_layers"][-1],
+        "dropout": opt["dropout"],
+        "pooling": "padded",
+        "video": sides["video"],
+        "text": sides["text"] | {"word_dim": opt["word_dim"], "bag_words": bag_words},
+        "loss": {
+            "margin": opt["margin"],
+            "concept_margin": opt.get("margin_2"),
+            "direction": opt["direction"],
+            "max_violation": opt["max_violation"],
+            "cost": opt["cost_style"],
+        },
+    }
+
+
+def _rules(options: Options, separate_mappings: bool) -> list[Rule]:
+    rules = [Rule("text_encoding.embed.", "words.", "weight")]
+    for side, (prefix, long) in _SIDES.items():
+        levels = getattr(options, side)
+        encoding = f"{prefix}_encoding."
+        rules.append(Rule(f"{encoding}rnn.", f"{side}.gru.", _GRU))
+        for i in range(len(levels.kernels)):
+            theirs, ours = f"{encoding}convs1.{i}.", f"{side}.convs.{i}."
+            rules += [Rule(theirs, ours, "weight", _one_row_less, _one_row_more), Rule(theirs, ours, "bias")]
+        width = 2 * levels.rnn + sum(levels.filters)
+        turns = (partial(_last_first, width), partial(_first_last, width))
+        mapping = f"{prefix}_mapping.mapping." if separate_mappings else f"{encoding}{long}_mapping."
+        heads = {(f"{mapping}fc1.", f"{mapping}bn_1."): "latent"}
+        if options.space == "hybrid":
+            heads[f"{prefix}_mapping.tag_fc.", f"{prefix}_mapping.tag_fc_batch_norm."] = "concept"
+        for (linear, norm), space in heads.items():
+            rules.append(Rule(linear, f"{space}.{side}.linear.", "weight", *turns))
+            rules.append(Rule(linear, f"{space}.{side}.linear.", "bias"))
+            rules.append(Rule(norm, f"{space}.{side}.norm.", _NORM))
+    return rules
+
+
+def _one_row_less(weight: Tensor) -> Tensor:
+    return weight.flatten(0, 1).transpose(1, 2).contiguous()
+
+
+def _one_row_more(weight: Tensor) -> Tensor:
+    return weight.transpose(1, 2).unsqueeze(1).contiguous()
+
+
+def _last_first(width: int, weight: Tensor) -> Tensor:
+    return torch.cat([weight[:, width:], weight[:, :width]], 1)
+
+
+def _first_last(width: int, weight: Tensor) -> Tensor:
+    return torch.cat([weight[:, -width:], weight[:, :-width]], 1)

@@ -1,0 +1,77 @@
+"""Join several features of the same frames into longer rows, in the order of the inputs.
+
+The order of rows is that of the first input, whose rows must lie video by video, as all published and our own files do.
+Source: xuchaoxi/video-cnn-feat: concat_features.py (specs/preprocessing.md 1.7): the sets of ids must be equal.
+"""
+
+from collections.abc import Iterable
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.core.stage import Item, Need, Outcome
+from pipeline.core.state import digest
+from pipeline.errors import ConfigError, DataError
+from pipeline.stores.big_file import BigFile
+from pipeline.stores.big_file_stage import BigFileStage, Rows, content
+
+
+class Stage(BigFileStage):
+    needs = {"features": Need("features", many=True, help="two or more BigFile folders with the same ids")}
+    flush_items = 64
+
+    def items(self) -> Iterable[Item]:
+        self._check()
+        key = [content(artefact, self.out) for artefact in self.inputs["features"]]
+        for video_id in self._stores[0].videos:
+            yield Item(video_id, digest([key, video_id]), source=str(self._stores[0].path))
+
+    def process(self, item: Item) -> Outcome:
+        ids = self._stores[0].videos[item.id]
+        rows = np.concatenate([store.read(ids) for store in self._stores], axis=1)
+        return Outcome(value=Rows(ids, rows), facts={"frames": len(ids), "bytes": rows.nbytes})
+
+    @property
+    def dim(self) -> int:
+        return sum(store.dim for store in self._stores)
+
+    @property
+    def has_frames(self) -> bool:
+        return self._stores[0].has_frames
+
+    @cached_property
+    def _stores(self) -> list[BigFile]:
+        return [BigFile.open(artefact.path) for artefact in self.inputs["features"]]
+
+    def _check(self) -> None:
+        if len(self._stores) < 2:
+            raise ConfigError(
+                f"{len(self._stores)} features given, two or more can be joined",
+                where="concat",
+                fix="Name them: in: [features@a, features@b]",
+            )
+        first = self._stores[0]
+        order = [frame for frames in first.videos.values() for frame in frames]
+        if order != first.ids:
+            raise DataError(
+                f"its rows do not lie video by video as in video2frames.txt ({len(order):,} of {first.rows:,} listed)",
+                where=first.path,
+                fix="Name another input first.",
+            )
+        for store in self._stores[1:]:
+            _expect_same_ids(first, store)
+
+
+def _expect_same_ids(first: BigFile, other: BigFile) -> None:
+    missing = [i for i in first.ids if i not in other]
+    extra = [i for i in other.ids if i not in first]
+    if not missing and not extra:
+        return
+    counts = [
+        f"{len(ids):,} ids are {where}: {', '.join(map(repr, ids[:3]))}"
+        for ids, where in ((missing, "missing"), (extra, f"not in {first.path}"))
+        if ids
+    ]
+    raise DataError(
+        "; ".join(counts), where=other.path, fix="Features can be joined only if they were made from the same frames."
+    )
