@@ -3,7 +3,11 @@
 A command is a file in pipeline/commands/ or a stage in pipeline/stages/; nothing is imported before it is called.
 """
 
+import os
 import sys
+
+# threads that spin while they wait cost 2 to 8 times the CPU seconds on a shared machine (measured); before torch loads
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import click
 

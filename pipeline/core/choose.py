@@ -85,7 +85,7 @@ def choose(work: StepRun, items: list[Item]) -> set[str]:
         valid = [r for r in valid if r.usable]
     if work.stage.store == "files":
         finished = [] if work.settings.force else valid
-        return {r.id for r in finished if not r.usable or _outputs_exist(work.folder, r)}
+        return {r.id for r in finished if not r.usable or outputs_exist(work.folder, r)}
     return _choose_prefix(work, items, {r.id for r in valid})
 
 
@@ -135,7 +135,8 @@ def finishing(work: StepRun) -> Path:
     return work.folder / STATE / "finishing"
 
 
-def _outputs_exist(folder: Path, record: Record) -> bool:
+def outputs_exist(folder: Path, record: Record) -> bool:
+    """True if every file of the record is there with its recorded size."""
     try:
         return all((folder / name).stat().st_size == facts["bytes"] for name, facts in record.outputs.items())
     except (FileNotFoundError, NotADirectoryError):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pipeline.core.choose import items_digest, list_items
+from pipeline.core.choose import items_digest, list_items, outputs_exist
 from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.plan import Pipeline, Step
 from pipeline.core.stage import Item, Stage
@@ -68,10 +68,17 @@ def _compare(
     items: list[Item],
 ) -> State:
     fingerprint = stage_fingerprint(stage)
-    valid = {i.id for i in items if (r := records.get(i.id)) and r.step == fingerprint and r.key == i.key}
+    valid = {
+        i.id
+        for i in items
+        if (r := records.get(i.id)) and r.step == fingerprint and r.key == i.key and outputs_exist(step.out, r)
+    }
     state.total, state.todo = len(items), [i.id for i in items if i.id not in valid]
-    if manifest and manifest["fingerprint"] == fingerprint and manifest["items"] == items_digest(items):
+    current = manifest and manifest["fingerprint"] == fingerprint and manifest["items"] == items_digest(items)
+    if current and not state.todo:
         state.status = UP_TO_DATE
+    elif current:
+        state.status, state.why = STALE, f"output files of {len(state.todo):,} items are missing or changed in size"
     elif manifest and manifest["fingerprint"] != fingerprint:
         state.status, state.why = STALE, _changed_options(manifest["lineage"], pipeline.lineage(step), step)
     elif manifest:

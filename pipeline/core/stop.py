@@ -13,6 +13,8 @@ from collections.abc import Iterator
 GRACE_SECONDS = 7.0  # a container gives 10 s before SIGKILL; state must be consistent well before
 EXIT_CODE = 130
 
+_WATCHDOG = "end after the grace period"
+
 _flag = threading.Event()
 
 
@@ -34,6 +36,8 @@ def handling() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        for timer in [t for t in threading.enumerate() if t.name == _WATCHDOG]:
+            timer.cancel()
         _flag.clear()
 
 
@@ -44,7 +48,7 @@ def _handle(_number: int, _frame: object) -> None:
     sys.stderr.write("\nstopping: finishing what is in hand (once more to end at once)\n")
     # work that does not poll the flag must not outlive the grace period of a container stop
     watchdog = threading.Timer(GRACE_SECONDS, _end)
-    watchdog.daemon = True
+    watchdog.daemon, watchdog.name = True, _WATCHDOG
     watchdog.start()
 
 

@@ -5,7 +5,6 @@ demuxers that read one file and nothing else are allowed. Source: specs/preproce
 """
 
 import contextlib
-import errno
 import io
 import os
 import stat
@@ -36,6 +35,7 @@ FORMATS = (
 _KEPT_BYTES = 64 << 20  # packets of a clip stay in memory up to this size, else the file is read twice
 _MAX_READ_ERRORS = 100
 _STATES_DURATION = frozenset({"matroska", "flv", "nut", "mxf", "asf"})
+_UNKNOWN_TICK = Fraction(1, 1000)
 _NOT_FILMS = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 av.logging.set_libav_level(av.logging.PANIC)  # libav would print every fault of every file to stderr
@@ -115,7 +115,10 @@ class Scan:
 
 @contextlib.contextmanager
 def open_video(source: Path | bytes, limits: Limits) -> Iterator[OpenVideo]:
-    """Open the film of `source`. ItemError: empty, unreadable, forbidden_format, no_video_stream, too_large, io_error."""
+    """Open the film of `source`.
+
+    Raises ItemError: empty, unreadable, forbidden_format, no_video_stream, too_large, io_error.
+    """
     with contextlib.ExitStack() as stack:
         file, size, head = _readable(source, stack)
         if size == 0:
@@ -128,7 +131,7 @@ def open_video(source: Path | bytes, limits: Limits) -> Iterator[OpenVideo]:
         codec.thread_count, codec.thread_type = 1, "NONE"
         codec.options = codec.options | {"max_pixels": str(_decoder_pixels(limits))}
         rate = stream.average_rate or stream.guessed_rate or UNKNOWN_RATE
-        timing = Timing(Fraction(stream.time_base), 1 / Fraction(rate))
+        timing = Timing(Fraction(stream.time_base or _UNKNOWN_TICK), 1 / Fraction(rate))
         yield OpenVideo(container, stream, timing, size, declared_end(file, container.format.name, size))
 
 
@@ -168,8 +171,6 @@ def _container(file: str | io.BytesIO, head: bytes, limits: Limits) -> InputCont
     try:
         return av.open(file, "r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
-        if error.errno == errno.ENOMEM:
-            raise ItemError("out_of_memory", "opening it needs more memory than a worker may use") from error
         if opens_other_files(head):
             message = "a playlist or script that opens other files; such files are refused, whatever their name"
             raise ItemError("forbidden_format", message) from error

@@ -332,8 +332,9 @@ def _milliseconds(ticks: Time, tick: Fraction) -> int:
 
 def _check_duration(seconds: Fraction, limits: Limits) -> None:
     if seconds > limits.max_duration:
-        hours = limits.max_duration / 3600
-        raise ItemError("too_long", f"its timestamps span {float(seconds) / 3600:.1f} hours; {hours:.1f} are allowed")
+        raise ItemError(
+            "too_long", f"its timestamps span {float(seconds):,.1f} s; {limits.max_duration:,.1f} s are allowed"
+        )
 
 
 def _check_repeats(slots: int, decoded: int, limits: Limits) -> None:

@@ -20,9 +20,10 @@ import ffmpeg
 from pipeline.errors import ConfigError, ItemError
 from pipeline.stores.choice import FrameChoice
 from pipeline.stores.container import FORMATS
-from pipeline.stores.encode import Encoding
+from pipeline.stores.encode import Encoding, repeatable
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_LIBC = ctypes.CDLL(None)  # looked up here, because little is safe to do between fork and exec
 _KEPT_STDERR = 64 << 10
 
 
@@ -60,7 +61,7 @@ def arguments(program: str, url: str, job: Job, target: Path) -> list[str]:
     source = ffmpeg.input(url, protocol_whitelist="file", format_whitelist=FORMATS)
     output = source.output(
         f"file:{target}",
-        **{"filter:v": filters, "flags:v": "+bitexact"},
+        **{"filter:v": filters, "flags:v": "+bitexact"} | repeatable(),
         map=f"0:{job.stream}",
         r=str(job.choice.fps),
         vcodec="libx264",
@@ -130,4 +131,4 @@ def _wait(process: subprocess.Popen, seconds: float) -> str:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    _LIBC.prctl(_DIE_WITH_PARENT, signal.SIGKILL)

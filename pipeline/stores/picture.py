@@ -4,11 +4,15 @@ import struct
 from dataclasses import dataclass
 from fractions import Fraction
 
+import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from pipeline.errors import ItemError
 from pipeline.stores.choice import Limits, SizeRule
+
+_PLANAR = frozenset({"yuv420p", "yuvj420p"})
 
 
 @dataclass(frozen=True)
@@ -57,29 +61,34 @@ class Shaper:
         shown = shown_size(first, aspect, self.turn)
         self.width, self.height = shown if size is None else size.target(*shown, limits.max_long_side)
         self._coded = (self.height, self.width) if self.turn.transposed else (self.width, self.height)
-        self._scaler, self._converter = VideoReformatter(), VideoReformatter()
+        self._scaler, self._colours = VideoReformatter(), VideoReformatter()
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """uint8 (H, W, 3); a view of memory that nobody else uses."""
+        """uint8 (H, W, 3); a view of memory that nobody else uses. ItemError("decode_errors") for unknown formats."""
         width, height = self._coded
-        frame = self._scaler.reformat(frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1)
-        plane = frame.planes[0]
+        if frame.format.name in _PLANAR and (frame.width, frame.height) != self._coded:
+            # first to size, then to RGB: a third of the time of both at once, and what a lossless mp4 of it would give
+            frame = self._reformat(self._scaler, frame, frame.format.name)
+        plane = self._reformat(self._colours, frame, "rgb24").planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
         return self.turn.apply(rows[:, : 3 * width].reshape(height, width, 3))
 
     def yuv(self, frame: VideoFrame) -> VideoFrame:
         """yuv420p, limited range, the matrix of the source. Sides are even, as every SizeRule makes them."""
-        width, height = self._coded
-        frame = self._scaler.reformat(
-            frame,
-            width,
-            height,
-            "yuv420p",
-            interpolation=Interpolation.BICUBIC,
-            dst_color_range=ColorRange.MPEG,
-            threads=1,
-        )
+        frame = self._reformat(self._scaler, frame, "yuv420p", ColorRange.MPEG)
         return frame if self.turn == Orientation() else self._turned(frame)
+
+    def _reformat(
+        self, scaler: VideoReformatter, frame: VideoFrame, pixels: str, colours: ColorRange | None = None
+    ) -> VideoFrame:
+        width, height = self._coded
+        bicubic = Interpolation.BICUBIC
+        try:
+            return scaler.reformat(
+                frame, width, height, pixels, interpolation=bicubic, dst_color_range=colours, threads=1
+            )
+        except av.FFmpegError as error:
+            raise ItemError("decode_errors", f"pictures in format {frame.format.name} cannot be converted") from error
 
     def _turned(self, frame: VideoFrame) -> VideoFrame:
         shown = VideoFrame(self.width, self.height, "yuv420p")

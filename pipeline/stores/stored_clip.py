@@ -1,9 +1,11 @@
 """Chosen frames of a video in a FrameStore, one by one, in the way of a video file (`stores.video.ClipReader`)."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Literal
 
+from pipeline.errors import DataError, ItemError
 from pipeline.stores.choice import FrameChoice, Limits
 from pipeline.stores.frame_store import FrameStore
 from pipeline.stores.timeline import Timing, select
@@ -22,6 +24,10 @@ class StoredClip:
         self._store, self._video_id, self._choice = store, video_id, choice
 
     def __iter__(self) -> Iterator[Frame]:
+        with _as_item_error():
+            yield from self._frames()
+
+    def _frames(self) -> Iterator[Frame]:
         info = self._store.info(self._video_id)
         times = info.times_ms.tolist()
         chosen = list(select(self._choice, times, Timing(Fraction(1, 1000), 1 / info.fps)))
@@ -35,5 +41,17 @@ class StoredClip:
 def read_clip(store: FrameStore, video_id: str, choice: FrameChoice, limits: Limits) -> StoredClip | ClipReader:
     """The chosen frames of a stored video. Stores of the published layout hold video files: those are decoded."""
     if store.layout == "mp4":
-        return iterate_clip(store.bytes(video_id), choice, None, limits)
+        with _as_item_error():
+            return iterate_clip(store.bytes(video_id), choice, None, limits)
     return StoredClip(store, video_id, choice)
+
+
+@contextmanager
+def _as_item_error() -> Iterator[None]:
+    """A value that is damaged or missing costs its video, not the step."""
+    try:
+        yield
+    except KeyError as error:
+        raise ItemError("missing", str(error.args[0])) from error
+    except DataError as error:
+        raise ItemError("bad_value", str(error)) from error

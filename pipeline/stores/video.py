@@ -1,4 +1,4 @@
-"""Read videos: what is in a file, chosen frames, whole clips. Rotation, odd timestamps and damage are handled here only.
+"""Read videos: what is in a file, chosen frames, whole clips; upright, in order of time, whatever the file.
 
 `source` is a path or the bytes of a video file. All pictures are uint8 RGB in displayed orientation.
 """
@@ -29,7 +29,7 @@ Source = Path | bytes
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """frames: what the container claims, None if it claims nothing (never trust it as a count). width, height: displayed."""
+    """frames: what the container claims, None if it claims nothing; not a count. width, height: as displayed."""
 
     frames: int | None
     fps: Fraction

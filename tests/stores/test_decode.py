@@ -1,5 +1,6 @@
 """Decoding only what is shown gives the pixels of decoding everything; damage is noticed, named and survived."""
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -40,7 +41,7 @@ DAMAGED = {
 }
 
 
-def read(path: Path, choice: FrameChoice = FrameChoice(), skip: bool = True, **limits):  # noqa: B008
+def read(path: Path | bytes, choice: FrameChoice = FrameChoice(), skip: bool = True, **limits):  # noqa: B008
     """(index, repeats, RGB) of every chosen frame, and the verdict."""
     verdict = Verdict()
     frames = [
@@ -143,6 +144,20 @@ def test_a_raw_stream_without_times_counts_frames(tmp_path: Path):
 
     assert [frame[0] for frame in frames] == [0, 8, 16, 25, 33, 41]
     assert verdict.status == "ok"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
+def test_broken_bytes_give_item_errors_and_nothing_else(suffix: str, tmp_path: Path):
+    whole = write(tmp_path / f"film{suffix}", Film(frames=10, muxer={})).read_bytes()
+    rng = np.random.default_rng(0)
+
+    for _ in range(40):
+        data = bytearray(whole)
+        for position in rng.integers(0, len(data), 8):
+            data[position] = rng.integers(256)
+        first, last = sorted(rng.integers(0, len(data), 2))
+        with contextlib.suppress(ItemError):
+            read(bytes(data[:first] + data[first + (last - first) // 4 :]), max_pixels=1 << 20)
 
 
 def test_a_survey_promises_what_an_examination_finds(tmp_path: Path):

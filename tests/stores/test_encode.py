@@ -90,6 +90,18 @@ def test_a_full_check_finds_pictures_that_do_not_decode(tmp_path: Path):
     assert count_frames(path) == 40
 
 
+def test_colour_tags_are_copied(tmp_path: Path):
+    picture = VideoFrame.from_ndarray(bars(3, 160, 120), format="rgb24").reformat(format="yuv420p")
+    picture.colorspace = picture.color_primaries = picture.color_trc = 1  # BT.709
+
+    with Mp4Writer(tmp_path / "out.mp4", Encoding(), Fraction(3)) as writer:
+        writer.write(picture)
+
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        codec = container.streams.video[0].codec_context
+        assert (codec.colorspace, codec.color_primaries, codec.color_trc) == (1, 1, 1)
+
+
 def test_pictures_keep_their_order(tmp_path: Path):
     with av.open(str(encode(tmp_path / "out.mp4", frames=20))) as container:
         indices = [index_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]

@@ -50,7 +50,7 @@ def test_a_name_is_only_a_name(name: str, tmp_path: Path):
 
     assert said == ""
     verify(tmp_path / "out.mp4", 298, 224, 8)
-    assert sorted(os.listdir(tmp_path)) == sorted([name, "out.mp4"])
+    assert {path.name for path in tmp_path.iterdir()} == {name, "out.mp4"}
 
 
 def test_damage_is_said_although_the_program_ends_well(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Which frame every slot shows: the published lists, the grid against a plain reading of its definition, made-up times."""
+"""Which frame every slot shows: the published lists, the grid as it is defined, times that had to be made up."""
 
 import math
 from fractions import Fraction

@@ -1,0 +1,38 @@
+"""Run everything on the generated corpus: clips, stores, features, text, training, evaluation, report.
+
+    python cli.py demo
+
+Killed anywhere, the same command goes on where it stopped and ends with the same bytes.
+"""
+
+import time
+from pathlib import Path
+
+import click
+
+from pipeline import config, log
+from pipeline.commands._shared import run_options, settings_from
+from pipeline.core.execute import Selection, run_pipeline
+from pipeline.core.plan import Pipeline
+from pipeline.evaluation.results import table
+
+
+@click.command(help=__doc__)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("data/work/demo"),
+    help="folder to write  [data/work/demo]",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="change an option (may be repeated)"
+)
+@run_options
+def command(out: Path, overrides: tuple, **values: object) -> None:
+    start = time.monotonic()
+    opened = Pipeline.open(config.load(values.pop("config")), "demo", out.parent, list(overrides), folder=out.name)
+    run_pipeline(opened, Selection(), settings_from(values))
+    click.echo(table(out / "evaluate"))
+    click.echo(f"\nreport: {out / 'report' / 'report.html'}")
+    log.info(f"demo: {time.monotonic() - start:.0f} s")

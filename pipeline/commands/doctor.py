@@ -1,0 +1,82 @@
+"""Check this machine: Python, packages, video codecs, ffmpeg, torch and GPU, disk, shipped assets.
+
+Each line says ok, or what is missing and the command that mends it. Exit code 1 if something needed is missing.
+"""
+
+import importlib
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from pipeline import registry
+from pipeline.errors import ComparisonFailed
+
+_REQUIREMENTS = registry.ROOT / "requirements.txt"
+
+
+@click.command(help=__doc__)
+def command() -> None:
+    bad = 0
+    for name, good, detail, needed in _checks():
+        bad += needed and not good
+        click.echo(f"{'ok' if good else 'MISSING' if needed else 'absent':<8} {name:<18} {detail}")
+    if bad:
+        raise ComparisonFailed(
+            f"{bad} of the things tvrkit needs are missing", where="doctor", fix="See the lines above."
+        )
+
+
+def _checks() -> Iterator[tuple[str, bool, str, bool]]:
+    """(what, is it there, detail or cure, is it needed)."""
+    version = sys.version_info
+    yield "python", version >= (3, 11), f"{version.major}.{version.minor}.{version.micro} (3.11 or later)", True
+    yield from _packages()
+    yield from _codecs()
+    yield from _ffmpeg()
+    yield from _torch()
+    free = shutil.disk_usage(Path.cwd()).free
+    yield "disk", free > 5e9, f"{free / 1e9:,.0f} GB free in {Path.cwd()}", True
+    for folder in ("wordnet", "stopwords", "tagger"):
+        path = registry.ROOT / "data" / folder
+        yield f"data/{folder}", path.is_dir() and any(path.iterdir()), "shipped text assets (git checkout data/)", True
+
+
+def _packages() -> Iterator[tuple[str, bool, str, bool]]:
+    wrong = []
+    for line in _REQUIREMENTS.read_text().splitlines():
+        name, _, pin = line.partition("==")
+        if pin:
+            try:
+                found = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                found = "none"
+            if found.partition("+")[0] != pin.strip():
+                wrong.append(f"{name} {found} (pinned {pin.strip()})")
+    yield "packages", not wrong, "; ".join(wrong) + ": pip install -r requirements.txt" if wrong else "as pinned", True
+
+
+def _codecs() -> Iterator[tuple[str, bool, str, bool]]:
+    av = importlib.import_module("av")
+    decoders = [
+        name
+        for name in ("h264", "hevc", "vp9", "libdav1d", "mpeg4", "mpeg2video", "gif")
+        if name in av.codecs_available
+    ]
+    yield "decoders", "h264" in decoders, ", ".join(decoders), True
+    yield "encoder", "libx264" in av.codecs_available, "libx264 (in the av wheel)", True
+
+
+def _ffmpeg() -> Iterator[tuple[str, bool, str, bool]]:
+    path = shutil.which("ffmpeg") or importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    yield "ffmpeg", bool(path), f"{path} (only for compress --engine ffmpeg)", False
+
+
+def _torch() -> Iterator[tuple[str, bool, str, bool]]:
+    torch = importlib.import_module("torch")
+    yield "torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads", True
+    gpu = torch.cuda.is_available()
+    yield "gpu", gpu, torch.cuda.get_device_name(0) if gpu else "none: training and features run on the CPU", False

@@ -1,0 +1,63 @@
+"""List datasets, stages, models, recipes or pipelines, with one line each.
+
+python cli.py list recipes
+"""
+
+import json
+from pathlib import Path
+
+import click
+
+from pipeline import config, registry
+
+
+def _stages(_loaded: config.Config) -> dict[str, str]:
+    return {name: registry.summary("stage", name) for name in registry.names("stage")}
+
+
+def _models(_loaded: config.Config) -> dict[str, str]:
+    return {name: registry.summary("model", name) for name in registry.names("model")}
+
+
+def _datasets(loaded: config.Config) -> dict[str, str]:
+    return {name: f"{spec.get('type')}, root {spec.get('root')}" for name, spec in loaded.datasets.items()}
+
+
+def _recipes(loaded: config.Config) -> dict[str, str]:
+    return {name: f"model {loaded.recipe(name).get('model')}" for name in loaded.recipes}
+
+
+def _pipelines(loaded: config.Config) -> dict[str, str]:
+    return {
+        name: f"{_name(spec.get('dataset'))}: {' -> '.join(spec.get('steps') or {})}"
+        for name, spec in loaded.pipelines.items()
+    }
+
+
+def _name(dataset: object) -> object:
+    return dataset.get("name") if isinstance(dataset, dict) else dataset
+
+
+_LISTS = {
+    "datasets": _datasets,
+    "stages": _stages,
+    "models": _models,
+    "recipes": _recipes,
+    "pipelines": _pipelines,
+}
+
+
+@click.command(help=__doc__)
+@click.argument("what", type=click.Choice(list(_LISTS)))
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), default=None, help="YAML file that adds to the shipped"
+)
+@click.option("--json", "as_json", is_flag=True, help="print as JSON")
+def command(what: str, path: Path | None, as_json: bool) -> None:
+    rows = _LISTS[what](config.load(path))
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max(map(len, rows), default=0)
+    for name, line in rows.items():
+        click.echo(f"{name:<{width}}   {line}")

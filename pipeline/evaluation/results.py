@@ -1,0 +1,172 @@
+"""The folder of one evaluated checkpoint: metrics, ranks, the gallery, encodings for search, scores if wanted.
+
+    metrics.json      {checkpoint, model, recipe, split, texts, videos, results: {rerank: metrics}, examples, ...}
+    ranks.npz         per rerank: <rerank>/t2v_above, /t2v_tied, /v2t_above, /v2t_tied (int64), /v2t_rows; target
+    gallery.json      {checkpoint, split, video_ids, caption_ids, texts (distinct), row_of_text}
+    encodings.npz     float32: text/<name> (a row per distinct text), video/<name> (a row per gallery video)
+    <rerank>.t2v.npy, <rerank>.v2t.npy   with save_similarity: float32, rows = queries
+
+No times, no paths: equal evaluations give equal bytes. No pickles.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.core.files import atomic_write, disk_name
+from pipeline.core.state import usable_records
+from pipeline.errors import DataError
+from pipeline.evaluation.arrays import read_npz, write_npy, write_npz
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.retrieve import Result
+
+METRICS, RANKS, GALLERY, ENCODINGS = "metrics.json", "ranks.npz", "gallery.json", "encodings.npz"
+_COLUMNS = ("R1", "R5", "R10", "MdR", "MnR")
+Vectors = dict[str, dict[str, np.ndarray]]  # {"text": {name: rows}, "video": {name: rows}}
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What was ranked. checkpoint: sha256 of its file. row_of_text: place of each caption's text among `texts`."""
+
+    checkpoint: str
+    split: str
+    video_ids: list[str]
+    caption_ids: list[str]
+    texts: list[str]
+    row_of_text: np.ndarray
+
+
+def save(
+    folder: Path, metrics: dict, ranks: Mapping[str, np.ndarray], gallery: Gallery, vectors: Vectors
+) -> list[Path]:
+    """Write metrics.json, ranks.npz, gallery.json and encodings.npz; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / name for name in (METRICS, RANKS, GALLERY, ENCODINGS)]
+    atomic_write(written[0], _json(metrics))
+    write_npz(written[1], ranks)
+    atomic_write(written[2], _json(vars(gallery) | {"row_of_text": gallery.row_of_text.tolist()}))
+    write_npz(
+        written[3], {f"{side}/{name}": rows for side, encoding in vectors.items() for name, rows in encoding.items()}
+    )
+    return written
+
+
+def rank_arrays(result: "Result") -> dict[str, np.ndarray]:
+    """What ranks.npz holds of one way of ranking."""
+    found, name = result.evaluation, result.rerank
+    arrays = {f"{name}/v2t_rows": found.v2t_rows}
+    for side, counts in (("t2v", found.t2v), ("v2t", found.v2t)):
+        arrays |= {f"{name}/{side}_above": counts.above, f"{name}/{side}_tied": counts.tied}
+    return arrays
+
+
+def save_similarity(folder: Path, result: "Result") -> list[Path]:
+    """Write the final scores of one way of ranking, float32 .npy; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{result.rerank}.{side}.npy" for side in ("t2v", "v2t")]
+    for path, scores in zip(paths, (result.t2v, result.v2t), strict=True):
+        write_npy(path, scores.astype(np.float32, copy=False))
+    return paths
+
+
+def read_all(step: Path) -> list[dict]:
+    """metrics.json of every checkpoint that the evaluate step in this folder ranked, in their order."""
+    return [read_metrics(step / disk_name(record.id)) for record in usable_records(step)]
+
+
+def read_metrics(folder: Path) -> dict:
+    """metrics.json of an evaluated checkpoint. DataError if it is missing or damaged."""
+    return _read_json(folder / METRICS)
+
+
+def read_ranks(folder: Path, rerank: str) -> dict[str, np.ndarray]:
+    """{"t2v", "v2t"}: pessimistic ranks from 1 of every query, int64. DataError if they were not saved."""
+    arrays = read_npz(folder / RANKS)
+    try:
+        return {side: 1 + arrays[f"{rerank}/{side}_above"] + arrays[f"{rerank}/{side}_tied"] for side in ("t2v", "v2t")}
+    except KeyError as error:
+        raise _damaged(folder / RANKS, f"no ranks of {error}") from error
+
+
+def read_gallery(folder: Path) -> Gallery:
+    """gallery.json of an evaluated checkpoint. DataError if it is missing or damaged."""
+    values = _read_json(folder / GALLERY)
+    try:
+        return Gallery(**(values | {"row_of_text": np.array(values["row_of_text"], dtype=np.int64)}))
+    except (TypeError, KeyError, ValueError) as error:
+        raise _damaged(folder / GALLERY, error) from error
+
+
+def read_vectors(folder: Path) -> Vectors:
+    """The encodings as saved, float32. DataError if they are missing, damaged or not a row per id."""
+    gallery = read_gallery(folder)
+    sides: Vectors = {"text": {}, "video": {}}
+    for name, array in read_npz(folder / ENCODINGS).items():
+        side, _, key = name.partition("/")
+        if side not in sides or array.dtype != np.float32 or not array.ndim:
+            raise _damaged(folder / ENCODINGS, f"unexpected array {name}")
+        sides[side][key] = array
+    for side, rows in (("text", len(gallery.texts)), ("video", len(gallery.video_ids))):
+        lengths = {len(values) for values in sides[side].values()}
+        if lengths != {rows}:
+            raise _damaged(folder / ENCODINGS, f"{side}: rows {sorted(lengths)} for {rows:,} ids")
+    return sides
+
+
+def table(step: Path) -> str:
+    """The metrics of an evaluate step as aligned lines: a row for each checkpoint and way of ranking, and chance."""
+    found = read_all(step)
+    if not found:
+        raise DataError("there are no evaluated checkpoints", where=step, fix="Run the evaluate step.")
+    labels = [_label(m, name, n) for m in found for n, name in enumerate(m["results"])]
+    width = max(map(len, [*labels, "checkpoint"]))
+    titles = "".join(f"{f'R@{c[1:]}' if c[1:].isdigit() else c:>7}" for c in _COLUMNS)
+    lines = [
+        f"{'':<{width}}   {'text -> video':<{len(titles)}}   {'video -> text':<{len(titles)}}",
+        f"{'checkpoint':<{width}}   {titles}   {titles}     Rsum",
+    ]
+    rows = [values for m in found for values in m["results"].values()]
+    lines += [f"{label:<{width}}{_sides(row)}{row['Rsum']:9.1f}" for label, row in zip(labels, rows, strict=True)]
+    first = found[0]
+    lines.append(f"{'chance':<{width}}{_sides(first['chance'])}")
+    policy, gallery = rows[0]["tie_policy"], rows[0]["v2t_definition"]
+    lines.append(
+        f"{first['texts']:,} texts, {first['videos']:,} videos of {first['split']}; ties {policy}; "
+        f"video -> text over {gallery}"
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _label(metrics: dict, rerank: str, place: int) -> str:
+    if place:
+        return f"  {rerank}"
+    return metrics["checkpoint"] if rerank == "none" else f"{metrics['checkpoint']} {rerank}"
+
+
+def _sides(values: dict) -> str:
+    cells = [[values[side].get(column) for column in _COLUMNS] for side in ("t2v", "v2t")]
+    return "".join("   " + "".join(" " * 7 if v is None else f"{v:7.1f}" for v in side) for side in cells)
+
+
+def _json(value: dict) -> bytes:
+    return json.dumps(value, indent=1).encode() + b"\n"
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(values, dict):
+        raise _damaged(path, "not a JSON object")
+    return values
+
+
+def _damaged(path: Path, error: object) -> DataError:
+    return DataError(f"cannot be used: {error}", where=path, fix="Run the evaluate step again.")

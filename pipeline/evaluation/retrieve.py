@@ -1,0 +1,211 @@
+"""Encode everything once, score in blocks within a memory budget, fuse over the whole gallery, re-rank, count ranks."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.base import Batch, Encoding, RetrievalModel
+from pipeline.errors import DataError
+from pipeline.evaluation import rerank as reranking
+from pipeline.evaluation.metrics import KS, Convention, Evaluation, Ties, check_finite, evaluate
+
+Batches = Iterable[tuple[Sequence[int], Batch]]  # positions of the items in the result, and the batch
+BLOCK_BYTES = 256 << 20
+COSINE_SCALE = 100.0  # CLIP's factor; for models whose own scale is 1
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Texts and videos of a split, encoded. row_of_text int64 (N_t,): equal captions share one row of `text`."""
+
+    text: Encoding
+    video: Encoding
+    row_of_text: np.ndarray
+
+    @property
+    def vectors(self) -> dict[str, dict[str, np.ndarray]]:
+        """{"text": {name: rows}, "video": {name: rows}} as arrays that share the memory."""
+        sides = {"text": self.text, "video": self.video}
+        return {side: {name: rows.numpy() for name, rows in encoding.items()} for side, encoding in sides.items()}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a split is ranked. rerank: any of none, dsl, qbnorm, each giving a Result of its own.
+
+    dsl_scale: what scores are multiplied by before the dual softmax; None: the model's scale, or 100 if it has none.
+    bank, beta, k, theta: QB-Norm, on unscaled scores (its published defaults are for cosines); it needs a bank of other
+    texts and videos. budget: bytes for a block of scores.
+    """
+
+    rerank: tuple[str, ...] = ("none",)
+    ties: Ties = "pessimistic"
+    convention: Convention = "captions"
+    ks: tuple[int, ...] = KS
+    dsl_scale: float | None = None
+    bank: Encoded | None = None
+    beta: float = 20.0
+    k: int = 1
+    theta: int = 1
+    budget: int = BLOCK_BYTES
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way of ranking. metrics: as `metrics.evaluate`, plus "rerank" and what it used. t2v, v2t: rows = queries."""
+
+    rerank: str
+    metrics: dict
+    evaluation: Evaluation
+    t2v: np.ndarray = field(repr=False)
+    v2t: np.ndarray = field(repr=False)
+
+
+def encode(encoder: Callable[[Batch, dict], Encoding], batches: Batches, shared: dict, n: int) -> Encoding:
+    """Rows of all n items in order, on the CPU. Raises DataError if the batches do not cover every position once."""
+    parts, positions = [], []
+    device = None
+    for where, batch in batches:
+        device = device or _device(encoder)
+        encoding = encoder({k: v.to(device, non_blocking=True) for k, v in batch.items()}, shared)
+        parts.append({k: v.detach().float().cpu() for k, v in encoding.items()})
+        positions.extend(where)
+    if sorted(positions) != list(range(n)):
+        raise DataError(
+            f"{len(positions):,} items were delivered for {n:,}",
+            where="encode",
+            fix="Run the step that makes them again.",
+        )
+    order = torch.from_numpy(np.argsort(np.asarray(positions, dtype=np.int64), kind="stable"))
+    return {k: torch.cat([part[k] for part in parts])[order] for k in parts[0]}
+
+
+def _device(encoder: Callable) -> torch.device:
+    return next(encoder.__self__.parameters()).device
+
+
+@torch.inference_mode()
+def encode_all(
+    model: RetrievalModel, texts: Batches, videos: Batches, row_of_text: np.ndarray, n_videos: int
+) -> Encoded:
+    """Encode the distinct texts and the videos of a split. The model must be in eval mode on its device."""
+    shared = model.prepare()
+    n_texts = int(row_of_text.max()) + 1
+    text = encode(model.encode_text, texts, shared, n_texts)
+    return Encoded(text, encode(model.encode_video, videos, shared, n_videos), row_of_text)
+
+
+@torch.inference_mode()
+def score(model: RetrievalModel, text: Encoding, video: Encoding, budget: int = BLOCK_BYTES) -> dict[str, Tensor]:
+    """Every named score (n_t, n_v), float32 on the CPU, computed on the model's device in blocks of `budget` bytes."""
+    n_t, n_v = (len(next(iter(side.values()))) for side in (text, video))
+    device = next(model.parameters()).device
+    rows, columns = block_shape(n_t, n_v, model.pair_bytes(text, video), budget)
+    result: dict[str, Tensor] = {}
+    for top in range(0, n_t, rows):
+        block = _part(text, top, rows, device)
+        for left in range(0, n_v, columns):
+            for name, values in model.score(block, _part(video, left, columns, device)).items():
+                whole = result.setdefault(name, torch.empty(n_t, n_v))
+                whole[top : top + rows, left : left + columns] = values
+    return result
+
+
+def block_shape(n_t: int, n_v: int, pair_bytes: int, budget: int) -> tuple[int, int]:
+    """Texts and videos per block: as near to square as fits, because each block moves rows + columns encodings."""
+    pairs = max(1, budget // max(1, pair_bytes))
+    side = max(1, math.isqrt(pairs))
+    columns = min(n_v, max(side, pairs // min(n_t, side)))
+    return min(n_t, max(1, pairs // columns)), columns
+
+
+def _part(encoding: Encoding, start: int, n: int, device: torch.device) -> Encoding:
+    return {k: v[start : start + n].to(device) for k, v in encoding.items()}
+
+
+@torch.inference_mode()
+def rankings(model: RetrievalModel, encoded: Encoded, budget: int = BLOCK_BYTES) -> tuple[np.ndarray, np.ndarray]:
+    """Final scores of a split, float32: t2v (N_t, N_v) and v2t (N_v, N_t), a row per caption. DataError on NaN."""
+    scores = score(model, encoded.text, encoded.video, budget)
+    text = encoded.text
+    if len(encoded.row_of_text) != len(next(iter(text.values()))):
+        rows = torch.from_numpy(encoded.row_of_text)
+        for name in scores:  # one after another: each is as large as the result
+            scores[name] = scores[name][rows]
+        text = {name: values[rows] for name, values in text.items()}
+    for name, values in scores.items():
+        check_finite(values.numpy(), f"score {name!r}")
+    fused = model.fuse(scores, text, encoded.video)
+    check_finite(fused.t2v.numpy(), "fused scores")
+    return fused.t2v.numpy(), fused.v2t.numpy()
+
+
+def ranked(
+    model: RetrievalModel, encoded: Encoded, target: np.ndarray, settings: Settings = Settings()
+) -> Iterator[Result]:
+    """Rank a split: a Result for each way of re-ranking in turn, from one matrix of scores.
+
+    target int64 (N_t,): gallery row of each caption's own video. One after another, because the matrices of a large
+    split fill the memory: drop a Result before asking for the next. Raises DataError if a score is NaN or infinite.
+    """
+    raw = rankings(model, encoded, settings.budget)
+    for name in dict.fromkeys(settings.rerank):
+        t2v, v2t, used = _RERANKERS[name](_Given(model, encoded, raw, settings))
+        found = evaluate(t2v, v2t, target, ties=settings.ties, convention=settings.convention, ks=settings.ks)
+        yield Result(name, found.metrics | {"rerank": name} | used, found, t2v, v2t)
+
+
+def retrieve(
+    model: RetrievalModel, encoded: Encoded, target: np.ndarray, settings: Settings = Settings()
+) -> dict[str, Result]:
+    """All Results of `ranked` by the name of their re-ranking; for splits whose matrices fit into memory together."""
+    return {result.rerank: result for result in ranked(model, encoded, target, settings)}
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a re-ranking may use. raw: t2v and v2t scores."""
+
+    model: RetrievalModel
+    encoded: Encoded
+    raw: tuple[np.ndarray, np.ndarray]
+    settings: Settings
+
+
+Reranked = tuple[np.ndarray, np.ndarray, dict]  # t2v, v2t, what was used
+
+
+def _none(given: _Given) -> Reranked:
+    return *given.raw, {}
+
+
+def _dsl(given: _Given) -> Reranked:
+    scale = given.settings.dsl_scale or (given.model.scale if given.model.scale > 1 else COSINE_SCALE)
+    t2v, v2t = (reranking.dsl_order(scores * np.float32(scale)) for scores in given.raw)
+    return t2v, v2t, {"dsl_scale": scale}
+
+
+def _qbnorm(given: _Given) -> Reranked:
+    settings, encoded, bank = given.settings, given.encoded, given.settings.bank
+    if bank is None:
+        raise DataError(
+            "needs a bank of other queries", where="rerank qbnorm", fix="Give one, or leave qbnorm out of rerank."
+        )
+    # fused apart from the test queries: their scores must not depend on which bank was chosen
+    t2v_bank, _ = rankings(given.model, Encoded(bank.text, encoded.video, bank.row_of_text), settings.budget)
+    _, v2t_bank = rankings(given.model, Encoded(encoded.text, bank.video, encoded.row_of_text), settings.budget)
+    options = {"beta": settings.beta, "k": settings.k, "theta": settings.theta}
+    t2v, v2t = (
+        reranking.qb_norm(scores, queries, **options)
+        for scores, queries in zip(given.raw, (t2v_bank, v2t_bank), strict=True)
+    )
+    used = {"bank_texts": len(t2v_bank), "bank_videos": len(v2t_bank)}
+    used |= {"normalised_texts": len(t2v.rows), "normalised_videos": len(v2t.rows)}
+    return t2v.scores, v2t.scores, options | used
+
+
+_RERANKERS = {"none": _none, "dsl": _dsl, "qbnorm": _qbnorm}

@@ -1,0 +1,150 @@
+"""Search: one typed query against the encodings that `evaluate` saved, or one video against the captions."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.base import Encoding, RetrievalModel
+from pipeline.core.files import file_digest
+from pipeline.core.state import read_manifest
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation import results
+from pipeline.evaluation.retrieve import Encoded, rankings
+from pipeline.stores.big_file import BigFile
+from pipeline.text.words import clean_words, raw_words
+from pipeline.training.checkpoint import ModelInfo
+
+_CONTEXT_PAIRS = 2_000_000  # text-video pairs scored besides the query, so that fusion sees what it saw in evaluate
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer. rank from 1; label: a video id, or a caption."""
+
+    rank: int
+    score: float
+    label: str
+
+
+def find_results(checkpoint: Path, given: Path | None) -> Path:
+    """The folder of results that holds this checkpoint's encodings: in `given`, else in a step beside the checkpoint's.
+
+    Raises DataError if there is none, or if the encodings are another checkpoint's.
+    """
+    digest = file_digest(checkpoint)
+    candidates = _below(given) if given else [f for step in _siblings(checkpoint) for f in _below(step)]
+    for folder in candidates:
+        if results.read_gallery(folder).checkpoint == digest:
+            return folder
+    fix = f"Make them: python cli.py evaluate --in {checkpoint} --features ... --annotations ... --out RESULTS"
+    if given and candidates:
+        raise DataError(f"these encodings were not made by {checkpoint}", where=given, fix=fix)
+    where, what = (
+        (given, "there are no encodings here") if given else (checkpoint, "no step beside it holds its encodings")
+    )
+    raise DataError(what, where=where, fix=f"{fix}, then add --videos RESULTS.")
+
+
+def _siblings(checkpoint: Path) -> list[Path]:
+    """Finished steps that hold results, in the pipeline folder of a checkpoint (PIPELINE/STEP/checkpoints/best.pt)."""
+    near = [step for folder in checkpoint.resolve().parents[:3] for step in sorted(folder.iterdir()) if step.is_dir()]
+    return [step for step in near if (read_manifest(step) or {}).get("makes") == "results"]
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in (folder if folder.is_dir() else folder.parent).rglob(results.GALLERY))
+
+
+def unknown_words(info: ModelInfo, query: str) -> list[str]:
+    """Words of a query that the model does not know. Raises ConfigError, with words that are near, if it knows none."""
+    vocabulary = info.vocabulary
+    words = (clean_words if info.recipe.train.clean_captions else raw_words)(query)
+    unknown = [word for word in words if word not in vocabulary.ids]
+    if len(unknown) < len(words):
+        return unknown
+    near = list(
+        dict.fromkeys(c for word in words for c in difflib.get_close_matches(word, vocabulary.ids, n=3, cutoff=0.6))
+    )
+    some = [word for word in vocabulary.words if word.isalpha()][:12]
+    raise ConfigError(
+        f"none of its words is among the {len(vocabulary):,} that the model knows",
+        where=f"query {query!r}",
+        fix=f"Did you mean: {', '.join(near)}?" if near else f"It knows words like: {', '.join(some)}.",
+    )
+
+
+@torch.inference_mode()
+def search_text(model: RetrievalModel, info: ModelInfo, folder: Path, query: str, top: int) -> list[Hit]:
+    """The `top` videos for a query, with the scores that evaluate would have given it."""
+    gallery, encodings = results.read_gallery(folder), _encodings(folder)
+    ids = torch.tensor(info.encode([query]))
+    encoding = model.encode_text({"text": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}, model.prepare())
+    text = {
+        name: torch.cat([_some(rows, encodings["video"]), encoding[name]]) for name, rows in encodings["text"].items()
+    }
+    t2v, _ = _ranked(model, text, encodings["video"])
+    return _hits(t2v[-1], gallery.video_ids, top)
+
+
+@torch.inference_mode()
+def search_video(model: RetrievalModel, folder: Path, video_id: str, features: Path | None, top: int) -> list[Hit]:
+    """The `top` captions for a video: one of the gallery, or one of a folder of features.
+
+    Raises DataError for a video that is in neither.
+    """
+    gallery, encodings = results.read_gallery(folder), _encodings(folder)
+    video = encodings["video"]
+    if features is None:
+        if video_id not in gallery.video_ids:
+            raise _unknown_video(video_id, gallery.video_ids)
+        row = gallery.video_ids.index(video_id)
+    else:
+        new = _encode_video(model, features, video_id)
+        video, row = {name: torch.cat([rows, new[name]]) for name, rows in video.items()}, len(gallery.video_ids)
+    _, v2t = _ranked(model, encodings["text"], video)
+    return _hits(v2t[row], gallery.texts, top)
+
+
+def _encodings(folder: Path) -> dict[str, Encoding]:
+    sides = results.read_vectors(folder)
+    return {side: {name: torch.from_numpy(rows) for name, rows in vectors.items()} for side, vectors in sides.items()}
+
+
+def _ranked(model: RetrievalModel, text: Encoding, video: Encoding) -> tuple[np.ndarray, np.ndarray]:
+    return rankings(model, Encoded(text, video, np.arange(len(next(iter(text.values()))))))
+
+
+def _some(rows: torch.Tensor, video: Encoding) -> torch.Tensor:
+    """Rows for context: all of a small split, evenly spaced ones of a large split."""
+    wanted = max(1, _CONTEXT_PAIRS // len(next(iter(video.values()))))
+    return rows[torch.linspace(0, len(rows) - 1, min(wanted, len(rows))).round().long()]
+
+
+def _encode_video(model: RetrievalModel, features: Path, video_id: str) -> Encoding:
+    store = BigFile.open(features)
+    if video_id not in store.videos:
+        raise _unknown_video(video_id, list(store.videos))
+    rows = torch.from_numpy(np.array(store.read_video(video_id)))[None]
+    batch = {"features": rows, "video_mask": torch.ones(rows.shape[:2], dtype=torch.bool)}
+    return model.encode_video(batch, model.prepare())
+
+
+def _unknown_video(video_id: str, known: list[str]) -> DataError:
+    if Path(video_id).is_file():
+        fix = "Extract its features first (python cli.py features --in FOLDER --out F), then: --video ID --features F."
+    else:
+        near = difflib.get_close_matches(video_id, known, n=3)
+        fix = (
+            f"Did you mean {', '.join(near)}?"
+            if near
+            else f"There are {', '.join(known[:5])}{' ...' if len(known) > 5 else ''}"
+        )
+    return DataError(f"no video {video_id!r} among the {len(known):,} known ones", where="--video", fix=fix)
+
+
+def _hits(scores: np.ndarray, labels: list[str], top: int) -> list[Hit]:
+    order = np.argsort(-scores, kind="stable")[:top]
+    return [Hit(n, float(scores[i]), labels[i]) for n, i in enumerate(order, start=1)]

@@ -1,0 +1,230 @@
+"""Rank a split with each checkpoint: metrics both ways, ranks of every query, encodings for search.
+
+python cli.py evaluate --in data/work/demo/train --tensors data/work/demo/tensors --annotations demo --out results
+
+Out, per checkpoint: metrics.json, ranks.npz, gallery.json, encodings.npz (layout: pipeline/evaluation/results.py).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from pipeline import log
+from pipeline.core import stage
+from pipeline.core.artefact import Artefact
+from pipeline.core.files import disk_name, file_digest, written
+from pipeline.core.stage import Item, Need, Outcome
+from pipeline.core.state import Record, digest
+from pipeline.datasets import base as datasets
+from pipeline.datasets.base import Annotations, Caption
+from pipeline.errors import ConfigError, DataError, ItemError
+
+if TYPE_CHECKING:
+    from models.base import RetrievalModel
+    from pipeline.evaluation.retrieve import Encoded
+    from pipeline.training.checkpoint import ModelInfo
+    from pipeline.training.corpus import Corpus, Store
+
+
+class QueryBank(BaseModel, extra="forbid"):
+    split: str = Field("train", description="split whose captions and videos are the bank")
+    size: int = Field(5000, ge=1, description="captions and videos taken from it, evenly spaced")
+    beta: float = Field(20.0, gt=0, description="inverse temperature, for unscaled scores")
+    k: int = Field(1, ge=1, description="top items of each bank query that become active")
+    theta: int = Field(1, ge=1, description="times an item must be among them (1: QB-Norm; 3 and 5: DGL)")
+
+
+class Options(BaseModel, extra="forbid"):
+    split: str = Field("test", description="split to rank")
+    rerank: list[Literal["none", "dsl", "qbnorm"]] = Field(
+        ["none"], min_length=1, description="none; dsl and qbnorm use other queries too: numbers of their own"
+    )
+    ties: Literal["pessimistic", "optimistic", "average", "expanded"] = Field(
+        "pessimistic", description="rank of a query whose own item ties with others"
+    )
+    v2t: Literal["captions", "groups"] = Field(
+        "captions", description="gallery of a video: all captions, or a group per video (its best caption)"
+    )
+    dsl_scale: float | None = Field(
+        None, gt=0, description="factor on scores before dsl (default: the model's, or 100)"
+    )
+    bank: QueryBank = Field(QueryBank(), description="the query bank of qbnorm")
+    chunk: int | None = Field(
+        None, ge=-1, description="encode in file order, so many at once, -1: all (published: 2000 val, 1000 test)"
+    )
+    save_similarity: bool = Field(False, description="also write the score matrices (.npy)")
+    examples: int = Field(6, ge=0, description="best and worst queries to keep for the report")
+    batch_size: int = Field(64, ge=1, description="items encoded at once")
+    memory_mb: int = Field(256, ge=1, description="MB for a block of scores")
+    device: str = Field("auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one")
+
+
+class Stage(stage.Stage):
+    needs = {
+        "checkpoints": Need("checkpoint", many=True, help="trained models"),
+        "tensors": Need("tensors", optional=True, help="the tensor cache: fastest"),
+        "features": Need("features", optional=True, help="frame features, where there is no tensor cache"),
+        "annotations": Need("annotations"),
+    }
+    makes = "results"
+    runs = "inline"
+    Options = Options
+    indifferent = frozenset({"batch_size", "memory_mb", "device"})
+
+    def items(self) -> list[Item]:
+        """One item per checkpoint, named after its step."""
+        shared = {n: a.content for n, a in self.inputs.items() if isinstance(a, Artefact)}
+        checkpoints = self.inputs["checkpoints"]
+        return [
+            Item(name, digest([shared, made.content]), made.path, str(made.path))
+            for name, made in zip(_names(checkpoints), checkpoints, strict=True)
+        ]
+
+    def process(self, item: Item) -> Outcome:
+        """Evaluate one checkpoint. Of several, one that cannot be used is set aside."""
+        try:
+            return _evaluate(self, item)
+        except DataError as error:
+            if len(self.inputs["checkpoints"]) == 1:
+                raise
+            reason = "not_finite" if "NaN" in error.what else "bad_value"
+            raise ItemError(reason, str(error)) from error
+
+    def finish(self, records: list[Record]) -> dict:
+        return {record.id: record.facts for record in records}
+
+
+def _names(checkpoints: list[Artefact]) -> list[str]:
+    names = [made.step or (made.path.stem if made.path.is_file() else made.path.name) for made in checkpoints]
+    seen = Counter(names)
+    return [n if seen[n] == 1 else f"{made.path.parent.name}-{n}" for n, made in zip(names, checkpoints, strict=True)]
+
+
+def _evaluate(stage: Stage, item: Item) -> Outcome:
+    from pipeline.evaluation import results
+    from pipeline.evaluation.encode import encode_corpus
+    from pipeline.training.checkpoint import find
+
+    options, path = stage.options, find(item.payload)
+    opened = _open(stage, path)
+    encoded = encode_corpus(opened.model, opened.corpus, options.batch_size, options.chunk)
+    folder = stage.out / disk_name(item.id)
+    metrics, ranks, files = _rank(options, item.id, opened, encoded, folder)
+    captions = opened.captions
+    first = np.unique(encoded.row_of_text, return_index=True)[1]  # rows are numbered by first appearance
+    gallery = results.Gallery(
+        file_digest(path), options.split, opened.corpus.video_ids, opened.corpus.caption_ids,
+        [captions[n].text for n in first], encoded.row_of_text,
+    )  # fmt: skip
+    files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
+    outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
+    return Outcome(outputs=outputs, facts={name: _key_figures(m) for name, m in metrics["results"].items()})
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """Everything an evaluation reads."""
+
+    model: "RetrievalModel"
+    info: "ModelInfo"
+    annotations: Annotations
+    store: "Store"
+    corpus: "Corpus"
+
+    @property
+    def captions(self) -> list[Caption]:
+        """The queries, in the order of their ranks."""
+        return [self.annotations.captions[i] for i in self.corpus.caption_ids]
+
+
+def _open(stage: Stage, path: Path) -> _Opened:
+    from pipeline.evaluation.inputs import open_model, open_split
+    from pipeline.training.inputs import choose_device, open_store
+
+    model, info = open_model(path, choose_device(stage.options.device))
+    annotations = datasets.load(stage.inputs["annotations"])
+    tensors, features = (made.path if (made := stage.inputs.get(n)) else None for n in ("tensors", "features"))
+    store = open_store(tensors, features)
+    return _Opened(model, info, annotations, store, open_split(info, annotations, stage.options.split, store))
+
+
+def _rank(
+    options: Options, name: str, opened: _Opened, encoded: "Encoded", folder: Path
+) -> tuple[dict, dict[str, np.ndarray], list[Path]]:
+    """metrics.json, the arrays of ranks.npz, and the files of score matrices, if wanted."""
+    from pipeline.evaluation import breakdown, results
+    from pipeline.evaluation.retrieve import Settings, ranked
+
+    corpus, target = opened.corpus, opened.corpus.video_of
+    metrics, ranks, files = _head(options, name, opened), {"target": target}, []
+    attributes = [opened.annotations.videos[i].attributes for i in corpus.video_ids]
+    settings = Settings(
+        tuple(options.rerank), options.ties, options.v2t, dsl_scale=options.dsl_scale,
+        bank=_bank(options, opened) if "qbnorm" in options.rerank else None,
+        beta=options.bank.beta, k=options.bank.k, theta=options.bank.theta, budget=options.memory_mb << 20,
+    )  # fmt: skip
+    for result in ranked(opened.model, encoded, target, settings):
+        metrics["results"][result.rerank] = result.metrics
+        metrics["attributes"][result.rerank] = breakdown.attribute_rates(result.t2v, target, attributes)
+        if "examples" not in metrics:
+            texts = [(caption.id, caption.text) for caption in opened.captions]
+            metrics["examples"] = breakdown.examples(result, target, texts, corpus.video_ids, options.examples)
+        ranks |= results.rank_arrays(result)
+        files += results.save_similarity(folder, result) if options.save_similarity else []
+        _say(name, result.metrics)
+    return metrics, ranks, files
+
+
+def _head(options: Options, name: str, opened: _Opened) -> dict:
+    from pipeline.evaluation import breakdown
+    from pipeline.evaluation.metrics import KS
+
+    corpus, info = opened.corpus, opened.info
+    return {
+        "checkpoint": name,
+        "model": info.recipe.model,
+        "recipe": info.recipe.name,
+        "training": info.training,
+        "split": options.split,
+        "texts": len(corpus.caption_ids),
+        "videos": len(corpus.video_ids),
+        "left_out": len(opened.annotations.split(options.split).video_ids) - len(corpus.video_ids),
+        "chance": breakdown.chance(corpus.video_of, len(corpus.video_ids), KS, options.v2t),
+        "results": {},
+        "attributes": {},
+    }
+
+
+def _bank(options: Options, opened: _Opened) -> "Encoded":
+    """Captions and videos of another split, evenly spaced, encoded."""
+    from pipeline.evaluation.encode import encode_bank
+
+    bank = options.bank
+    if bank.split not in opened.annotations.splits or bank.split == options.split:
+        raise ConfigError(
+            f"the query bank of qbnorm is to come from split {bank.split!r}; there are "
+            f"{', '.join(opened.annotations.splits)}, and {options.split} is ranked",
+            where="evaluate.bank.split",
+            fix="Name another split, or leave qbnorm out of rerank.",
+        )
+    video_ids = [i for i in opened.annotations.split(bank.split).video_ids if opened.store.holds(i)]
+    texts = [caption.text for caption in opened.annotations.texts(bank.split)]
+    return encode_bank(opened.model, opened.info, texts, video_ids, opened.store, bank.size, options.batch_size)
+
+
+def _key_figures(metrics: dict) -> dict[str, float]:
+    figures = {f"{side}_R{k}": metrics[side][f"R{k}"] for side in ("t2v", "v2t") for k in (1, 5, 10)}
+    return {name: round(value, 4) for name, value in figures.items()} | {"Rsum": round(metrics["Rsum"], 4)}
+
+
+def _say(name: str, metrics: dict) -> None:
+    """One line each way."""
+    label = name if metrics["rerank"] == "none" else f"{name} + {metrics['rerank']}"
+    for side, words in (("t2v", "text -> video"), ("v2t", "video -> text")):
+        m = metrics[side]
+        recalls = "   ".join(f"R@{k:<2} {m[f'R{k}']:5.1f}" for k in (1, 5, 10))
+        log.info(f"{label:<20} {words}   {recalls}   MdR {m['MdR']:g}   MnR {m['MnR']:.1f}   ({m['n']:,} queries)")

@@ -1,0 +1,274 @@
+"""Reading and writing weight files: atomically, with equal bytes for equal content, and without executing anything.
+
+A checkpoint is a torch archive of tensors and plain containers. `best.pt` (format `tvrkit/model`) holds weights, the
+resolved recipe and what else a model is built from; `last.pt` (format `tvrkit/training`) holds all of a training run.
+"""
+
+import argparse
+import re
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.base import Assets, Mismatch, RetrievalModel
+from pipeline import __version__, registry
+from pipeline.core.files import atomic_path
+from pipeline.errors import ConfigError, DataError, refusal
+from pipeline.text.vocab import Vocabulary
+from pipeline.training import sparse
+from pipeline.training.corpus import encode_texts
+from pipeline.training.recipe import Recipe, parse
+
+MODEL, TRAINING = "tvrkit/model", "tvrkit/training"
+VERSION = 1
+_TORCH_EXPANDS = (
+    1 << 20
+)  # archives of torch are not compressed: what they hold cannot be larger than the file, plus this
+
+
+def write(path: Path, value: object) -> None:
+    """Save tensors and plain containers; the old file stays until the new one is whole. SystemRefused: disk full."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        remembering = _Remembering(file)
+        try:
+            torch.save(_canonical(value), remembering)
+        except (RuntimeError, OSError) as error:  # torch turns a failed write into a RuntimeError
+            cause = remembering.error or error
+            raise (refusal(cause, path) if isinstance(cause, OSError) else None) or cause from error
+
+
+class _Remembering:
+    """A file for torch.save that keeps the OSError torch hides; it has no name for torch to write down."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file, self.error = file, None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _canonical(value: object) -> object:
+    """The same content in fresh containers: pickle marks objects it met before, so sharing would show in the bytes."""
+    if isinstance(value, Tensor):
+        plain = value.detach().cpu()
+        is_part = plain.untyped_storage().nbytes() != plain.numel() * plain.element_size()
+        return plain.clone() if is_part else plain  # a part would take the whole storage along
+    if isinstance(value, Mapping):
+        return {_canonical(k): _canonical(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_canonical(v) for v in value)
+    if isinstance(value, str):
+        return sys.intern(str(value))
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    raise TypeError(f"a checkpoint holds tensors and plain values, not {type(value).__name__}")
+
+
+def read(path: Path, published: bool = False) -> object:
+    """What a torch archive holds, on the CPU. Nothing in it is executed.
+
+    published: also admit what the published files contain, numpy arrays of floats (they become tensors) and
+    argparse.Namespace (it becomes a dict); nothing else ever is admitted.
+
+    Raises DataError: missing, cut short, damaged, too large inside, of another kind, hostile (names the class).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            "there is no such checkpoint", where=path, fix="Name the file that training wrote: .../best.pt."
+        )
+    _check_archive(path)
+    allowed = _published_classes() if published else []
+    try:
+        with torch.serialization.safe_globals(allowed):
+            value = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive makes the reader raise almost anything; all of it means this
+        raise _refused(path, error) from error
+    return _plain(value) if published else value
+
+
+def _check_archive(path: Path) -> None:
+    """torch notices neither a flipped bit in a tensor nor an archive that expands to more than the machine holds."""
+    if not zipfile.is_zipfile(path):
+        return  # the older format of torch is one pickle; reading it with weights_only says the rest
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [info.filename.partition("/")[2] for info in archive.infolist()]
+            held = sum(info.file_size for info in archive.infolist())
+            if held > path.stat().st_size + _TORCH_EXPANDS:
+                raise DataError(
+                    f"claims to hold {held:,} bytes in a file of {path.stat().st_size:,}",
+                    where=path,
+                    fix="Do not use this file; torch never writes such a one.",
+                )
+            if "constants.pkl" in names:
+                raise DataError(
+                    "a TorchScript program, not a checkpoint of weights",
+                    where=path,
+                    fix="Use the state dict of the model; programs are never run.",
+                )
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+        raise _refused(path, error) from error
+    if damaged:
+        raise _refused(path, ValueError(f"the checksum of {damaged} is wrong"))
+
+
+def _refused(path: Path, error: Exception) -> DataError:
+    message = str(error)
+    if found := re.search(r"GLOBAL ([\w.]+)", message) or re.search(r"<(?:class|function) '?([\w.]+)", message):
+        return DataError(
+            f"refused: it asks for {found[1]}, which is no tensor or plain value",
+            where=path,
+            fix="Nothing in it was executed. Use a checkpoint from a source you trust, saved as a state dict.",
+        )
+    first = message.strip().splitlines()[0] if message.strip() else type(error).__name__
+    return DataError(
+        f"not a readable checkpoint: {first[:160]}",
+        where=path,
+        fix="The file is cut short, damaged or of another kind; copy or train it again.",
+    )
+
+
+def _published_classes() -> list:
+    """The allow-list of specs/dual-encoding.md 2.9: numpy float arrays under the module paths of numpy 1 and 2."""
+    rebuild = np._core.multiarray._reconstruct
+    return [
+        (rebuild, "numpy.core.multiarray._reconstruct"),
+        (rebuild, "numpy._core.multiarray._reconstruct"),
+        np.ndarray,
+        np.dtype,
+        type(np.dtype(np.float32)),
+        type(np.dtype(np.float64)),
+        argparse.Namespace,
+    ]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind != "f":
+            raise DataError(
+                f"holds a numpy array of {value.dtype}", where="checkpoint", fix="Only float arrays are read."
+            )
+        return torch.from_numpy(value.copy())
+    if isinstance(value, argparse.Namespace):
+        return _plain(vars(value))
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+def read_format(path: Path, expected: str) -> dict:
+    """A checkpoint this toolkit wrote, checked to be of the format `expected` and of a version we know."""
+    value = read(path)
+    kind = value.get("format") if isinstance(value, dict) else None
+    if kind != expected:
+        what = f"a {kind} file" if isinstance(kind, str) else "weights of another program"
+        fix = {MODEL: "Give checkpoints/best.pt, or use import-checkpoint for published weights."}.get(expected, "")
+        raise DataError(f"{what}, not {expected}", where=path, fix=fix or "Give the file that this command wrote.")
+    if value.get("version") != VERSION:
+        raise DataError(
+            f"{expected} version {value.get('version')}, this program reads {VERSION}",
+            where=path,
+            fix="Use the version of the toolkit that wrote it.",
+        )
+    if expected == MODEL and isinstance(value.get("weights"), dict):
+        try:
+            value["weights"] = sparse.unpacked(value["weights"])
+        except Mismatch as error:
+            raise DataError(error.what, where=path, fix=error.fix) from error
+    return value
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What best.pt says besides the weights.
+
+    facts: what the model was built from and trained on: vocabulary {word: id}, tags (words in order), feature_dim,
+    word_dim, digests of the inputs. training: epoch, step, scores and which weights (raw or ema) these are.
+    """
+
+    recipe: Recipe
+    facts: dict
+    training: dict
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary of its captions; None for a model that needs none."""
+        return Vocabulary(self.facts["vocabulary"]) if self.facts.get("vocabulary") else None
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Word ids of captions or queries, exactly as in training."""
+        return encode_texts(texts, self.vocabulary, self.recipe.train.clean_captions)
+
+
+def find(path: Path) -> Path:
+    """The weight file that `path` means: itself, or checkpoints/best.pt below it. DataError if there is none."""
+    path = Path(path)
+    for candidate in (path, path / "checkpoints" / "best.pt", path / "best.pt"):
+        if candidate.is_file():
+            return candidate
+    raise DataError("there is no checkpoint here", where=path, fix="Give best.pt, or the folder of a train step.")
+
+
+def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
+    """The model of a best.pt (or of the folder of a train step), on the CPU, in eval mode. Needs no other file.
+
+    Raises DataError for what is no such file, or holds weights that do not fit its own recipe.
+    """
+    path = find(path)
+    value = read_format(path, MODEL)
+    try:
+        parsed = parse(value["recipe"])
+        info = ModelInfo(parsed, value["facts"], value["training"])
+        model = build_model(parsed, info.facts, init=value["weights"])
+    except Mismatch as error:
+        raise DataError(error.what, where=path, fix=error.fix) from error
+    except (ConfigError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"its recipe cannot be used here: {error}",
+            where=path,
+            fix="Use the version of the toolkit that wrote it, or train again.",
+        ) from error
+    return model.eval(), info
+
+
+def write_model(path: Path, info: ModelInfo, weights: Mapping[str, object]) -> None:
+    """Save a checkpoint that `load_model` reads; weights: a state dict, or one that `sparse.packed` made smaller."""
+    head = {"format": MODEL, "version": VERSION, "toolkit": __version__}
+    body = {"recipe": info.recipe.resolved(), "facts": info.facts, "training": info.training, "weights": weights}
+    write(path, head | body)
+
+
+def build_model(
+    recipe: Recipe, facts: Mapping, *, init: Mapping | None = None, vectors: np.ndarray | None = None
+) -> RetrievalModel:
+    """A model from its recipe and the facts of its data; `init`: a state dict; `vectors`: (n_words, dim) float32.
+
+    Raises models.base.Mismatch if they do not fit each other.
+    """
+    words, dim = len(Vocabulary(facts.get("vocabulary") or {})), facts.get("word_dim")
+    if vectors is None and dim:
+        vectors = np.zeros((words, dim), np.float32)  # only its shape matters: `init` holds the values
+    assets = Assets(
+        n_words=words,
+        n_tags=len(facts.get("tags", ())),
+        feature_dim=facts.get("feature_dim", 0),
+        word_vectors=vectors,
+        init=init,
+    )
+    return registry.find("model", recipe.model).build(recipe.options, assets)

@@ -1,0 +1,93 @@
+"""Where a training is and how it is carried out: what last.pt keeps and is recognised by, and torch's settings."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pipeline.training import checkpoint
+from pipeline.training.distributed import World
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a training is carried out. Only device, threads and world can change a result, and then by rounding alone.
+
+    identity: digest of recipe and inputs; a checkpoint of another identity is never continued.
+    facts: what a model is built from besides its recipe (vocabulary, tags, sizes); stored in best.pt.
+    """
+
+    identity: str
+    device: torch.device = torch.device("cpu")
+    threads: int | None = None  # None: as before the interruption, or torch's default
+    world: World = World()
+    name: str = "train"
+    save_seconds: float = 300.0
+    save_steps: int | None = None
+    board: Path | None = None
+    facts: dict = field(default_factory=dict)
+
+
+@dataclass
+class Progress:
+    """Where a training is. epoch: finished epochs; position: batches done of the one under way; step: steps in all."""
+
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    skipped: int = 0
+    done: bool = False
+    best: dict = field(default_factory=dict)  # epoch, step, scores and model (raw or ema) of best.pt
+    sums: dict = field(default_factory=dict)  # of loss terms since the last line of metrics.jsonl
+    summed: int = 0
+    epoch_loss: float = 0.0
+    epoch_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a training ended. best: epoch, step, scores and model of best.pt."""
+
+    epochs: int
+    steps: int
+    skipped: int
+    best: dict
+
+
+def resumable(folder: Path, identity: str) -> dict | None:
+    """The content of `folder`/checkpoints/last.pt if it is of this identity, else None. DataError if it is damaged."""
+    path = Path(folder) / "checkpoints" / "last.pt"
+    if not path.exists():
+        return None
+    state = checkpoint.read_format(path, checkpoint.TRAINING)
+    return state if state.get("identity") == identity else None
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what a training with other options or inputs left in the folder."""
+    for path in [*(folder / "checkpoints").glob("*.pt"), folder / "metrics.jsonl"]:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def torch_settings(device: torch.device, threads: int, deterministic: bool, detect_anomaly: bool) -> Iterator[None]:
+    """torch's process-wide settings for the time of a training; put back afterwards."""
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic and torch.backends.cudnn.benchmark
+    try:
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.autograd.set_detect_anomaly(detect_anomaly):
+            yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1], warn_only=before[2])
+        torch.backends.cudnn.benchmark = before[3]

@@ -1,0 +1,128 @@
+"""What training writes besides weights: metrics.jsonl (part of the artefact), TensorBoard, and lines for the user.
+
+metrics.jsonl holds no times, so equal runs give equal bytes; times go to TensorBoard and the log, below `_state/`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline import log
+from pipeline.errors import DataError
+
+_LINE_SECONDS = 30.0
+
+
+class MetricsFile:
+    """One JSON object per line. Opened at a length that a checkpoint recorded: what was written after it is cut off."""
+
+    def __init__(self, path: Path, length: int = 0):
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if os.fstat(self._fd).st_size < length:
+            os.close(self._fd)
+            raise DataError(
+                f"shorter than the {length:,} bytes that the checkpoint knows of",
+                where=path,
+                fix="It was changed by hand. Remove the checkpoints folder beside it to start anew.",
+            )
+        os.ftruncate(self._fd, length)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def append(self, values: Mapping[str, object]) -> None:
+        """Write one line; floats keep every bit."""
+        line = memoryview(json.dumps(values).encode() + b"\n")
+        while line:
+            line = line[os.write(self._fd, line) :]
+
+    def sync(self) -> int:
+        """Make all lines durable and return the file's length."""
+        os.fsync(self._fd)
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Board:
+    """TensorBoard scalars in `folder`; nothing without one."""
+
+    def __init__(self, folder: Path | None, first_step: int):
+        self._writer = None
+        if folder is not None:
+            from torch.utils.tensorboard import SummaryWriter  # 1 s to import: only when it is used
+
+            self._writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=30)
+
+    def add(self, group: str, values: Mapping[str, float], step: int) -> None:
+        if self._writer:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()
+
+
+class Clock:
+    """Where the time of training goes: captions per second, share of it spent waiting for data, time left."""
+
+    def __init__(self, steps_left: int):
+        self._start, self._steps_left = time.monotonic(), steps_left
+        self._steps = self._all_items = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self._since, self._waited, self._items = time.monotonic(), 0.0, 0
+
+    def waited(self, seconds: float) -> None:
+        self._waited += seconds
+
+    def step(self, items: int) -> None:
+        self._items += items
+        self._all_items += items
+        self._steps += 1
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """captions_per_second and data_share (0 to 1) since the last `reset`."""
+        spent = max(time.monotonic() - self._since, 1e-9)
+        return {"captions_per_second": self._items / spent, "data_share": min(1.0, self._waited / spent)}
+
+    @property
+    def pace(self) -> float:
+        """Captions per second since the start, validations and checkpoints included."""
+        return self._all_items / max(time.monotonic() - self._start, 1e-9)
+
+    @property
+    def left(self) -> str:
+        """How long the steps that are left will take at the mean pace so far."""
+        seconds = (time.monotonic() - self._start) / max(self._steps, 1) * (self._steps_left - self._steps)
+        if seconds < 90:
+            return f"{max(seconds, 0):.0f} s"
+        return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Console:
+    """Lines for the user: one per epoch, and one every 30 s within long epochs."""
+
+    def __init__(self, name: str, epochs: int, clock: Clock, silent: bool = False):
+        self._name, self._epochs, self._clock, self._silent = name, epochs, clock, silent
+        self._last = time.monotonic()
+
+    def step(self, epoch: int, position: int, count: int, loss: float) -> None:
+        if time.monotonic() - self._last >= _LINE_SECONDS:
+            self._line(epoch, f"batch {position:,}/{count:,}  loss {loss:.4g}")
+
+    def epoch(self, epoch: int, loss: float, scores: str) -> None:
+        self._line(epoch, f"loss {loss:.4g}" + (f"  {scores}" if scores else ""))
+
+    def _line(self, epoch: int, words: str) -> None:
+        if self._silent:
+            return
+        pace = f"{self._clock.pace:,.0f} captions/s  left {self._clock.left}"
+        log.info(f"{self._name:<20} epoch {epoch}/{self._epochs}  {words}  {pace}", step=self._name, epoch=epoch)
+        self._last = time.monotonic()

@@ -1,0 +1,158 @@
+"""One optimizer step: forward, backward, clip, update, limits, moving average; in any precision, on any rank."""
+
+import contextlib
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import DataError
+from pipeline.training import distributed, optimizer
+from pipeline.training.distributed import World
+from pipeline.training.loader import Batch
+from pipeline.training.options import TrainOptions
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "amp": torch.float16}
+
+
+class NotFinite(Exception):
+    """A loss or gradient that is NaN or infinite; `video_ids` are those of this rank's batch."""
+
+    def __init__(self, what: str, video_ids: list[str]):
+        super().__init__(what)
+        self.video_ids = video_ids
+
+    def stopped(self, step: int, epoch: int, last_good: str) -> DataError:
+        """The error that ends the run: exit code 4, because the batch named is where to look first."""
+        ids = ", ".join(self.video_ids[:8]) + (
+            f" and {len(self.video_ids) - 8:,} more" if len(self.video_ids) > 8 else ""
+        )
+        return DataError(
+            f"{self} at step {step:,} (epoch {epoch}); videos of the batch: {ids}",
+            where="training",
+            fix=f"The last good state is {last_good}. Check these videos, lower optimizer.lr, or set non_finite: skip.",
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """Loss terms of a step, means over its batches and all ranks, and the gradient's norm before clipping."""
+
+    terms: dict[str, float]
+    grad_norm: float
+
+
+def precision(options: TrainOptions, device: torch.device) -> str:
+    """float32, bfloat16 or amp: what `auto` means on this device."""
+    if options.precision != "auto":
+        return options.precision
+    return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Set every global random generator from (seed, step, rank).
+
+    So a step draws the same numbers whether or not the run was interrupted before it, and no generator's state has to
+    be saved: it is a function of what is.
+    """
+    words = np.random.SeedSequence([seed, step, rank]).generate_state(3)
+    torch.manual_seed((int(words[0]) << 32 | int(words[1])) & (2**63 - 1))
+    np.random.seed(words[2])
+    random.seed(int(words[2]))
+
+
+class Stepper:
+    """Makes steps. `model` maps a batch of tensors to named losses; `forward` is the same model or DDP around it."""
+
+    def __init__(self, model: nn.Module, forward: nn.Module, options: TrainOptions, device: torch.device, world: World):
+        self._model, self._forward, self._options, self._device, self._world = model, forward, options, device, world
+        explicit = "params" in options.model_fields_set
+        self.groups = optimizer.parameter_groups(
+            model.named_parameters(), options.params, options.optimizer.weight_decay, strict=explicit
+        )
+        self.optimizer = optimizer.build(self.groups, options.optimizer)
+        self.precision = precision(options, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "amp")
+        self.ema = optimizer.Ema(model, options.ema) if options.ema else None
+        self._limits = optimizer.TemperatureLimits(model, options.temperature)
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def __call__(self, batches: Iterator[Batch], count: int, lr: float) -> Result:
+        """Take `count` batches and make one step at rate `lr`. Raises NotFinite before the weights change."""
+        keep_buffers = self._options.non_finite == "skip"
+        buffers = {name: b.clone() for name, b in self._model.named_buffers()} if keep_buffers else {}
+        self.optimizer.zero_grad(set_to_none=True)
+        optimizer.set_lr(self.optimizer, lr)
+        fault, sums = None, {}
+        for n in range(count):
+            batch = next(batches)
+            if fault:
+                continue  # the batches of a step that is given up are taken all the same: they belong to it
+            terms = self._backward(batch, share=1 / count, last=n == count - 1)
+            if not math.isfinite(sum(terms.values())):
+                fault = NotFinite(f"the loss is {terms['loss']}", batch.video_ids)
+            sums = {name: sums.get(name, 0.0) + value / count for name, value in terms.items()}
+        norm = math.nan if fault else self._clip()
+        if not fault and not math.isfinite(norm) and not self.scaler.is_enabled():
+            fault = NotFinite(f"the loss is {sums['loss']:.4g} but the gradient's norm is {norm}", batch.video_ids)
+        if fault:
+            self._undo(buffers)
+            raise fault
+        self._update()
+        return Result(sums, norm)
+
+    def _backward(self, batch: Batch, share: float, last: bool) -> dict[str, float]:
+        kind = _AUTOCAST.get(self.precision)
+        wait = contextlib.nullcontext() if last or self._world.size == 1 else self._forward.no_sync()
+        with wait:
+            with torch.autocast(self._device.type, dtype=kind, enabled=kind is not None):
+                losses = self._forward(batch.to(self._device))
+            values = torch.stack([value.detach().float() for value in losses.values()])
+            values = distributed.mean_of(values, self._world).tolist()
+            terms = dict(zip(losses, values, strict=True))
+            if math.isfinite(sum(values)):  # the same on every rank, so all go into backward or none
+                self.scaler.scale(losses["loss"] * share).backward()
+        return terms
+
+    def _clip(self) -> float:
+        self.scaler.unscale_(self.optimizer)
+        grads = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads).item()
+        largest = self._options.grad_clip
+        if largest is not None and math.isfinite(norm) and norm + 1e-6 > largest:
+            torch._foreach_mul_(grads, largest / (norm + 1e-6))
+        if self._options.optimizer.clip_per_tensor is not None:
+            optimizer.clip_per_tensor(self._parameters, self._options.optimizer.clip_per_tensor)
+        return norm
+
+    def _update(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._limits.apply()
+        if self.ema:
+            self.ema.update(self._model)
+
+    def _undo(self, buffers: dict[str, Tensor]) -> None:
+        # a forward pass over a bad batch has already put NaN into the batch statistics
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, buffer in self._model.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])
+
+    def state(self) -> dict:
+        """Everything besides the model's own weights that the next step depends on."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.weights if self.ema else None,
+        }
+
+    def restore(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.restore(state["ema"])

@@ -1,0 +1,145 @@
+"""Pipelines: wiring, states with reasons, selections; on the real command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.core.plan import Pipeline
+from pipeline.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = """
+datasets: {tiny: {type: synthetic, root: tiny, videos: {train: 4, val: 2, test: 2}, captions_per_video: 1, seed: 3}}
+pipelines:
+  tiny:
+    dataset: tiny
+    steps:
+      synthesize: {}
+      compress: {fps: 3, short_side: 32}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(TINY)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(ROOT / "cli.py"), *arguments, "--config", str(path)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    return call
+
+
+def states(result: subprocess.CompletedProcess) -> dict[str, str]:
+    assert result.returncode == 0, result.stderr
+    return {name: row["status"] for name, row in json.loads(result.stdout).items()}
+
+
+def test_run_brings_every_step_up_to_date_and_a_second_run_does_nothing(tiny, tmp_path):
+    before = states(tiny("status", "tiny", "--json"))
+    assert tiny("run", "tiny").returncode == 0
+    again = tiny("run", "tiny")
+
+    assert before == {"synthesize": "not started", "compress": "blocked"}
+    assert states(tiny("status", "tiny", "--json")) == {"synthesize": "up to date", "compress": "up to date"}
+    assert again.stderr.count("up to date") == 2
+    assert len(list((tmp_path / "data/work/tiny/compress").glob("*.mp4"))) == 8
+
+
+def test_changed_option_makes_a_step_stale_and_says_which(tiny):
+    tiny("run", "tiny")
+
+    result = tiny("status", "tiny", "--set", "compress.fps=1")
+
+    assert "stale: compress.fps 3.0 -> 1.0" in result.stdout
+
+
+def test_dry_run_predicts_exactly_what_a_run_does(tiny, tmp_path):
+    tiny("run", "tiny")
+    video = next((tmp_path / "data/work/tiny/compress").glob("*.mp4"))
+    video.unlink()
+    (tmp_path / "data/work/tiny/compress/_state/manifest.json").unlink()
+
+    plan = json.loads(tiny("run", "tiny", "--dry-run", "--json").stdout)
+    done = tiny("run", "tiny")
+
+    assert plan["synthesize"]["would"] == "nothing"
+    assert plan["compress"]["items"] == [video.stem]
+    assert "1 new, 7 kept" in done.stderr
+
+
+def test_until_and_only_and_force(tiny):
+    assert "compress" not in tiny("run", "tiny", "--until", "synthesize").stderr
+    assert tiny("run", "tiny", "--only", "compress").returncode == 0
+    assert "8 new, 0 kept" in tiny("run", "tiny", "--force", "compress").stderr
+
+
+def test_only_refuses_when_its_inputs_are_not_there(tiny):
+    result = tiny("run", "tiny", "--only", "compress")
+
+    assert result.returncode == 4
+    assert "compress reads synthesize, which is not up to date" in result.stderr
+    assert "run tiny --until compress" in result.stderr
+
+
+def test_shards_then_merge_equal_the_whole(tiny, tmp_path):
+    tiny("run", "tiny", "--work", "whole")
+    tiny("run", "tiny", "--until", "synthesize", "--work", "parts")
+    for index in range(2):
+        assert tiny("run", "tiny", "--only", "compress", "--shard", f"{index}/2", "--work", "parts").returncode == 0
+    merged = tiny("merge", "tiny", "compress", "--work", "parts")
+
+    assert merged.returncode == 0, merged.stderr
+    one, two = (sorted((tmp_path / w / "tiny/compress").rglob("*.mp4")) for w in ("whole", "parts"))
+    assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
+    assert not (tmp_path / "parts/tiny/compress/_parts").exists()
+
+
+def test_merge_names_missing_parts(tiny):
+    tiny("run", "tiny", "--until", "synthesize")
+    tiny("run", "tiny", "--only", "compress", "--shard", "0/3")
+
+    result = tiny("merge", "tiny", "compress")
+
+    assert result.returncode == 4
+    assert "2 of 3 parts are missing" in result.stderr
+
+
+def test_all_mistakes_of_a_pipeline_are_reported_together(tmp_path):
+    text = TINY.replace("fps: 3", "fsp: 3").replace("      synthesize: {}\n", "      synthesise: {}\n")
+    (tmp_path / "own.yaml").write_text(text.replace("dataset: tiny", "dataset: tinny"))
+
+    with pytest.raises(ConfigError) as caught:
+        Pipeline.open(config.load(tmp_path / "own.yaml"), "tiny", tmp_path)
+
+    message = str(caught.value)
+    assert "steps.compress.fsp: unknown option. Did you mean fps?" in message
+    assert "no stage called 'synthesise'\n    Did you mean synthesize?" in message
+    assert "no dataset called 'tinny'" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "nope"], 2, "no pipeline called 'nope'"),
+        (["run", "tiny", "--until", "compres"], 2, "Did you mean compress?"),
+        (["run", "tiny", "--set", "compress.fsp=1"], 2, "Did you mean fps?"),
+        (["run", "tiny", "--set", "compress.fps=-1"], 2, "greater than 0"),
+        (["run", "tiny", "--only", "compress", "--shard", "3/3"], 2, "0 <= I < N"),
+        (["compress", "--in", "nowhere", "--out", "x"], 4, "no such file or folder"),
+        (["compress", "--out", "x"], 2, "compress needs --videos"),
+    ],
+)
+def test_wrong_usage_ends_with_its_exit_code_and_no_traceback(tiny, arguments, code, words):
+    result = tiny(*arguments)
+
+    assert result.returncode == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,147 @@
+"""The evaluate step: what it writes, equal bytes, and what it does with checkpoints that cannot be used."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core import runner
+from pipeline.core.artefact import Artefact
+from pipeline.core.choose import Settings
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation import results
+from pipeline.stages.evaluate import Options, Stage
+from pipeline.stores.big_file_writer import BigFileWriter
+from pipeline.training import checkpoint
+from tests.evaluation.world import evaluate, world
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    paths = [p for p in folder.rglob("*") if p.is_file() and "_state" not in p.parts]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+
+
+def with_checkpoint(path: Path, step: str) -> dict:
+    return world().inputs | {
+        "checkpoints": [*world().inputs["checkpoints"], Artefact("checkpoint", path, "f", "c", step)]
+    }
+
+
+def test_a_trained_model_is_better_than_chance(tmp_path: Path) -> None:
+    summary = evaluate(tmp_path / "out")["summary"]["train"]["none"]
+
+    assert summary["t2v_R1"] > 5 * 100 / 16
+    assert summary["v2t_R1"] > 5 * 100 / 16
+
+
+def test_every_way_of_ranking_is_in_the_metrics(tmp_path: Path) -> None:
+    evaluate(tmp_path, rerank=["none", "dsl", "qbnorm"])
+
+    metrics = results.read_metrics(tmp_path / "train")
+
+    assert list(metrics["results"]) == ["none", "dsl", "qbnorm"]
+    assert metrics["results"]["qbnorm"]["bank_texts"] == 96
+    assert metrics["attributes"]["none"]["colour"]["n"] == 32
+    assert len(metrics["examples"]["best"]) == 6
+
+
+def test_the_table_has_a_row_for_every_way_of_ranking(tmp_path: Path) -> None:
+    evaluate(tmp_path, rerank=["none", "dsl"])
+
+    lines = results.table(tmp_path).splitlines()
+
+    assert [line.split()[0] for line in lines[1:5]] == ["checkpoint", "train", "dsl", "chance"]
+    assert "32 texts, 16 videos of test; ties pessimistic" in lines[5]
+
+
+def test_saved_ranks_and_scores_agree_with_the_metrics(tmp_path: Path) -> None:
+    evaluate(tmp_path, save_similarity=True)
+
+    ranks = results.read_ranks(tmp_path / "train", "none")["t2v"]
+    scores = np.load(tmp_path / "train" / "none.t2v.npy")
+    values = results.read_metrics(tmp_path / "train")["results"]["none"]["t2v"]
+
+    assert 100 * np.mean(ranks == 1) == values["R1"]
+    assert scores.shape == (32, 16)
+
+
+def test_two_evaluations_give_equal_bytes(tmp_path: Path) -> None:
+    evaluate(tmp_path / "a", rerank=["none", "qbnorm"], save_similarity=True)
+    evaluate(tmp_path / "b", rerank=["none", "qbnorm"], save_similarity=True)
+
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_batch_size_is_not_part_of_the_result(tmp_path: Path) -> None:
+    first = evaluate(tmp_path / "a")["fingerprint"]
+
+    assert evaluate(tmp_path / "b", batch_size=3)["fingerprint"] == first
+
+
+def test_captions_in_published_chunks_give_the_same_ranks_with_masked_pooling(tmp_path: Path) -> None:
+    evaluate(tmp_path / "a")
+    evaluate(tmp_path / "b", chunk=5)
+
+    ranks = [results.read_ranks(tmp_path / side / "train", "none")["t2v"].tolist() for side in "ab"]
+
+    assert ranks[0] == ranks[1]
+
+
+def test_two_checkpoints_of_one_name_get_two_folders(tmp_path: Path) -> None:
+    path = world().folder / "train" / "checkpoints" / "best.pt"
+    twice = world().inputs | {"checkpoints": [Artefact("checkpoint", p) for p in (path, world().folder / "train")]}
+
+    assert sorted(evaluate(tmp_path, twice)["summary"]) == ["best", "train"]
+
+
+def test_an_unusable_checkpoint_among_others_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
+    stage = Stage(Options(), with_checkpoint(tmp_path / "bad.pt", "broken"), tmp_path / "out")
+
+    manifest = runner.run(stage, settings=Settings(jobs=1, max_failures=1.0))
+
+    assert manifest["counts"] == {"ok": 1, "damaged": 0, "failed": 1}
+    assert "train" in manifest["summary"]
+
+
+def test_the_only_checkpoint_being_unusable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "bad.pt").write_bytes(b"not a checkpoint")
+    inputs = world().inputs | {"checkpoints": [Artefact("checkpoint", tmp_path / "bad.pt")]}
+
+    with pytest.raises(DataError, match="not a readable checkpoint"):
+        evaluate(tmp_path / "out", inputs)
+
+
+def test_weights_that_are_not_finite_are_reported_as_scores_that_are_not(tmp_path: Path) -> None:
+    value = checkpoint.read(world().folder / "train" / "checkpoints" / "best.pt")
+    value["weights"]["latent.video.linear.weight"][0] = torch.nan
+    checkpoint.write(tmp_path / "nan.pt", value)
+    stage = Stage(Options(), with_checkpoint(tmp_path / "nan.pt", "nan"), tmp_path / "out")
+
+    runner.run(stage, settings=Settings(jobs=1, max_failures=1.0))
+
+    failure = json.loads((tmp_path / "out" / "_state" / "failed" / "nan.json").read_text())
+    assert failure["reason"] == "not_finite"
+
+
+def test_features_of_another_size_are_refused(tmp_path: Path) -> None:
+    with BigFileWriter(tmp_path / "features", 3) as writer:
+        writer.append("demo_test_0001", ["demo_test_0001_0"], np.ones((1, 3), np.float32))
+        writer.finish(writer.videos)
+    features = dataclasses.replace(world().inputs["features"], path=tmp_path / "features")
+
+    with pytest.raises(DataError, match="3 numbers per frame"):
+        evaluate(tmp_path / "out", world().inputs | {"features": features})
+
+
+def test_a_bank_of_the_ranked_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="query bank"):
+        evaluate(tmp_path, rerank=["qbnorm"], bank={"split": "test"})
+
+
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no split 'tset'"):
+        evaluate(tmp_path, split="tset")

@@ -1,0 +1,83 @@
+"""pipelines.yaml: what merges, what is refused, and what the messages say."""
+
+import pytest
+
+from pipeline import config
+from pipeline.errors import ConfigError
+
+
+@pytest.fixture
+def load(tmp_path):
+    def write(text: str) -> config.Config:
+        path = tmp_path / "own.yaml"
+        path.write_text(text)
+        return config.load(path)
+
+    return write
+
+
+def test_recipe_takes_over_what_it_extends_and_null_deletes(load):
+    loaded = load(
+        "recipes:\n"
+        "  base: {model: m, options: {a: 1, b: {c: 2, d: 3}}}\n"
+        "  child: {extends: base, options: {a: null, b: {c: 9}}}\n"
+    )
+
+    assert loaded.recipe("child") == {"name": "child", "model": "m", "options": {"b": {"c": 9, "d": 3}}}
+
+
+def test_own_file_adds_to_the_shipped_one(load):
+    loaded = load("datasets: {mine: {type: folder, root: x}}\n")
+
+    assert {"mine", "demo"} <= loaded.datasets.keys()
+
+
+def test_circle_of_extends_is_named(load):
+    loaded = load("recipes: {a: {extends: b}, b: {extends: a}}\n")
+
+    with pytest.raises(ConfigError, match="a -> b -> a"):
+        loaded.recipe("a")
+
+
+def test_unknown_name_gets_a_suggestion(load):
+    with pytest.raises(ConfigError, match=r"no pipeline called 'demmo'\n    Did you mean demo\?"):
+        load("{}").pipeline("demmo")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pipelins: {}", r"pipelins: unknown section. Did you mean pipelines\?"),
+        ("recipes: [1]", "recipes: must be a mapping"),
+        ("recipes: {a: 3}", r"recipes\.a: must be a mapping, got 3"),
+        ("a: [", r"own\.yaml:1:5: not valid YAML"),
+        ("- 1", "not a mapping"),
+        ("x: !!python/object/apply:os.system ['touch pwned']", "not valid YAML"),
+    ],
+)
+def test_wrong_file_is_explained(load, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load(text)
+
+
+def test_file_of_nested_aliases_is_refused_quickly(load):
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True):
+        bomb += f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+
+    with pytest.raises(ConfigError, match="nested aliases"):
+        load(bomb)
+
+
+def test_assignment_sets_nested_values_as_yaml():
+    target = {"compress": {"fps": 3}}
+
+    config.assign(target, "compress.fps=1.5", "--set")
+    config.assign(target, "train.optimizer.betas=[0.9, 0.98]", "--set")
+
+    assert target == {"compress": {"fps": 1.5}, "train": {"optimizer": {"betas": [0.9, 0.98]}}}
+
+
+def test_assignment_without_value_is_refused():
+    with pytest.raises(ConfigError, match="step.option=value"):
+        config.assign({}, "compress.fps", "--set")
