@@ -4,7 +4,10 @@ Exit codes (DESIGN section 10): 0 done, 1 internal error or failed comparison, 2
 failed items, 4 missing or unusable input, 5 locked, 6 the system refused, 130 interrupted.
 """
 
+import contextlib
 import errno
+import shutil
+from pathlib import Path
 
 
 class TvrError(Exception):
@@ -100,8 +103,14 @@ def refusal(error: OSError, path: object = "") -> SystemRefused | None:
     """The SystemRefused for an OSError that no retry can mend (disk full, quota, read-only, size limit), else None."""
     if error.errno not in _REFUSALS:
         return None
+    place, free = Path(path or error.filename or "."), ""
+    while not place.exists() and place != place.parent:  # temporary files are gone by now
+        place = place.parent
+    if error.errno == errno.ENOSPC:
+        with contextlib.suppress(OSError):
+            free = f": {shutil.disk_usage(place).free:,} bytes are free"
     return SystemRefused(
-        _REFUSALS[error.errno],
-        where=path or error.filename or "",
+        _REFUSALS[error.errno] + free,
+        where=place,
         fix="Free space or choose another --out, then run the same command again: finished items are kept.",
     )

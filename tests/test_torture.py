@@ -78,3 +78,29 @@ def test_killed_step_resumes_to_the_same_bytes(step, undisturbed, tmp_path):
 
     assert last.returncode == 0, last.stderr
     assert tree(tmp_path / "tiny" / step) == tree(undisturbed / step)
+
+
+def test_disk_that_fills_up_again_and_again_costs_nothing(undisturbed, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    codes = []
+    try:
+        for size in range(512, 40_000, 512):
+            result = subprocess.run(command(disk), env=environment(), capture_output=True, text=True, cwd=tmp_path)
+            codes.append(result.returncode)
+            if result.returncode == 0:
+                break
+            assert result.returncode == 6, result.stderr
+            assert "are free" in result.stderr
+            assert "Traceback" not in result.stderr
+            subprocess.run(["mount", "-o", f"remount,size={size}k", str(disk)], check=True)
+        finished = {step: tree(disk / "tiny" / step) for step in STEPS}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+    assert codes.count(6) > 3
+    assert codes[-1] == 0
+    assert finished == {step: tree(undisturbed / step) for step in STEPS}

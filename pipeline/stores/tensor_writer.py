@@ -7,6 +7,7 @@ so its bytes depend on nothing but the items.
 
 import contextlib
 import errno
+import os
 import shutil
 import zlib
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.stores.tensor_cache import INDEX, SCHEMA, Entry, Kind, TensorCache
 
 PART_ITEMS = 64
 _PAGE = 4096
+_ROOM_FOR_INDEX = 1 << 20  # what HDF5 writes besides the arrays of a part
 _START_AGAIN = "Build it anew: run the same command with --force."
 
 
@@ -138,10 +140,17 @@ class _Part:
         self._file = h5py.File(self._temporary, "w", locking=False, alignment_threshold=_PAGE, alignment_interval=_PAGE)
         self._file.attrs["schema"], self._file.attrs["kind"] = np.bytes_(SCHEMA), np.bytes_(kind)
         self._written: list[tuple[str, tuple[int, ...], int]] = []
+        self._reserved = _ROOM_FOR_INDEX
+        try:
+            self._reserve(0)
+        except OSError:
+            self.drop()
+            raise
 
     def add(self, video_id: str, array: np.ndarray) -> None:
         array = np.ascontiguousarray(array)
         crc = zlib.crc32(array)
+        self._reserve(array.nbytes + _PAGE)
         try:
             # no times and no names of variable length: equal arrays give equal bytes
             dataset = self._file.create_dataset(f"{len(self._written):02d}", data=array, track_times=False)
@@ -150,6 +159,18 @@ class _Part:
         except (OSError, RuntimeError, ValueError) as error:
             raise _as_os_error(error, self._temporary) from error
         self._written.append((video_id, array.shape, crc))
+
+    def _reserve(self, size: int) -> None:
+        """Have the disk set the space aside before HDF5 writes: refused in the middle of a write, it crashes later on.
+
+        OSError when the disk is full or the file would pass a limit.
+        """
+        self._reserved += size
+        with self._temporary.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, self._reserved)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self._temporary)) from error
 
     def copy(self, path: Path, ids: list[str]) -> None:
         """Take over the arrays of `ids` from a finished part."""
@@ -161,9 +182,12 @@ class _Part:
     def finish(self) -> None:
         """Close it, read it back, fsync and rename it."""
         try:
+            self._file.flush()
+            size = self._file.id.get_filesize()
             self._file.close()
         except (OSError, RuntimeError) as error:
             raise _as_os_error(error, self._temporary) from error
+        os.truncate(self._temporary, size)  # what was set aside and not needed
         dtype, entries = _contents(self._temporary)
         for video_id, shape, crc in self._written:
             entry = entries[video_id]
