@@ -6,13 +6,14 @@ FROM python:3.11-slim-bookworm AS build
 ARG TORCH_INDEX=""
 RUN python3 -m venv /opt/venv
 WORKDIR /build
-COPY requirements.txt .
+COPY requirements.txt requirements-clip.txt ./
 # torch first and from its own index where one is given; no CUDA base image: the libraries would be there twice
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/venv/bin/pip install --disable-pip-version-check --no-deps ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} \
         "$(grep '^torch==' requirements.txt)"
 RUN --mount=type=cache,target=/root/.cache/pip \
-    /opt/venv/bin/pip install --disable-pip-version-check -r requirements.txt
+    /opt/venv/bin/pip install --disable-pip-version-check -r requirements.txt \
+    && /opt/venv/bin/pip install --disable-pip-version-check --no-deps -r requirements-clip.txt
 
 FROM python:3.11-slim-bookworm
 RUN apt-get update \

@@ -17,8 +17,8 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(RUN_STAMP)  ## every benchmark, one table each
-	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: $(DEV_STAMP)  ## every benchmark, one table each
+	set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py); done
 
 torture: $(DEV_STAMP)  ## kill -9 and resume, with the full counts of the reliability rules
 	TVRKIT_TORTURE=full $(BIN)/python -m pytest -m slow
@@ -28,7 +28,7 @@ clean:  ## what make and the tools made; data/ stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are written last: an installation that was cut off is taken up again.
-$(RUN_STAMP): requirements.txt
+$(RUN_STAMP): requirements.txt requirements-clip.txt
 	command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install it, or name another 3.11: make PYTHON=..." >&2; exit 2; }
 	test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	echo "installing requirements.txt into .venv"

@@ -16,6 +16,7 @@ from pipeline.core.state import STATE, Journal, Record
 from pipeline.stages.compress import Stage
 
 COUNT = 100_000
+_FACTS = {"frames": 12, "seconds": 4.0, "decoded": 100}
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def _pretend_done(stage: Stage, items: list, out: Path) -> None:
     for item in items:
         (out / f"{item.id}.mp4").write_bytes(b"done")
         outputs = {f"{item.id}.mp4": {"bytes": 4, "sha256": "0" * 64}}
-        records.append(Record(item.id, item.key, step, "ok", source=item.source, seconds=0.1, outputs=outputs))
+        records.append(Record(item.id, item.key, step, "ok", source=item.source, seconds=0.1, outputs=outputs, facts=_FACTS))
     journal.append(records)
     journal.close()
 

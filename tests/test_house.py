@@ -231,7 +231,7 @@ def test_every_asset_that_ships_is_in_the_image() -> None:
     assert sorted(shipped) == sorted(copied)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-clip.txt", "requirements-dev.txt"])
 def test_every_requirement_is_pinned(name: str) -> None:
     lines = (ROOT / name).read_text(encoding="utf-8").split("\n")
     wanted = [line for line in lines if line and not line.startswith("#")]

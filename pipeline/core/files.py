@@ -84,6 +84,22 @@ def _safe_part(part: str, suffix: str = "") -> str:
     return name + suffix
 
 
+def json_lines(data: bytes) -> list:
+    """The values of whole lines of JSON, in order; torn or foreign lines are left out."""
+    whole = data[: data.rfind(b"\n") + 1].splitlines()
+    try:
+        return json.loads(b"[" + b",".join(whole) + b"]")  # one call: twice as fast as one per line
+    except ValueError:
+        return [value for line in whole if (value := _value(line)) is not None]
+
+
+def _value(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
 def file_digest(path: Path) -> str:
     """sha256 hex of a file's bytes."""
     with path.open("rb") as file:
@@ -106,16 +122,14 @@ class DigestCache:
         self._known: dict[str, list] = {}
         self._new: dict[str, list] = {}
         with contextlib.suppress(FileNotFoundError):
-            for line in path.read_bytes().splitlines():
-                with contextlib.suppress(ValueError):
-                    name, *entry = json.loads(line)
-                    self._known[name] = entry
+            for name, *entry in json_lines(path.read_bytes()):
+                self._known[name] = entry
 
     def __call__(self, path: Path) -> str:
         """The digest of `path`. Raises OSError if it cannot be read."""
-        stat = path.stat()
-        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         name = str(path)
+        stat = os.stat(name)  # noqa: PTH116  (a Path per file doubles the time)
+        mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         entry = self._known.get(name)
         if entry and entry[:4] == mark:
             return entry[4]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from pipeline.core.files import atomic_write, disk_name
+from pipeline.core.files import atomic_write, disk_name, json_lines
 
 STATE = "_state"
 
@@ -59,11 +59,12 @@ class Record:
     def from_json(cls, line: bytes | str) -> "Record":
         """Raise ValueError if the line is not a record (torn by a crash, or written by something else)."""
         value = json.loads(line)
-        if not isinstance(value, dict) or not {"id", "key", "step", "status"} <= value.keys():
+        if not isinstance(value, dict) or not value.keys() >= _REQUIRED:
             raise ValueError("not a journal record")
         return cls(**{k: v for k, v in value.items() if k in _RECORD_FIELDS})
 
 
+_REQUIRED = frozenset({"id", "key", "step", "status"})
 _RECORD_FIELDS = frozenset(f.name for f in fields(Record))
 
 
@@ -120,16 +121,13 @@ class Journal:
 
 def read_records(path: Path) -> Iterator[Record]:
     """The whole lines of a journal file, oldest first; nothing if the file is missing."""
-    if not path.exists():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return
-    with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield Record.from_json(line)
-            except ValueError:
-                continue
+    for value in json_lines(data):
+        if isinstance(value, dict) and value.keys() >= _REQUIRED:
+            yield Record(**{k: v for k, v in value.items() if k in _RECORD_FIELDS})
 
 
 def _length_of_whole_lines(path: Path) -> int:
