@@ -120,7 +120,7 @@ def kept(run: Callable[[Tensor], Tensor], model: nn.Module, frames: Tensor) -> f
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--frames", type=int, default=16, help="for the forward pass; half of them with backward")
+    arguments.add_argument("--frames", type=int, default=12, help="for the forward pass; half of them with backward")
     n = arguments.parse_args().frames
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -46,7 +46,9 @@ def _pretend_done(stage: Stage, items: list, out: Path) -> None:
     for item in items:
         (out / f"{item.id}.mp4").write_bytes(b"done")
         outputs = {f"{item.id}.mp4": {"bytes": 4, "sha256": "0" * 64}}
-        records.append(Record(item.id, item.key, step, "ok", source=item.source, seconds=0.1, outputs=outputs, facts=_FACTS))
+        records.append(
+            Record(item.id, item.key, step, "ok", source=item.source, seconds=0.1, outputs=outputs, facts=_FACTS)
+        )
     journal.append(records)
     journal.close()
 

@@ -52,6 +52,7 @@ class Assets:
     n_tags: int = 0  # concepts: entries of the tag vocabulary
     feature_dim: int = 0  # numbers per frame
     word_vectors: np.ndarray | None = None  # (n_words, dim) float32, copied
+    clip: Mapping[str, Tensor] | None = None  # weights of a CLIP under OpenAI's names: where its backbone starts
     init: Mapping[str, Tensor] | None = None  # a state dict of this very model; strict
 
 
@@ -149,6 +150,15 @@ def gather(x: Encoding, rule: GatherRule = "full_gradient") -> Encoding:
     dist.all_gather(counts, torch.tensor([len(first)], device=first.device))
     rows = [int(n) for n in counts]
     return {name: _Gather.apply(value, rows, rule) for name, value in x.items()}
+
+
+def own_rows(n: int, device: torch.device | str = "cpu") -> tuple[int, int]:
+    """Where the n rows of this process begin among the gathered ones, and how many processes there are."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return 0, 1
+    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor([n], device=device))
+    return sum(map(int, counts[: dist.get_rank()])), len(counts)
 
 
 class _Gather(torch.autograd.Function):

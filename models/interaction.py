@@ -1,11 +1,14 @@
-"""How encodings are compared: cosine, and the generalised Jaccard similarity of concept probabilities.
+"""How encodings are compared: cosine, the generalised Jaccard similarity of concept probabilities, token by token.
 
-Papers: Dual Encoding (Dong et al., TPAMI 2021, section 3.3.2, Jaccard). Every entry depends on its own pair only, so
-scores may be computed block by block.
+Papers: Dual Encoding (Dong et al., TPAMI 2021, section 3.3.2, Jaccard); DRL (Wang et al. 2022, token-wise). Every entry
+depends on its own pair only, so scores may be computed block by block.
 
 Published code (danieljf24/hybrid_space, dongYoun2/dual-encoding-system: measure.py) holds (n, m, K) minima and maxima
 in memory. Here sum max = sum p + sum q - sum min, and the sum of minima needs no such tensor.
 """
+
+import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,17 @@ from torch import Tensor
 
 _TINY = 1e-12  # two empty concept vectors compare as 0, not NaN
 _BLOCK_ROWS = 64
+
+
+class Tokens(NamedTuple):
+    """Texts as tokens, or videos as frames: vectors (n, L, D) of length 1, real (n, L) bool, True ones first.
+
+    weight (n, L): of each in its text or video; 0 where not real, 1 in all.
+    """
+
+    vectors: Tensor
+    real: Tensor
+    weight: Tensor
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -52,3 +66,52 @@ def _sum_of_minima(p: Tensor, q: Tensor, block_bytes: int) -> Tensor:
             minima = torch.minimum(p[i : i + rows, None], q[j : j + _BLOCK_ROWS])
             torch.sum(minima, dim=-1, out=shared[i : i + rows, j : j + _BLOCK_ROWS])
     return shared
+
+
+def token_wise(text: Tokens, video: Tokens, block_bytes: int = 0) -> Tensor:
+    """The weighted token-wise similarity (n, m) of n texts and m videos: DRL's WTI, and its TI with equal weights.
+
+    Every real token finds its best frame and every real frame its best token; both are averaged by their weights, and
+    the two averages by halves. As published, what is padded counts as similarity 0 and may win. Paper: Wang et al.,
+    Disentangled Representation Learning for Text-Video Retrieval (2022), section 3.2.
+
+    Without gradients no (n, m, L, T) tensor is made: `block_bytes` bounds what is held besides the result (default:
+    what fits a CPU's cache, or 256 MB on a GPU). With gradients it is kept for backward, (n L m T) numbers once.
+    """
+    u, w = (side.vectors * side.real[..., None].to(side.vectors.dtype) for side in (text, video))
+    kept = (u, w, text.weight, video.weight)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in kept):
+        return _token_wise_whole(*kept)
+    return _token_wise_blocks(*kept, text.real, block_bytes or ((256 if u.is_cuda else 4) << 20))
+
+
+def _token_wise_whole(u: Tensor, w: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+    each = (u.flatten(0, 1) @ w.flatten(0, 1).T).unflatten(0, u.shape[:2]).unflatten(2, w.shape[:2])  # (n, L, m, T)
+    # max, not amax: among equals the first gets the whole gradient, as published
+    tokens, frames = each.max(3).values, each.max(1).values  # (n, L, m), (n, m, T)
+    return (torch.einsum("nlm,nl->nm", tokens, alpha) + (frames * beta).sum(-1)) / 2
+
+
+def _token_wise_blocks(u: Tensor, w: Tensor, alpha: Tensor, beta: Tensor, real: Tensor, block_bytes: int) -> Tensor:
+    """The same, block by block; texts of equal length together, so that only real tokens are multiplied."""
+    (n, longest, dim), (m, frames, _) = u.shape, w.shape
+    scores = u.new_zeros(n, m)
+    lengths = real.sum(1)
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero()[:, 0]
+        pair_bytes = max(1, length * frames * u.element_size())
+        columns = min(m, max(_BLOCK_ROWS, math.isqrt(block_bytes // pair_bytes)))
+        size = max(1, block_bytes // (pair_bytes * columns))
+        for left in range(0, m, columns):
+            part = w[left : left + columns].transpose(0, 1)  # (T, m', D): maxima then run over whole rows
+            matrix, weight = part.reshape(-1, dim).T, beta[left : left + columns].T
+            for top in range(0, len(rows), size):
+                some = rows[top : top + size]
+                tokens = u[some, :length].transpose(0, 1).reshape(-1, dim)  # (l n', D)
+                each = (tokens @ matrix).view(length, len(some), frames, -1)
+                best_frame = torch.einsum("lnm,nl->nm", each.amax(2), alpha[some, :length])
+                best_token = each.amax(0)  # (n', T, m')
+                if length < longest:
+                    best_token.clamp_(min=0)
+                scores[some, left : left + columns] = (best_frame + (best_token * weight).sum(1)) / 2
+    return scores

@@ -1,6 +1,7 @@
 """Losses on square score matrices whose diagonal holds the matching pairs, and on tag labels.
 
-Papers: VSE++ (Faghri et al., BMVC 2018, hardest negatives), Dual Encoding (Dong et al., TPAMI 2021, section 3.4).
+Papers: VSE++ (Faghri et al., BMVC 2018, hardest negatives), Dual Encoding (Dong et al., TPAMI 2021, section 3.4), DRL
+(Wang et al. 2022, section 3.3, channel decorrelation).
 """
 
 from typing import Literal
@@ -46,3 +47,27 @@ def tag_loss(logits: Tensor, labels: Tensor, cost: Cost = "mean") -> Tensor:
     """
     loss = F.binary_cross_entropy_with_logits(logits, labels)
     return loss if cost == "mean" else loss * len(logits)
+
+
+def contrastive(logits: Tensor, first: int = 0) -> Tensor:
+    """Mean cross-entropy () of queries (n, N) with their own column: that of row i is first + i (InfoNCE, one side)."""
+    own = torch.arange(first, first + len(logits), device=logits.device)
+    return F.cross_entropy(logits, own)
+
+
+def correlation(a: Tensor, b: Tensor, weight: Tensor | None = None, count: int | None = None) -> Tensor:
+    """How the channels of matched rows a, b (N, D) go together: (D, D), Z(a)^T Z(b) / count (default N).
+
+    Z: mean 0 and deviation 1 (unbiased, no epsilon) of each channel. weight (N,): of each row in the product, not in Z.
+    One matrix product: (N, D) and (D, D) are all that is kept, where the published code makes (N, D, D). N of 1 or a
+    channel that is constant gives NaN.
+    """
+    a, b = ((x - x.mean(0)) / x.std(0) for x in (a, b))
+    return (a if weight is None else a * weight[:, None]).T @ b / (count or len(a))
+
+
+def decorrelation(matrix: Tensor, alpha1: float, alpha2: float) -> Tensor:
+    """CDCR (): alpha1 x squared distances of the diagonal from 1 + alpha2 x squares of the rest. matrix (D, D)."""
+    diagonal = matrix.diagonal()
+    rest = matrix.square().sum() - diagonal.square().sum()
+    return alpha1 * (diagonal - 1).square().sum() + alpha2 * rest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline import registry
+from pipeline import for_each, registry
 from pipeline.errors import ConfigError
 
 SHIPPED = registry.ROOT / "pipelines.yaml"
@@ -35,10 +35,21 @@ class Config:
 
     def recipe(self, name: str) -> dict:
         """{"name", "model", "options", "train"}: a recipe with all it extends merged in; `null` deletes a key."""
-        chain: list[dict] = []
-        seen: list[str] = []
-        current: str | None = name
-        while current:
+        return {"name": name} | self._extend({"extends": name}, name)
+
+    def resolve(self, section: str, value: object) -> object:
+        """What an option like `recipe: tiny_dual` names; for recipes also `{extends: tiny_dual, options: {...}}`."""
+        if section == "recipes" and isinstance(value, dict) and isinstance(value.get("extends"), str):
+            return {"name": value["extends"]} | self._extend(value, value["extends"])
+        if not isinstance(value, str):
+            return value
+        return self.recipe(value) if section == "recipes" else copy.deepcopy(self._entry(section, value))
+
+    def _extend(self, entry: dict, name: str) -> dict:
+        """A recipe's own entry with all it extends merged in."""
+        entry = dict(entry)
+        chain, seen = [entry], []
+        while current := entry.pop("extends", None):
             if current in seen:
                 raise ConfigError(
                     f"extends goes in a circle: {' -> '.join([*seen, current])}",
@@ -46,17 +57,12 @@ class Config:
                     fix="Remove one of these `extends`.",
                 )
             seen.append(current)
-            entry = dict(self._entry("recipes", current))
-            current = entry.pop("extends", None)
+            entry = copy.deepcopy(self._entry("recipes", current))
             chain.append(entry)
         merged: dict = {}
         for entry in reversed(chain):
             merged = merge(merged, entry)
-        return {"name": name} | merged
-
-    def resolve(self, section: str, name: str) -> dict:
-        """The entry that an option like `recipe: tiny_dual` names."""
-        return self.recipe(name) if section == "recipes" else copy.deepcopy(self._entry(section, name))
+        return merged
 
     def _entry(self, section: str, name: str) -> dict:
         entries = getattr(self, section)
@@ -95,9 +101,13 @@ def _read(path: Path) -> dict[str, dict]:
                 for name, entry in entries.items()
                 if not isinstance(entry, dict)
             ]
+    sections = {section: value.get(section) or {} for section in _SECTIONS}
+    if not faults:
+        sections["pipelines"] = for_each.expand(sections["pipelines"], f"{path}: pipelines", faults)
+        _count_nodes(sections["pipelines"], str(path))
     if faults:
         raise ConfigError("\n".join(faults))
-    return {section: value.get(section) or {} for section in _SECTIONS}
+    return sections
 
 
 def _text(path: Path) -> str:

@@ -41,6 +41,17 @@ def warning(message: str, **facts: object) -> None:
 
 
 @contextlib.contextmanager
+def errors_only() -> Iterator[None]:
+    """Say nothing less than errors while the block runs: for processes beside the first."""
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
 def to_file(path: Path) -> Iterator[None]:
     """Also append the log to a file (with times) while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,9 @@ _PACKAGES = {
     "model": "models",
     "command": "pipeline.commands",
 }
-_SHARED = {"base", "sources", "scenes"}
+_SHARED = frozenset(
+    "annotation_files base benchmark folder_captions inventory path_files scenes sources video_files".split()
+)
 
 
 def names(kind: str) -> list[str]:
@@ -95,10 +97,23 @@ def describe(model: type[BaseModel], error: ValidationError, where: str) -> list
             fields = _fields_at(model, fault["loc"][:-1])
             lines.append(f"{path}: unknown option. {suggest(str(fault['loc'][-1]), fields)}")
         elif fault["type"] == "missing":
-            lines.append(f"{path}: required, but not given.")
+            lines.append(f"{path}: required, but not given.{_meaning(model, fault['loc'])}")
         else:
-            lines.append(f"{path}: {fault['msg']}, got {fault['input']!r}.")
+            meaning = _meaning(model, fault["loc"])
+            lines.append(f"{path}: {fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}.{meaning}")
     return lines
+
+
+def _meaning(model: object, path: tuple) -> str:
+    """A second line that says what the option at a path is, or nothing where that is not known."""
+    fields, description = getattr(model, "model_fields", {}), None
+    for key in path:
+        field = fields.get(key)
+        description = getattr(field, "description", None) or description
+        inner = getattr(field, "annotation", None)
+        kinds = [inner, *getattr(inner, "__args__", ())]
+        fields = next((kind.model_fields for kind in kinds if hasattr(kind, "model_fields")), {})
+    return f"\n    {path[-1]}: {description}." if description else ""
 
 
 def _fields_at(model: object, path: tuple) -> list[str]:

@@ -77,6 +77,18 @@ def strided(n: int, rate: float | Fraction, fps: float | Fraction = 1) -> np.nda
     return np.arange(0, n, max(1, round(Fraction(rate) / Fraction(fps))), dtype=np.int64)
 
 
+def published_window(n: int, rate: float, start: float | None, end: float | None) -> tuple[int, int]:
+    """First and last frame of a time window in seconds, as the decord reader of DRL cuts it; (0, n - 1) without one.
+
+    Seconds lose their fraction and are at least 0; a window the wrong way round is turned, an empty one lasts a second.
+    """
+    if start is None or end is None:
+        return 0, n - 1
+    first, last = sorted((max(0, int(start)), max(0, int(end))))
+    last += first == last
+    return int(first * rate), int(min(last * rate, n - 1))
+
+
 def half_second(n: int, rate: float | Fraction) -> np.ndarray:
     """Frames c with c mod f in {0, f // 2}, f = int(rate), int64 (K,); every frame below 2 fps.
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import sampling
-from pipeline.sampling import choose_frames
+from pipeline.sampling import choose_frames, published_window
 
 ORDERED = ["centers", "segments", "segments-published", "linspace", "head", "tail"]
 sizes = st.integers(1, 400)
@@ -151,3 +151,12 @@ def test_strides_round_the_rate():
 def test_half_seconds_are_the_published_ones():
     assert sampling.half_second(128, 25).tolist() == [0, 12, 25, 37, 50, 62, 75, 87, 100, 112, 125]
     assert sampling.half_second(4, 1).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "frames"),
+    [(None, None, (0, 309)), (2.7, 9.2, (60, 270)), (9.0, 2.0, (60, 270)), (4.0, 4.9, (120, 150)),
+     (8.0, 60.0, (240, 309)), (-3.0, 1.0, (0, 30))],
+)  # fmt: skip
+def test_a_published_window_is_cut_to_whole_seconds_and_turned(start, end, frames) -> None:
+    assert published_window(310, 30.0, start, end) == frames

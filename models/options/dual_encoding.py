@@ -8,6 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+READS = frozenset({"words", "features", "tags"})  # what of a corpus the model looks at
+
 
 class Levels(BaseModel, extra="forbid"):
     """Levels 2 and 3 of an encoder."""

@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field
 from models.options import dual_encoding
 from models.options.dual_encoding import Levels
 
+READS = frozenset({"words", "features", "tags"})  # what of a corpus the model looks at
+
 
 class Video(Levels):
     kernels: list[int] = Field([2, 3, 4, 5], min_length=1, description="widths of the convolutions, in frames")

@@ -19,6 +19,11 @@ from models.base import Assets, Mismatch
 from models.options.dual_encoding import Options, Side
 from models.published.keys import Rule, to_ours, to_theirs
 
+RECIPE = "dual_encoding_pp_published"  # of pipelines.yaml: how such files were trained, and how captions are read
+SUFFIX = ".bin"
+SIDE_FILE = ".ckpt"  # behind the whole name: {"epoch", "best_<metric>", "patience", "optim_state_dict"}
+IMPLIED = {"pooling": "padded", "scaling": "shifted_max"}  # what the published program does without being told
+
 _GRU = r"(weight|bias)_(ih|hh)_l0(_reverse)?"
 _PARAMETER = r"(weight|bias)"
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -43,6 +48,16 @@ def _rules(n_convs: Mapping[str, int]) -> list[Rule]:
     return rules
 
 
+def recognises(value: object) -> bool:
+    """Whether a file that was read is of this system."""
+    return isinstance(value, Mapping) and {"args", "state_dict"} <= value.keys()
+
+
+def training_facts(published: Mapping[str, object], side: Mapping[str, object]) -> dict[str, object]:
+    """What is known of the training: epoch, patience and the best score by its published name. side: the side file."""
+    return {key: value for key, value in side.items() if isinstance(key, str) and isinstance(value, (int, float))}
+
+
 def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
     """What `build` needs for the published model: options (with its pooling and scaling) and assets with the weights.
 
@@ -58,8 +73,7 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
             {
                 "latent_dim": args["embed_dim_lat"],
                 "alpha": args["alpha"],
-                "pooling": "padded",
-                "scaling": "shifted_max",
+                **IMPLIED,
                 "video": _side("video", args, state),
                 "text": _side("text", args, state) | {"word_dim": _word_dim(state)},
             }
@@ -91,6 +105,11 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
         args |= _side_args(prefix, getattr(options, side))
     args |= {"vocab_size": len(words), "pretrained_weight": None if words.shape[1] == _PUBLISHED_WORD_DIM else words}
     return {"args": args, "state_dict": published_names(options, state)}
+
+
+def export_file(options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]) -> dict[str, object]:
+    """The whole content of a published file."""
+    return export_checkpoint(options, state)
 
 
 def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

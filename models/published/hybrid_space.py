@@ -9,6 +9,7 @@ Changed on the way: convolutions are 2-d there, (channels, 1, width, C) instead 
 mappings stand in the order (GRU, filters, level 1) there, (level 1, GRU, filters) here.
 """
 
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -21,11 +22,27 @@ from models.hybrid_space import SPECIAL
 from models.options.hybrid_space import Options
 from models.published.keys import Rule, to_ours, to_theirs
 
+RECIPE = "hybrid_space_published"  # of pipelines.yaml: how such files were trained, and how captions are read
+SUFFIX = ".pth.tar"
+SIDE_FILE = ""  # there is none
+IMPLIED = {"pooling": "padded", "alpha": 0.6}  # what the published program does without being told
+
 _SIDES = {"video": ("vid", "visual"), "text": ("text", "text")}  # prefixes of state dicts, and of options
 _GRU = r"(weight|bias)_(ih|hh)_l0(_reverse)?"
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _MODULES = ("vid_encoding", "text_encoding", "vid_mapping", "text_mapping")
 _FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/dual_encoding."
+
+
+def recognises(value: object) -> bool:
+    """Whether a file that was read is of this system (or of its ancestor)."""
+    return isinstance(value, Mapping) and {"opt", "model"} <= value.keys()
+
+
+def training_facts(published: Mapping[str, object], side: Mapping[str, object]) -> dict[str, object]:
+    """What is known of the training: epoch, the best sum of recalls, steps."""
+    names = ("epoch", "best_rsum", "Eiters")
+    return {name: published[name] for name in names if isinstance(published.get(name), (int, float))}
 
 
 def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
@@ -49,6 +66,43 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
         raise Mismatch(f"sizes that are no integers: {sizes}", "The file is damaged or of another system.")
     state = {f"{name}.{key}": value for name, part in zip(_MODULES, model, strict=False) for key, value in part.items()}
     return options, Assets(**sizes, init=to_ours(state, _rules(options, separate_mappings=len(model) == 4)))
+
+
+def export_file(options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]) -> dict[str, object]:
+    """The whole content of a published file. "opt" says what the model is built from, not where the data lie.
+
+    Raises Mismatch for convolutions of different numbers of filters, which the format cannot say.
+    """
+    scores = training.get("scores") or {}  # ours; a checkpoint that was imported has the published names
+    known = {"epoch": 0, "best_rsum": scores.get("rsum", 0.0), "Eiters": training.get("step", 0)}
+    return (
+        known
+        | training_facts(training, {})
+        | {"model": export_model(options, state), "opt": Namespace(**_opt(options, state))}
+    )
+
+
+def _opt(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
+    words, heads = state["words.weight"], {side: state[f"latent.{side}.linear.weight"] for side in _SIDES}
+    bag_words = options.text.bag_words or len(words) - SPECIAL
+    opt: dict[str, object] = {
+        "model": f"dual_encoding_{options.space}", "space": options.space, "concate": options.levels,
+        "gru_pool": options.gru_pool, "measure": options.measure, "measure_2": "jaccard", "dropout": options.dropout,
+        "word_dim": words.shape[1], "vocab_size": len(words), "bow_vocab_size": bag_words, "we_parameter": None,
+        "visual_feat_dim": state["video.gru.weight_ih_l0"].shape[1], "text_norm": True, "visual_norm": True,
+        "loss_fun": "mrl", "margin": options.loss.margin, "direction": options.loss.direction,
+        "margin_2": options.loss.margin if options.loss.concept_margin is None else options.loss.concept_margin,
+        "max_violation": options.loss.max_violation, "cost_style": options.loss.cost,
+        "tag_vocab_size": len(state["concept.text.linear.bias"]) if options.space == "hybrid" else 0,
+    }  # fmt: skip
+    for side, (_, prefix) in _SIDES.items():
+        levels = getattr(options, side)
+        if len(set(levels.filters)) > 1:
+            raise Mismatch(f"{side} filters {levels.filters}: the format knows one number", "Export is not possible.")
+        out, width = heads[side].shape
+        opt |= {f"{prefix}_rnn_size": levels.rnn, f"{prefix}_kernel_sizes": levels.kernels}
+        opt |= {f"{prefix}_kernel_num": levels.filters[0], f"{prefix}_mapping_layers": [width, out]}
+    return opt
 
 
 def export_model(options: Options, state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -82,7 +136,7 @@ def _options(opt: Mapping[str, object], n_parts: int) -> dict[str, object]:
         "measure": opt["measure"],
         "latent_dim": opt["visual_mapping_layers"][-1],
         "dropout": opt["dropout"],
-        "pooling": "padded",
+        **IMPLIED,
         "video": sides["video"],
         "text": sides["text"] | {"word_dim": opt["word_dim"], "bag_words": bag_words},
         "loss": {

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline import config, registry
 from pipeline.commands._shared import RUN_OPTIONS, settings_from
-from pipeline.core import runner
+from pipeline.core import ranks, runner
 from pipeline.core.artefact import Artefact
 from pipeline.core.choose import shard_folder
 from pipeline.core.execute import finished_parts
@@ -93,6 +93,8 @@ def _run(name: str, kind: type[Stage], values: dict) -> None:
     stage = kind(options, inputs, out)
     manifest = runner.run(stage, name, settings, reuse_from=finished_parts(out) if settings.shard[1] == 1 else ())
     folder = shard_folder(out, settings.shard)
+    if ranks.rank() > 0:
+        return
     if as_json:
         click.echo(json.dumps(manifest, indent=1, ensure_ascii=False))
     else:

@@ -7,6 +7,7 @@ FILE: .npy (rows = texts), or .npz with `sim` and, as needed, `owner` (video of 
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,15 @@ import click
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from pipeline.evaluation.metrics import Evaluation
     from pipeline.evaluation.scored_file import Scored
 
 _FILE = click.Path(path_type=Path)
+_MOST_BETAS = 1000
 _TIES = ["pessimistic", "optimistic", "average", "expanded"]
 
 
@@ -48,6 +52,11 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
     "--k", type=click.IntRange(1), metavar="INTEGER", default=1, help="qbnorm: top items of a bank query  [1]"
 )
 @click.option("--theta", type=click.IntRange(1), metavar="INTEGER", default=1, help="qbnorm: times among them  [1]")
+@click.option("--k-v2t", type=click.IntRange(1), metavar="INTEGER", help="qbnorm: another k for video to text")
+@click.option("--theta-v2t", type=click.IntRange(1), metavar="INTEGER", help="qbnorm: another theta for video to text")
+@click.option(
+    "--search-beta", metavar="FROM:TO:STEP", help="qbnorm: the beta with the best t2v R@1 (DGL: 0.5:1:0.01, on logits)"
+)
 @click.option("--ks", default="1,5,10,50", help="ranks at which recall is reported  [1,5,10,50]")
 @click.option("--map", "with_map", is_flag=True, help="also mean average precision (slower)")
 @click.option("--nan", type=click.Choice(["error", "lowest"]), default="error", help="what a NaN score is  [error]")
@@ -61,10 +70,13 @@ def command(file: Path, as_json: bool, ks: str, nan: str, with_map: bool, **sett
     t2v, v2t, n_nan = _clean(scored, nan)
     check_finite(t2v, file)
     check_finite(v2t, file)
-    t2v, v2t, name = _reranked(t2v, v2t, settings)
-    convention = settings["convention"]
-    found = evaluate(t2v, v2t, scored.target, ties=settings["ties"], convention=convention, ks=recall_at)
-    metrics = found.metrics | {"nan": n_nan, "rerank": name}
+    count = partial(evaluate, target=scored.target, ties=settings["ties"], convention=settings["convention"])
+    sides = _scaled(t2v, v2t, settings["scale"])
+    banks = _read_banks(sides, settings)
+    tried = _searched(sides, banks, settings, count)
+    t2v, v2t, name = _reranked(sides, banks, settings | {key: tried[key] for key in ("beta",) if tried})
+    found = count(t2v, v2t, ks=recall_at)
+    metrics = found.metrics | {"nan": n_nan, "rerank": name} | tried
     if with_map:
         _add_map(metrics, found, v2t, scored.target)
     click.echo(json.dumps(metrics, indent=1) if as_json else table(metrics))
@@ -79,6 +91,10 @@ def table(metrics: dict) -> str:
         values = metrics[side]
         cells = "".join(f"{values[key]:8.{4 if key == 'mAP' else 1}f}" for key in names)
         lines.append(f"{words:<15}{cells}{values['n']:8,}{values['tied']:8,}")
+    if "tried" in metrics:
+        rows = [(row["beta"], row["t2v_R1"], row["v2t_R1"]) for row in metrics["tried"]]
+        lines += [f"beta {beta:<10g}t2v R@1 {t2v:5.1f}   v2t R@1 {v2t:5.1f}" for beta, t2v, v2t in rows]
+        lines.append(f"best beta {metrics['beta']:g}: chosen by the t2v R@1 of these very queries, so optimistic")
     nan = f"; {metrics['nan']:,} NaN scores taken as lowest" if metrics.get("nan") else ""
     lines.append(
         f"{metrics['n']:,} texts, {metrics['videos']:,} videos; ties {metrics['tie_policy']}; "
@@ -100,29 +116,86 @@ def _clean(scored: "Scored", nan: str) -> tuple["np.ndarray", "np.ndarray", int]
     return t2v, v2t, n_nan
 
 
-def _reranked(t2v: "np.ndarray", v2t: "np.ndarray", settings: dict) -> tuple["np.ndarray", "np.ndarray", str]:
+def _scaled(t2v: "np.ndarray", v2t: "np.ndarray", scale: float) -> dict[str, "np.ndarray"]:
+    import numpy as np
+
+    return {"t2v": t2v, "v2t": v2t} if scale == 1 else {"t2v": t2v * np.float32(scale), "v2t": v2t * np.float32(scale)}
+
+
+def _read_banks(sides: dict[str, "np.ndarray"], settings: dict) -> dict[str, "np.ndarray"]:
+    """The banks that were given, scaled like the scores; {} where they are not asked for."""
     import numpy as np
 
     from pipeline.evaluation import rerank
     from pipeline.evaluation.scored_file import read_matrix
 
-    scale = np.float32(settings["scale"])
-    sides = {"t2v": t2v, "v2t": v2t} if scale == 1 else {"t2v": t2v * scale, "v2t": v2t * scale}
+    if settings["rerank"] != "qbnorm":
+        if settings["search_beta"]:
+            raise ConfigError("there is a beta only in qbnorm", where="--search-beta", fix="Add --rerank qbnorm.")
+        return {}
+    paths = {side: settings[f"bank_{side}"] for side in sides if settings[f"bank_{side}"]}
+    if not paths:
+        raise ConfigError(
+            "no bank of other queries", where="--rerank qbnorm", fix="Give --bank-t2v, --bank-v2t or both."
+        )
+    banks = {side: read_matrix(path) * np.float32(settings["scale"]) for side, path in paths.items()}
+    for side, bank in banks.items():
+        rerank.check_bank(sides[side], bank, paths[side])
+    return banks
+
+
+def _reranked(
+    sides: dict[str, "np.ndarray"], banks: dict[str, "np.ndarray"], settings: dict
+) -> tuple["np.ndarray", "np.ndarray", str]:
+    from pipeline.evaluation import rerank
+
     if settings["rerank"] == "none":
         return sides["t2v"], sides["v2t"], "none"
     if settings["rerank"] == "dsl":
         return rerank.dsl_order(sides["t2v"]), rerank.dsl_order(sides["v2t"]), "dsl"
-    banks = {side: settings[f"bank_{side}"] for side in sides if settings[f"bank_{side}"]}
-    if not banks:
+    done = {side: rerank.qb_norm(sides[side], bank, **_qb_options(settings, side)) for side, bank in banks.items()}
+    t2v, v2t = (done[side].scores if side in done else sides[side] for side in ("t2v", "v2t"))
+    return t2v, v2t, f"qbnorm ({' and '.join(banks)})"
+
+
+def _qb_options(settings: dict, side: str) -> dict[str, float]:
+    own = {key: settings[f"{key}_v2t"] for key in ("k", "theta") if side == "v2t" and settings[f"{key}_v2t"]}
+    return {key: settings[key] for key in ("beta", "k", "theta")} | own
+
+
+def _searched(
+    sides: dict[str, "np.ndarray"], banks: dict[str, "np.ndarray"], settings: dict, count: "Callable[..., Evaluation]"
+) -> dict:
+    """The best beta and what each gave: {"beta", "tried": [{beta, t2v_R1, v2t_R1}]}; {} if no search was asked for."""
+    from pipeline.evaluation.rerank import search_beta
+
+    if not settings["search_beta"]:
+        return {}
+    rows = []
+
+    def recall(beta: float) -> float:
+        metrics = count(*_reranked(sides, banks, settings | {"beta": beta})[:2], ks=(1,)).metrics
+        rows.append({"beta": beta} | {f"{side}_R1": metrics[side]["R1"] for side in ("t2v", "v2t")})
+        return metrics["t2v"]["R1"]
+
+    return {"beta": search_beta(_grid(settings["search_beta"]), recall).beta, "tried": rows}
+
+
+def _grid(asked: str) -> list[float]:
+    from pipeline.evaluation.rerank import beta_grid
+
+    try:
+        start, stop, step = map(float, asked.split(":"))
+        is_range = 0 < start <= stop and step > 0 and (stop - start) / step < _MOST_BETAS
+    except ValueError:
+        is_range = False
+    if not is_range:
         raise ConfigError(
-            "no bank of other queries", where="--rerank qbnorm", fix="Give --bank-t2v, --bank-v2t or both."
+            f"{asked!r} is no range of at most {_MOST_BETAS:,} values",
+            where="--search-beta",
+            fix="Give the first, the last and the step: 0.5:1:0.01.",
         )
-    options = {key: settings[key] for key in ("beta", "k", "theta")}
-    for side, path in banks.items():
-        bank = read_matrix(path) * scale
-        rerank.check_bank(sides[side], bank, path)
-        sides[side] = rerank.qb_norm(sides[side], bank, **options).scores
-    return sides["t2v"], sides["v2t"], f"qbnorm ({' and '.join(banks)})"
+    return beta_grid(start, stop, step)
 
 
 def _add_map(metrics: dict, found: "Evaluation", v2t: "np.ndarray", target: "np.ndarray") -> None:

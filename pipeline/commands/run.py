@@ -12,9 +12,10 @@ import click
 
 from pipeline import config
 from pipeline.commands._shared import run_options, settings_from
+from pipeline.core import ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
 from pipeline.core.plan import Pipeline
-from pipeline.core.status import UP_TO_DATE, assess_all
+from pipeline.core.status import UP_TO_DATE, assess_all, missing_inputs
 
 
 @click.command(help=__doc__)
@@ -42,7 +43,7 @@ def command(pipeline: str, until: str, only: str, force: tuple, overrides: tuple
         _dry_run(opened, selection, as_json)
         return
     manifests = run_pipeline(opened, selection, settings)
-    if as_json:
+    if as_json and ranks.rank() == 0:
         click.echo(json.dumps(manifests, indent=1, ensure_ascii=False))
 
 
@@ -64,10 +65,15 @@ def _dry_run(pipeline: Pipeline, selection: Selection, as_json: bool) -> None:
         }
         if forced:
             plan[step.name]["items"] = "all"
+    missing = missing_inputs(pipeline)
     if as_json:
-        click.echo(json.dumps(plan, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(plan | ({"missing": missing} if missing else {}), indent=1, ensure_ascii=False))
         return
     for name, row in plan.items():
         count = "all items" if row["items"] in (None, "all") else f"{len(row['items']):,} of {row['total']:,} items"
         doing = "nothing to do" if row["would"] == "nothing" else f"would process {count}"
         click.echo(f"{name:<20} {row['state']:<48} {doing}" + (f"   {row['estimate']}" if row["estimate"] else ""))
+    if missing:
+        click.echo(f"\n{len(missing)} inputs are missing; put them into place, or name other places with --set:")
+        for name, what in missing.items():
+            click.echo(f"{name}\n    {what}")

@@ -1,4 +1,4 @@
-"""Show a recipe with everything it extends and every default filled in, as YAML.
+"""Show a recipe with everything it extends and every default filled in, as YAML; and how many numbers of it train.
 
 python cli.py show dual_encoding_pp
 """
@@ -9,7 +9,7 @@ import click
 import yaml
 
 from pipeline import config
-from pipeline.training.recipe import parse
+from pipeline.training.recipe import Recipe, parse
 
 
 @click.command(help=__doc__)
@@ -18,5 +18,23 @@ from pipeline.training.recipe import parse
     "--config", "path", type=click.Path(path_type=Path), default=None, help="YAML file that adds to the shipped"
 )
 def command(recipe: str, path: Path | None) -> None:
-    resolved = parse(config.load(path).recipe(recipe)).resolved()
-    click.echo(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), nl=False)
+    parsed = parse(config.load(path).recipe(recipe))
+    click.echo(yaml.safe_dump(parsed.resolved(), sort_keys=False, allow_unicode=True), nl=False)
+    click.echo(f"# {_parameters(parsed)}")
+
+
+def _parameters(recipe: Recipe) -> str:
+    """How many parameters the model has and how many train, of all of them. No memory is taken for them."""
+    import torch
+
+    from models.base import Mismatch
+    from pipeline.training import checkpoint, partial
+
+    try:
+        with torch.device("meta"):
+            model = checkpoint.build_model(recipe, {})
+    except Mismatch as error:
+        return f"parameters: known with the data ({error.what})"
+    found = partial.counts(model, recipe.train)
+    share = 100 * found["trained"] / found["all"]
+    return f"parameters: {found['all']:,}, of which {found['trained']:,} train ({share:.3f} %)"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import log
-from pipeline.core import runner, stop
+from pipeline.core import ranks, runner, stop
 from pipeline.core.choose import Settings
 from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.plan import Pipeline, Step
@@ -43,6 +43,12 @@ def run_pipeline(pipeline: Pipeline, selection: Selection, settings: Settings) -
     steps = selected(pipeline, selection)
     if settings.shard[1] > 1 and not selection.only:
         raise ConfigError("--shard needs --only STEP", fix="Shards are parts of one step; join them with `merge`.")
+    if ranks.size() > 1 and not selection.only:
+        raise ConfigError(
+            f"torchrun started {ranks.size()} processes, but only training and evaluation can share their work",
+            where=f"run {pipeline.name}",
+            fix="Bring what comes before up to date with one process; then add --only STEP.",
+        )
     manifests = {}
     with stop.handling():
         for step in steps:

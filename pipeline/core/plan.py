@@ -1,10 +1,12 @@
 """A pipeline: steps in order, each wired to the steps that make what it needs, each with a state and a reason.
 
 Wiring: a need takes the latest earlier step (or the dataset) that makes its kind, unless the step names another one:
-`in: NAME` for the first need, `<need>: NAME` for any (`init: backbone`).
+`in: NAME` for the first need, `<need>: NAME` for any (`init: backbone`). A name with a slash is a file or folder that
+lies ready (`init: data/weights/ViT-B-32.pt`).
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -12,10 +14,11 @@ from pydantic import BaseModel
 from pipeline import registry
 from pipeline.config import Config, assign
 from pipeline.core.artefact import Artefact
+from pipeline.core.files import file_digest
 from pipeline.core.manifest import effective_options, stage_fingerprint
 from pipeline.core.stage import Need, Stage
 from pipeline.core.state import digest, read_manifest
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError, TvrError
 
 DATASET = "dataset"
 _DATASET_MAKES = ("annotations", "video_files")
@@ -83,6 +86,8 @@ class Pipeline:
         """What a step (or the dataset) hands on; `content` is "" until it is made as configured now."""
         if name == DATASET:
             return dataset_artefact(self.dataset, kind)
+        if is_path(name):
+            return given_artefact(Path(name), kind)
         step = self.steps[name]
         if name not in self._fingerprints:
             self._fingerprints[name] = stage_fingerprint(self.stage(step))
@@ -96,12 +101,13 @@ class Pipeline:
         found: dict[str, dict] = {}
         for sources in step.wiring.values():
             for source in sources:
-                found |= {DATASET: self.dataset} if source == DATASET else self.lineage(self.steps[source])
+                if not is_path(source):
+                    found |= {DATASET: self.dataset} if source == DATASET else self.lineage(self.steps[source])
         return found | {step.name: effective_options(self.stage(step))}
 
     def upstream(self, step: Step) -> list[Step]:
         """The steps this one reads from directly."""
-        return [self.steps[s] for sources in step.wiring.values() for s in sources if s != DATASET]
+        return [self.steps[s] for sources in step.wiring.values() for s in sources if s in self.steps]
 
     def _input(self, step: Step, need: str, spec: Need) -> Artefact | list[Artefact] | None:
         found = [self.artefact(source, spec.kind) for source in step.wiring.get(need, [])]
@@ -115,14 +121,7 @@ def dataset_artefact(spec: dict, kind: str) -> Artefact:
 
     content: digest of the annotation files; "" if they cannot be read yet (the step that needs them says why).
     """
-    from pipeline.errors import DataError
-
-    module = registry.find("dataset", spec["type"])
-    dataset = module.Dataset(
-        registry.options(
-            module.Dataset.Options, {k: v for k, v in spec.items() if k != "type"}, f"dataset {spec['type']}"
-        )
-    )
+    dataset = _dataset_of(spec)
     try:
         content = dataset.digest()
     except (DataError, OSError):
@@ -131,6 +130,51 @@ def dataset_artefact(spec: dict, kind: str) -> Artefact:
     root = getattr(dataset.options, "root", Path())
     full = {"type": spec["type"]} | dataset.options.model_dump(mode="json")
     return Artefact(kind, Path(root), digest({"type": spec["type"]} | options), content, DATASET, full)
+
+
+def is_path(source: str) -> bool:
+    """Whether a step's source is a file or folder that lies ready, and not the name of a step."""
+    return "/" in source
+
+
+def given_artefact(path: Path, kind: str) -> Artefact:
+    """A file or folder that lies ready. content: its digest; "" while it is not there."""
+    manifest = read_manifest(path)
+    if manifest:
+        return Artefact(kind, path, manifest["fingerprint"], manifest["content"], path.name, manifest["options"])
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    facts = [(p, p.stat()) for p in files if p.is_file()]
+    marks = tuple((str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for p, s in facts)
+    return Artefact(kind, path, digest(["given", kind]), _digest_of_files(marks) if marks else "")
+
+
+@lru_cache(maxsize=16)
+def _digest_of_files(marks: tuple[tuple, ...]) -> str:
+    """Digest of the content of files. Remembered, because a plan asks for it at every step."""
+    return digest([[Path(name).name, file_digest(Path(name))] for name, *_ in marks])
+
+
+def dataset_fault(spec: dict, kinds: set[str]) -> str:
+    """Why a dataset cannot be read, "" if it can: every file it expects when one of `kinds` is missing, else what is
+    wrong with what it holds."""
+    dataset = _dataset_of(spec)
+    try:
+        files = [file for file in dataset.expected_files() if file.kind in kinds]
+        if any(file.is_missing for file in files):
+            return "\n    ".join(map(str, files))
+        dataset.digest()
+        dataset.load()
+    except TvrError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename or ''}: cannot be read: {error.strerror}\n    Check the path."
+    return ""
+
+
+def _dataset_of(spec: dict) -> object:
+    """The reader of {"type": ..., <its options>}."""
+    module, values = registry.find("dataset", spec["type"]), {k: v for k, v in spec.items() if k != "type"}
+    return module.Dataset(registry.options(module.Dataset.Options, values, f"dataset {spec['type']}"))
 
 
 def _override(entry: dict, assignment: str, faults: list[str]) -> None:
@@ -192,7 +236,7 @@ def stage_options(kind: type[Stage], values: dict, config: Config, where: str) -
     """Options of a stage; names of recipes and the like are replaced by what they stand for."""
     values = dict(values)
     for option, section in kind.references.items():
-        if isinstance(values.get(option), str):
+        if option in values:
             values[option] = config.resolve(section, values[option])
     return registry.options(kind.Options, values, where)
 
@@ -221,7 +265,7 @@ def _wire(
             faults.append(
                 f"{where}: needs {spec.kind}, but no earlier step makes it. Add such a step, or name it with `in:`."
             )
-        wiring[need] = [s for s in sources if s == DATASET or s in pipeline.steps]
+        wiring[need] = [s for s in sources if s == DATASET or is_path(s) or s in pipeline.steps]
     return wiring
 
 
@@ -237,7 +281,7 @@ def _default_sources(pipeline: Pipeline, spec: Need) -> list[str]:
 
 
 def _check_source(pipeline: Pipeline, source: str, spec: Need, where: str, faults: list[str]) -> None:
-    if source == DATASET and spec.kind in _DATASET_MAKES:
+    if is_path(source) or (source == DATASET and spec.kind in _DATASET_MAKES):
         return
     if source not in pipeline.steps:
         faults.append(f"{where}: there is no earlier step {source!r}. {registry.suggest(source, list(pipeline.steps))}")

@@ -4,6 +4,7 @@ Order of writing: artefact (temporary name, fsync, rename), then journal line, t
 at any instant therefore costs at most the items in flight.
 """
 
+import contextlib
 import platform
 import time
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline import __version__, log
-from pipeline.core import stop, workers
+from pipeline.core import ranks, stop, workers
 from pipeline.core.choose import (
     Settings,
     StepRun,
@@ -19,6 +20,7 @@ from pipeline.core.choose import (
     finishing,
     items_digest,
     list_items,
+    outputs_exist,
     previous,
     reusable,
     reuse,
@@ -56,6 +58,8 @@ def run(
 
     Raises TooManyFailures (after the last item), Interrupted, StateError (locked), SystemRefused, DataError.
     """
+    if ranks.rank() > 0:
+        return _follow(stage, settings)
     if jobs is not None:
         settings = replace(settings, jobs=jobs)
     name = name or stage.__class__.__module__.rpartition(".")[2]
@@ -76,6 +80,34 @@ def run(
         raise refusal(error, folder) or error from error
     _judge(name, manifest, settings, folder)
     return manifest
+
+
+def _follow(stage: Stage, settings: Settings) -> dict:
+    """Take part in the work of rank 0: the same items in the same order, without lock, journal or manifest.
+
+    What rank 0 has to do is read from the journal as it does; it cannot get ahead, because its first item waits for us.
+    """
+    if stage.ranks != "all":
+        return {}
+    with stop.handling(), log.errors_only():  # rank 0 says everything once
+        for item in _shared_items(stage, settings):
+            with contextlib.suppress(ItemError):  # rank 0 meets the same and sets the item aside
+                stage.process(item)
+    return {}
+
+
+def _shared_items(stage: Stage, settings: Settings) -> list[Item]:
+    """What rank 0 finds to do in the journal."""
+    fingerprint, known = stage_fingerprint(stage), {}
+    if not settings.force:
+        records = read_records(stage.out / STATE / "items.jsonl")
+        known = {r.id: r for r in records if r.step == fingerprint and (r.usable or not settings.retry_failed)}
+    found = []
+    for item in list_items(stage):
+        record = known.get(item.id)
+        if not record or record.key != item.key or (record.usable and not outputs_exist(stage.out, record)):
+            found.append(item)
+    return found
 
 
 def _run_locked(work: StepRun, lineage: dict) -> dict:

@@ -72,6 +72,8 @@ class Stage:
     version: ClassVar[int] = 1
     # "workers": supervised spawn processes with a time and memory limit; "inline": in the parent, one after another
     runs: ClassVar[Literal["workers", "inline"]] = "inline"
+    # under torchrun, "first": rank 0 alone works; "all": every rank calls `process` with the same items
+    ranks: ClassVar[Literal["first", "all"]] = "first"
     # "files": each item has its own output files; "single": one store written by `commit` in item order
     store: ClassVar[Literal["files", "single"]] = "files"
     flush_items: ClassVar[int] = 1

@@ -123,7 +123,7 @@ def read_records(path: Path) -> Iterator[Record]:
     """The whole lines of a journal file, oldest first; nothing if the file is missing."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for value in json_lines(data):
         if isinstance(value, dict) and value.keys() >= _REQUIRED:

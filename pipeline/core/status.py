@@ -1,10 +1,12 @@
 """The state of each step of a pipeline, and why: up to date, stale (why), partial n/N, blocked, not started."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.core.choose import items_digest, list_items, outputs_exist
 from pipeline.core.manifest import stage_fingerprint
-from pipeline.core.plan import Pipeline, Step
+from pipeline.core.plan import DATASET, Pipeline, Step, dataset_fault, is_path
 from pipeline.core.stage import Item, Stage
 from pipeline.core.state import STATE, Journal, Record, read_manifest
 from pipeline.errors import TvrError
@@ -39,6 +41,37 @@ def assess_all(pipeline: Pipeline) -> dict[str, State]:
     return states
 
 
+def missing_inputs(pipeline: Pipeline) -> dict[str, str]:
+    """What a run would look for and not find: {"dataset" or "step.option": what, where and what to do}.
+
+    Steps that still wait for others are asked too, so that everything can be put into place at once.
+    """
+    found: dict[str, str] = {}
+    needs = [(step.kind.needs[n].kind, s) for step in pipeline.steps.values() for n, s in step.wiring.items()]
+    kinds = {kind for kind, sources in needs if DATASET in sources}
+    # the annotations say which videos there are
+    if kinds and (fault := dataset_fault(pipeline.dataset, kinds | {"annotations"})):
+        found[DATASET] = fault
+    for step in pipeline.steps.values():
+        for name, paths, meaning in _given(step):
+            if absent := [f"{path}: there is no such file or folder" for path in paths if not path.exists()]:
+                found[f"{step.name}.{name}"] = "\n    ".join([*absent, meaning])
+    return found
+
+
+def _given(step: Step) -> Iterator[tuple[str, list[Path], str]]:
+    """Paths that a step is given: (need or option, paths, what it is)."""
+    for need, sources in step.wiring.items():
+        yield need, [Path(s) for s in sources if is_path(s)], step.kind.needs[need].help or step.kind.needs[need].kind
+    for name, option in step.kind.Options.model_fields.items():
+        yield name, _paths_in(getattr(step.options, name)), str(option.description)
+
+
+def _paths_in(value: object) -> list[Path]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value] if isinstance(value, Path) else [path for part in inner for path in _paths_in(part)]
+
+
 def _assess(pipeline: Pipeline, step: Step, states: dict[str, State]) -> State:
     stage = pipeline.stage(step)
     manifest = read_manifest(step.out)
@@ -49,6 +82,12 @@ def _assess(pipeline: Pipeline, step: Step, states: dict[str, State]) -> State:
     waiting = [s.name for s in pipeline.upstream(step) if states[s.name].status != UP_TO_DATE]
     if waiting:
         state.status, state.why, state.todo = BLOCKED, f"waits for {', '.join(dict.fromkeys(waiting))}", None
+        return state
+    if absent := [s for sources in step.wiring.values() for s in sources if is_path(s) and not Path(s).exists()]:
+        state.status, state.why, state.todo = BLOCKED, f"{absent[0]}: there is no such file or folder", None
+        return state
+    if stage.inputs.get("annotations") is not None and not stage.inputs["annotations"].content:
+        state.status, state.why, state.todo = BLOCKED, "the files of the dataset are missing", None
         return state
     try:
         items = list_items(stage)

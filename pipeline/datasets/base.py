@@ -47,11 +47,15 @@ class Split:
 
 @dataclass
 class Annotations:
-    """videos and captions by id, in file order. Splits are named train, val, test."""
+    """videos and captions by id, in file order. Splits are named train, val, test.
+
+    notes: what the reader noticed that is no fault (ids without captions, layouts found, clips left out), a line each.
+    """
 
     videos: dict[str, Video]
     captions: dict[str, Caption]
     splits: dict[str, Split]
+    notes: list[str] = field(default_factory=list)
 
     def split(self, name: str) -> Split:
         if name not in self.splits:
@@ -69,6 +73,35 @@ class Annotations:
         part = self.split(split)
         column = {video_id: n for n, video_id in enumerate(part.video_ids)}
         return np.array([column[self.captions[i].video_id] for i in part.caption_ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class ExpectedFile:
+    """A file, or with <...> in its path a set of files, that somebody has to put into place.
+
+    kind: the artefact it is part of (annotations, video_files). what: its meaning. source: where to get it.
+    `found` of `wanted` are there; wanted is None while it is not known how many there should be.
+    """
+
+    path: Path
+    kind: str
+    what: str
+    source: str
+    found: int = 0
+    wanted: int | None = 1
+
+    @property
+    def is_missing(self) -> bool:
+        return self.found < (self.wanted or 1)
+
+    @property
+    def status(self) -> str:
+        if not self.found or self.wanted == 1:
+            return "found" if self.found else "missing"
+        return f"{self.found:,} found" if self.wanted is None else f"{self.found:,} of {self.wanted:,} found"
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.path} ({self.what}); from: {self.source}"
 
 
 class Dataset:
@@ -89,6 +122,14 @@ class Dataset:
     def digest(self) -> str:
         """Digest of the annotation files (not the videos)."""
         raise TypeError(f"{type(self).__name__}.digest is not defined")
+
+    def expected_files(self) -> list[ExpectedFile]:
+        """Every file that somebody has to put into place, with its status; [] for a reader that needs none."""
+        return []
+
+    def published_counts(self) -> dict[str, tuple[int | None, int | None]]:
+        """{split: (videos, texts)} of the published protocol under these options; None where a figure is not known."""
+        return {}
 
 
 def load(annotations: Artefact) -> Annotations:

@@ -77,9 +77,11 @@ class Dataset(base.Dataset):
             if paths:
                 found[split] = paths[0]
         if not found:
-            what = f"no caption files ({prefix or '*'}train.caption.txt, ...)"
+            names = ", ".join(f"{prefix or '*'}{split}.caption.txt" for split in SPLITS)
             raise DataError(
-                what, where=folder, fix="Check `root` and `prefix`, or name the files with `train`, `test`."
+                f"no caption files ({names})",
+                where=folder,
+                fix="Put them there, or check `root` and `prefix`, or name the files with `train`, `val`, `test`.",
             )
         return found
 

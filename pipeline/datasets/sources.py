@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.core.artefact import Artefact
 from pipeline.core.files import DigestCache
 from pipeline.core.state import STATE, digest, read_manifest
 from pipeline.datasets import base
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ItemError
 
+_NO_FILE = "the annotations name this video, but there is no file for it"
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .qt .3gp .3g2 .avi .mkv .webm .flv .f4v .wmv .asf .mpg .mpeg .ts .m2ts .mts .vob .ogv .gif .nut "
     ".mxf .dv".split()
@@ -19,12 +20,16 @@ VIDEO_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Source:
-    """One video to read. `key` is the digest of its bytes; "" with `problem` set when it cannot be read at all."""
+    """One video to read. `key` is the digest of its bytes; "" with `problem` set when it cannot be read at all.
+
+    end: only so many seconds from the start count (None: all); then `key` says so too.
+    """
 
     id: str
     path: Path
     key: str
     problem: str = ""
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,15 @@ class Listing:
     ignored: int = 0  # files of a raw folder that are not videos by their suffix
 
 
-def video_sources(artefact: Artefact, cache: Path | None = None) -> Listing:
-    """All videos of an artefact of kind "video_files", sorted by id (a step's: in its own order).
+def unusable(problem: str, reason: str) -> ItemError:
+    """What a step raises for a source with a `problem`: `reason`, or "missing" where there is no file at all."""
+    return ItemError("missing" if problem == _NO_FILE else reason, problem)
 
+
+def video_sources(artefact: Artefact, cache: Path | None = None) -> Listing:
+    """All videos of an artefact of kind "video_files", sorted by id (a step's or a dataset's: in its own order).
+
+    A video of a dataset that has no file is a source with a problem: the step that reads it sets it aside as missing.
     cache: where digests of raw files are remembered (a step's `_state/digests.jsonl`).
     Raises DataError when the folder is missing, or two videos have the same id even with their suffixes.
     """
@@ -56,7 +67,24 @@ def _of_step(artefact: Artefact) -> Listing:
 
 def _of_dataset(artefact: Artefact, cache: Path | None) -> Listing:
     videos = base.load(artefact).videos.values()
-    return Listing(_with_digests(((v.id, v.path) for v in videos if v.path is not None), cache))
+    there = {v.id: v.path for v in videos if v.path is not None}
+    if not there:
+        raise DataError(
+            f"none of the {len(videos):,} videos of this dataset has a file",
+            where=artefact.path,
+            fix="Put the videos into place (run PIPELINE --dry-run says where), or name a step that makes them.",
+        )
+    found = {source.id: source for source in _with_digests(iter(there.items()), cache)}
+    missing = digest(["missing"])
+    return Listing(
+        [_cut(found[v.id], v.end) if v.id in found else Source(v.id, artefact.path, missing, _NO_FILE) for v in videos]
+    )
+
+
+def _cut(source: Source, end: float | None) -> Source:
+    if end is None or source.problem:
+        return source
+    return replace(source, key=digest([source.key, end]), end=end)
 
 
 def _of_folder(folder: Path, cache: Path | None) -> Listing:
@@ -66,25 +94,35 @@ def _of_folder(folder: Path, cache: Path | None) -> Listing:
         raise DataError(
             "this step has not finished", where=folder, fix="Run the same command for it again; then run this one."
         )
-    paths, ignored = [], 0
-    for path in _walk(folder):
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            paths.append(path)
-        else:
-            ignored += 1
-    return Listing(_with_digests(_ids(folder, paths), cache), ignored)
+    files = list(_walk(folder))
+    found = _ids(folder, [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES])
+    return Listing(_with_digests(found, cache), len(files) - len(found))
+
+
+def list_folder(folder: Path) -> list[tuple[str, Path]]:
+    """(id, path) of the videos below a folder, sorted by id. DataError if two have the same id even with suffixes."""
+    return _ids(folder, [path for path in _walk(folder) if path.suffix.lower() in VIDEO_SUFFIXES])
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    # os.walk does not follow links to folders, so a link to a parent cannot make it endless
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            path = Path(root, name)
-            if path.is_file() or (path.is_symlink() and not path.is_dir()):  # pipes and devices are never opened
-                if path.is_symlink() and (target := _target(path)) and not (target.is_file() or not target.exists()):
-                    continue
-                yield path
+    # links to folders are not followed, so that a link to a parent cannot make it endless
+    pending = [str(folder)]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        pending += [entry.path for entry in reversed(found) if entry.is_dir(follow_symlinks=False)]
+        for entry in found:  # pipes and devices are never opened
+            if entry.is_file(follow_symlinks=False) or (entry.is_symlink() and _names_a_file(Path(entry.path))):
+                yield Path(entry.path)
+
+
+def _names_a_file(link: Path) -> bool:
+    """Whether a link leads to a file, or nowhere (then the step that reads it says so)."""
+    target = _target(link)
+    return target is None or target.is_file() or not target.exists()
 
 
 def _target(path: Path) -> Path | None:
@@ -96,8 +134,10 @@ def _target(path: Path) -> Path | None:
 
 def _ids(folder: Path, paths: list[Path]) -> list[tuple[str, Path]]:
     by_stem: dict[str, list[Path]] = {}
+    start = len(str(folder / "x")) - 1  # of the part below the folder; plain text, as there may be 100,000 paths
     for path in paths:
-        by_stem.setdefault(str(path.relative_to(folder).with_suffix("")), []).append(path)
+        name = str(path)
+        by_stem.setdefault(name[start : len(name) - len(path.suffix)], []).append(path)
     taken: dict[str, Path] = {}
     for stem, same in by_stem.items():
         for path in same:

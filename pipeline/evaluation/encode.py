@@ -1,32 +1,40 @@
 """From a corpus to encodings: each distinct caption once, in batches of like length; or in chunks as published."""
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
-from torch import Tensor
 
 from models.base import RetrievalModel
 from pipeline.evaluation.retrieve import Batches, Encoded, encode_all
 from pipeline.training.checkpoint import ModelInfo
-from pipeline.training.corpus import Corpus, FeatureVideos, Sentences, Store
-from pipeline.training.loader import video_batches
+from pipeline.training.corpus import Corpus, Sentences, VideoStore
+from pipeline.training.distributed import World
+from pipeline.training.loader import chunks, video_batches
 
 
-def encode_corpus(model: RetrievalModel, corpus: Corpus, batch_size: int = 64, chunk: int | None = None) -> Encoded:
-    """Encode a split with a model that is in eval mode on its device.
+def encode_corpus(
+    model: RetrievalModel, corpus: Corpus, batch_size: int = 64, chunk: int | None = None, world: World = World()
+) -> Encoded:
+    """Encode a split with a model that is in eval mode on its device. Of several processes each encodes its share.
 
     Captions of equal tokens are encoded once. `chunk`: captions and videos in file order, so many at a time (-1: all at
     once), equal captions again and again: with `pooling: padded` results depend on which items share a chunk, and the
     published ones belong to 2000 (validation) and 1000 (test).
     """
+    videos, texts = corpus.videos, corpus.texts
     if chunk is not None:
         size = len(corpus.caption_ids) if chunk == -1 else chunk
-        rows = np.arange(len(corpus.caption_ids))
-        texts = _in_order(corpus.texts, rows, size)
-        return encode_all(model, texts, video_batches(corpus.videos, size), rows, len(corpus.video_ids))
-    first, row_of_text = distinct(corpus.texts)
-    texts = _by_length(corpus.texts, first, batch_size)
-    return encode_all(model, texts, video_batches(corpus.videos, batch_size), row_of_text, len(corpus.video_ids))
+        rows = order = row_of_text = np.arange(len(corpus.caption_ids))
+    else:
+        size = batch_size
+        rows, row_of_text = distinct(texts)
+        order = np.argsort(texts.lengths[rows], kind="stable")  # short ones first: little of a batch is padding
+    return encode_all(
+        model,
+        _text_batches(texts, rows, order, size, _share(len(rows), size, world)),
+        video_batches(videos, size, _share(len(videos), size, world)),
+        row_of_text,
+        len(videos),
+        world,
+    )
 
 
 def encode_bank(
@@ -34,15 +42,15 @@ def encode_bank(
     info: ModelInfo,
     texts: list[str],
     video_ids: list[str],
-    store: Store,
+    store: VideoStore,
     size: int,
     batch_size: int = 64,
 ) -> Encoded:
     """At most `size` of the texts and of the videos, evenly spaced, encoded: a query bank."""
-    chosen = Sentences(info.encode([texts[n] for n in _evenly(len(texts), size)]))
-    videos = FeatureVideos(store.read, [video_ids[n] for n in _evenly(len(video_ids), size)], store.dim)
+    chosen = info.sentences([texts[n] for n in _evenly(len(texts), size)])
+    videos = store.videos([video_ids[n] for n in _evenly(len(video_ids), size)])
     rows = np.arange(len(chosen.lengths))
-    batches = _by_length(chosen, rows, batch_size)
+    batches = _text_batches(chosen, rows, np.argsort(chosen.lengths, kind="stable"), batch_size)
     return encode_all(model, batches, video_batches(videos, batch_size), rows, len(videos))
 
 
@@ -67,14 +75,13 @@ def distinct(texts: Sentences) -> tuple[np.ndarray, np.ndarray]:
     return np.array(first, np.int64), row_of_text
 
 
-def _by_length(texts: Sentences, rows: np.ndarray, size: int) -> Batches:
-    """Batches of the chosen captions, short ones first, so that little of a batch is padding."""
-    order = np.argsort(texts.lengths[rows], kind="stable")
-    for start in range(0, len(rows), size):
-        positions = order[start : start + size]
+def _text_batches(texts: Sentences, rows: np.ndarray, order: np.ndarray, size: int, share: World = World()) -> Batches:
+    """Batches of the captions `rows`, taken in `order`; positions are places in `rows`. Else as `video_batches`."""
+    for part in chunks(len(rows), size)[share.rank :: share.size]:
+        positions = order[part.start : part.stop]
         yield positions, texts.batch(rows[positions])
 
 
-def _in_order(texts: Sentences, rows: np.ndarray, size: int) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size], texts.batch(rows[start : start + size])
+def _share(n: int, size: int, world: World) -> World:
+    """Who makes which batches: every process a share, or each of them all where some would have none."""
+    return world if -(-n // size) >= world.size else World()

@@ -124,13 +124,13 @@ def _results(report: Report) -> str:
     groups = [cell(words, "group", "first", tag="th", more=f' colspan="{len(keys)}"') for _, words in _SIDES]
     names = [cell(heading(key), "" if n else "first", tag="th") for _ in _SIDES for n, key in enumerate(keys)]
     heads = [
-        row([cell("", tag="th"), *groups, cell("", tag="th")]),
-        row([cell("checkpoint", "name", tag="th"), *names, cell("Rsum", "first", tag="th")]),
+        row([cell("", tag="th"), *groups, cell("", tag="th"), cell("", tag="th")]),
+        row([cell("checkpoint", "name", tag="th"), *names, cell("Rsum", "first", tag="th"), cell("trained", tag="th")]),
     ]
     body = [_result_row(entry, name, values, keys, best) for entry, name, values in rows]
     chance = report.entries[0].metrics["chance"]
     guesses = [cell(one(chance[s].get(key)), "" if n else "first") for s, _ in _SIDES for n, key in enumerate(keys)]
-    body.append(row([cell("chance", "name"), *guesses, cell("")], "chance"))
+    body.append(row([cell("chance", "name"), *guesses, cell(""), cell("")], "chance"))
     return "\n".join([_cards(report), table(heads, body), note(_legend(rows))])
 
 
@@ -140,7 +140,8 @@ def _legend(rows: list[tuple[Entry, str, dict]]) -> str:
     gallery = "all captions" if first["v2t_definition"] == "captions" else "caption groups"
     words = (
         "R@k: percent of queries whose own item is among the first k. MdR, MnR: median and mean rank. Bold: best "
-        f"without re-ranking. Ties {text(first['tie_policy'])} ({tied:,} tied queries); video → text over {gallery}."
+        "without re-ranking. Trained: share of the parameters. "
+        f"Ties {text(first['tie_policy'])} ({tied:,} tied queries); video → text over {gallery}."
     )
     if any(name != "none" for _, name, _ in rows):
         words += " Dual softmax and query bank use other queries than the one asked: compare them with their like only."
@@ -179,7 +180,13 @@ def _result_row(entry: Entry, name: str, values: dict, keys: list[str], best: di
     below = not plain and name != next(iter(entry.metrics["results"]))  # stands below the checkpoint's first row
     label = _RERANKS.get(name, f"with {name}")
     label = text(label if below else entry.name if plain else f"{entry.name} {label}")
-    return row([cell(label, "name"), *cells, cell(one(values["Rsum"]), "first")], "sub" if below else "")
+    ends = [cell(one(values["Rsum"]), "first"), cell("" if below else _trained(entry.metrics.get("parameters")))]
+    return row([cell(label, "name"), *cells, *ends], "sub" if below else "")
+
+
+def _trained(parameters: dict[str, int] | None) -> str:
+    """The share of a model's parameters that its recipe trains."""
+    return f"{100 * parameters['trained'] / parameters['all']:.3g} %" if parameters else ""
 
 
 def _training(entries: list[Entry]) -> str:

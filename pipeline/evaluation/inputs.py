@@ -1,5 +1,6 @@
 """Open what an evaluation needs: a checkpoint's model, and a split as that model reads it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,27 +9,36 @@ from models.base import RetrievalModel
 from pipeline.datasets.base import Annotations
 from pipeline.errors import DataError
 from pipeline.training.checkpoint import ModelInfo, load_model
-from pipeline.training.corpus import Corpus, Store, open_corpus
+from pipeline.training.corpus import Corpus, VideoStore, open_corpus
+from pipeline.training.inputs import Given, open_videos
 
 
-def open_model(path: Path, device: torch.device) -> tuple[RetrievalModel, ModelInfo]:
-    """The model of a checkpoint on a device, in eval mode. DataError, also for a model whose inputs have no reader."""
+@dataclass(frozen=True)
+class Opened:
+    """A model in eval mode on its device, what its checkpoint says besides, and where it reads videos."""
+
+    model: RetrievalModel
+    info: ModelInfo
+    store: VideoStore
+
+    def corpus(self, annotations: Annotations, split: str) -> Corpus:
+        """A split with the captions as the ids this model was trained on. DataError if nothing of it can be read."""
+        return open_corpus(annotations, split, self.store, self.info.encode, width=self.model.inputs.tokens)
+
+
+def open_model(path: Path, device: torch.device, given: Given, threads: int | None = None) -> Opened:
+    """The model of a checkpoint and what it reads of videos. DataError if one of them cannot be used, or both together.
+
+    threads: that read frames.
+    """
     model, info = load_model(path)
-    if (model.inputs.text, model.inputs.video) != ("words", "features"):
+    train = info.recipe.train
+    store = open_videos(model.inputs, given, train.frames, seed=train.seed, threads=threads)
+    expected = info.facts.get("feature_dim") or store.dim
+    if store.dim != expected:
         raise DataError(
-            f"the model reads {model.inputs.text} and {model.inputs.video}; only words and features have a loader yet",
-            where=path,
-            fix="Evaluate a model that reads words and features.",
-        )
-    return model.to(device), info
-
-
-def open_split(info: ModelInfo, annotations: Annotations, split: str, store: Store) -> Corpus:
-    """A split with the captions as the ids this model was trained on. Raises DataError if nothing of it can be read."""
-    if store.dim != info.facts.get("feature_dim", store.dim):
-        raise DataError(
-            f"the features have {store.dim:,} numbers per frame, the model expects {info.facts['feature_dim']:,}",
+            f"the features have {store.dim:,} numbers per frame, the model expects {expected:,}",
             where="evaluate",
             fix="Use the features that the model was trained on.",
         )
-    return open_corpus(annotations, split, store, info.encode)
+    return Opened(model.to(device), info, store)

@@ -16,6 +16,7 @@ from pipeline.errors import DataError
 
 Ties = Literal["pessimistic", "optimistic", "average", "expanded"]
 Convention = Literal["captions", "groups"]
+Median = Literal["mean", "lower"]
 TIES, CONVENTIONS = get_args(Ties), get_args(Convention)
 KS = (1, 5, 10, 50)
 _BLOCK_BYTES = 8 << 20  # of scores compared at a time: stays in the cache, and temporaries stay small
@@ -115,7 +116,7 @@ def count_v2t(v2t: np.ndarray, owner: np.ndarray, convention: Convention = "capt
     return count(group_best(scores, group), np.arange(len(rows))), rows
 
 
-def summary(ranks: np.ndarray, ks: tuple[int, ...] = KS, median: Literal["mean", "lower"] = "mean") -> dict[str, float]:
+def summary(ranks: np.ndarray, ks: tuple[int, ...] = KS, median: Median = "mean") -> dict[str, float]:
     """R<k> for each k and Rsum (of R1, R5, R10) in percent, MdR, MnR (counted from 1), n entries. ranks: zero-based.
 
     median: "mean" of the two middle values (NumPy), or the "lower" of them (torch: multi-caption text-to-video of the
@@ -192,17 +193,19 @@ def evaluate(
     ties: Ties = "pessimistic",
     convention: Convention = "captions",
     ks: tuple[int, ...] = KS,
+    t2v_median: Median = "mean",
 ) -> Evaluation:
     """Both directions: t2v (N_t, N_v), v2t (N_v, N_t), target int64 (N_t,): gallery column of each text's own video.
 
     metrics: {"t2v": {R1, ..., MdR, MnR, Rsum, n, tied}, "v2t": {...}, "Rsum", "n" texts, "videos", "tied" queries both
-    ways, "tie_policy", "v2t_definition"}; R in percent. Under "expanded" a direction's n counts entries.
+    ways, "tie_policy", "v2t_definition"}; R in percent. Under "expanded" a direction's n counts entries. t2v_median:
+    how the median of an even number of texts is taken (noted if "lower").
     """
     texts = count(t2v, target)
     videos, rows = count_v2t(v2t, target, convention)
     values = {
-        name: summary(counts.ranks(ties), ks) | {"tied": counts.n_tied}
-        for name, counts in (("t2v", texts), ("v2t", videos))
+        name: summary(counts.ranks(ties), ks, median) | {"tied": counts.n_tied}
+        for name, counts, median in (("t2v", texts, t2v_median), ("v2t", videos, "mean"))
     }
     values |= {
         "Rsum": values["t2v"]["Rsum"] + values["v2t"]["Rsum"],
@@ -211,5 +214,5 @@ def evaluate(
         "tied": texts.n_tied + videos.n_tied,
         "tie_policy": ties,
         "v2t_definition": convention,
-    }
+    } | ({"t2v_median": t2v_median} if t2v_median != "mean" else {})
     return Evaluation(values, texts, videos, rows)

@@ -9,6 +9,7 @@ dynamic_inverted_softmax.py); DGL (knightyxp/DGL: search_for_best_r1_with_qb_nor
 All matrices have rows = queries, so video-to-text is the same call on the v2t matrix and its own bank.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +88,31 @@ def qb_norm(
     result = scores.astype(np.float64 if order else scores.dtype)
     result[rows] = transform(scores[rows], bank, beta)
     return Normalised(result, rows, activated)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best of the values that were tried; `tried`: value of each beta, in their order."""
+
+    beta: float
+    value: float
+    tried: dict[float, float]
+
+
+def beta_grid(start: float, stop: float, step: float) -> list[float]:
+    """start, start + step, ... up to and including stop, without the rounding errors of adding up."""
+    return [round(start + n * step, 10) for n in range(int(round((stop - start) / step, 6)) + 1)]
+
+
+def search_beta(betas: list[float], value: Callable[[float], float]) -> Found:
+    """The inverse temperature of `qb_norm` at which `value` is largest; of equal ones the first.
+
+    Source: knightyxp/DGL: search_for_best_r1_with_qb_norm.py, where the value is the recall of the very queries that
+    are reported: such numbers are optimistic.
+    """
+    tried = {beta: value(beta) for beta in betas}
+    best = max(betas, key=lambda beta: tried[beta])
+    return Found(best, tried[best], tried)
 
 
 def _log_softmax(scores: np.ndarray, temperature: float) -> np.ndarray:

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import Batch, Encoding, RetrievalModel
+from models.base import Batch, Encoding, RetrievalModel, gather
 from pipeline.errors import DataError
 from pipeline.evaluation import rerank as reranking
-from pipeline.evaluation.metrics import KS, Convention, Evaluation, Ties, check_finite, evaluate
+from pipeline.evaluation.metrics import KS, Convention, Evaluation, Median, Ties, check_finite, evaluate
+from pipeline.training.distributed import World
 
 Batches = Iterable[tuple[Sequence[int], Batch]]  # positions of the items in the result, and the batch
 BLOCK_BYTES = 256 << 20
+_PLACE = "tvrkit.place"  # among the encodings that processes exchange: where each row belongs
 COSINE_SCALE = 100.0  # CLIP's factor; for models whose own scale is 1
 
 
@@ -39,12 +41,13 @@ class Settings:
 
     dsl_scale: what scores are multiplied by before the dual softmax; None: the model's scale, or 100 if it has none.
     bank, beta, k, theta: QB-Norm, on unscaled scores (its published defaults are for cosines); it needs a bank of other
-    texts and videos. budget: bytes for a block of scores.
+    texts and videos. budget: bytes for a block of scores. world: the processes that score together.
     """
 
     rerank: tuple[str, ...] = ("none",)
     ties: Ties = "pessimistic"
     convention: Convention = "captions"
+    t2v_median: Median = "mean"
     ks: tuple[int, ...] = KS
     dsl_scale: float | None = None
     bank: Encoded | None = None
@@ -52,6 +55,7 @@ class Settings:
     k: int = 1
     theta: int = 1
     budget: int = BLOCK_BYTES
+    world: World = World()
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,13 @@ class Result:
     v2t: np.ndarray = field(repr=False)
 
 
-def encode(encoder: Callable[[Batch, dict], Encoding], batches: Batches, shared: dict, n: int) -> Encoding:
-    """Rows of all n items in order, on the CPU. Raises DataError if the batches do not cover every position once."""
+def encode(
+    encoder: Callable[[Batch, dict], Encoding], batches: Batches, shared: dict, n: int, world: World = World()
+) -> Encoding:
+    """Rows of all n items in order, on the CPU, whichever process encoded them.
+
+    batches: all of them, or this process's share. Raises DataError if they do not cover every position once.
+    """
     parts, positions = [], []
     device = None
     for where, batch in batches:
@@ -74,14 +83,20 @@ def encode(encoder: Callable[[Batch, dict], Encoding], batches: Batches, shared:
         encoding = encoder({k: v.to(device, non_blocking=True) for k, v in batch.items()}, shared)
         parts.append({k: v.detach().float().cpu() for k, v in encoding.items()})
         positions.extend(where)
-    if sorted(positions) != list(range(n)):
+    rows = {k: torch.cat([part[k] for part in parts]) for k in parts[0]} if parts else {}
+    place = torch.as_tensor(np.asarray(positions, dtype=np.int64))
+    if world.size > 1 and len(place) < n:
+        gathered = gather({k: v.to(device) for k, v in rows.items()} | {_PLACE: place.to(device)})
+        rows = {k: v.cpu() for k, v in gathered.items()}
+        place = rows.pop(_PLACE)
+    if sorted(place.tolist()) != list(range(n)):
         raise DataError(
-            f"{len(positions):,} items were delivered for {n:,}",
+            f"{len(place):,} items were delivered for {n:,}",
             where="encode",
             fix="Run the step that makes them again.",
         )
-    order = torch.from_numpy(np.argsort(np.asarray(positions, dtype=np.int64), kind="stable"))
-    return {k: torch.cat([part[k] for part in parts])[order] for k in parts[0]}
+    order = place.argsort()
+    return {k: v[order] for k, v in rows.items()}
 
 
 def _device(encoder: Callable) -> torch.device:
@@ -90,18 +105,34 @@ def _device(encoder: Callable) -> torch.device:
 
 @torch.inference_mode()
 def encode_all(
-    model: RetrievalModel, texts: Batches, videos: Batches, row_of_text: np.ndarray, n_videos: int
+    model: RetrievalModel,
+    texts: Batches,
+    videos: Batches,
+    row_of_text: np.ndarray,
+    n_videos: int,
+    world: World = World(),
 ) -> Encoded:
     """Encode the distinct texts and the videos of a split. The model must be in eval mode on its device."""
     shared = model.prepare()
     n_texts = int(row_of_text.max()) + 1
-    text = encode(model.encode_text, texts, shared, n_texts)
-    return Encoded(text, encode(model.encode_video, videos, shared, n_videos), row_of_text)
+    text = encode(model.encode_text, texts, shared, n_texts, world)
+    return Encoded(text, encode(model.encode_video, videos, shared, n_videos, world), row_of_text)
 
 
 @torch.inference_mode()
-def score(model: RetrievalModel, text: Encoding, video: Encoding, budget: int = BLOCK_BYTES) -> dict[str, Tensor]:
-    """Every named score (n_t, n_v), float32 on the CPU, computed on the model's device in blocks of `budget` bytes."""
+def score(
+    model: RetrievalModel, text: Encoding, video: Encoding, budget: int = BLOCK_BYTES, world: World = World()
+) -> dict[str, Tensor]:
+    """Every named score (n_t, n_v), float32 on the CPU, computed on the model's device in blocks of `budget` bytes.
+
+    Of several processes each scores its share of the texts.
+    """
+    n_t = len(next(iter(text.values())))
+    if 1 < world.size <= n_t:
+        bounds = [n_t * rank // world.size for rank in (world.rank, world.rank + 1)]
+        own = score(model, {k: v[slice(*bounds)] for k, v in text.items()}, video, budget)
+        device = next(model.parameters()).device
+        return {k: v.cpu() for k, v in gather({k: v.to(device) for k, v in own.items()}).items()}
     n_t, n_v = (len(next(iter(side.values()))) for side in (text, video))
     device = next(model.parameters()).device
     rows, columns = block_shape(n_t, n_v, model.pair_bytes(text, video), budget)
@@ -128,9 +159,11 @@ def _part(encoding: Encoding, start: int, n: int, device: torch.device) -> Encod
 
 
 @torch.inference_mode()
-def rankings(model: RetrievalModel, encoded: Encoded, budget: int = BLOCK_BYTES) -> tuple[np.ndarray, np.ndarray]:
+def rankings(
+    model: RetrievalModel, encoded: Encoded, budget: int = BLOCK_BYTES, world: World = World()
+) -> tuple[np.ndarray, np.ndarray]:
     """Final scores of a split, float32: t2v (N_t, N_v) and v2t (N_v, N_t), a row per caption. DataError on NaN."""
-    scores = score(model, encoded.text, encoded.video, budget)
+    scores = score(model, encoded.text, encoded.video, budget, world)
     text = encoded.text
     if len(encoded.row_of_text) != len(next(iter(text.values()))):
         rows = torch.from_numpy(encoded.row_of_text)
@@ -152,10 +185,13 @@ def ranked(
     target int64 (N_t,): gallery row of each caption's own video. One after another, because the matrices of a large
     split fill the memory: drop a Result before asking for the next. Raises DataError if a score is NaN or infinite.
     """
-    raw = rankings(model, encoded, settings.budget)
+    raw = rankings(model, encoded, settings.budget, settings.world)
     for name in dict.fromkeys(settings.rerank):
         t2v, v2t, used = _RERANKERS[name](_Given(model, encoded, raw, settings))
-        found = evaluate(t2v, v2t, target, ties=settings.ties, convention=settings.convention, ks=settings.ks)
+        found = evaluate(
+            t2v, v2t, target, ties=settings.ties, convention=settings.convention, ks=settings.ks,
+            t2v_median=settings.t2v_median,
+        )  # fmt: skip
         yield Result(name, found.metrics | {"rerank": name} | used, found, t2v, v2t)
 
 

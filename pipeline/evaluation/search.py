@@ -12,10 +12,12 @@ from pipeline.core.files import file_digest
 from pipeline.core.state import read_manifest
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import results
+from pipeline.evaluation.encode_file import encode_file
 from pipeline.evaluation.retrieve import Encoded, rankings
 from pipeline.stores.big_file import BigFile
 from pipeline.text.words import clean_words, raw_words
 from pipeline.training.checkpoint import ModelInfo
+from pipeline.training.options import FrameOptions
 
 _CONTEXT_PAIRS = 2_000_000  # text-video pairs scored besides the query, so that fusion sees what it saw in evaluate
 
@@ -59,8 +61,13 @@ def _below(folder: Path) -> list[Path]:
 
 
 def unknown_words(info: ModelInfo, query: str) -> list[str]:
-    """Words of a query that the model does not know. Raises ConfigError, with words that are near, if it knows none."""
+    """Words of a query that the model does not know. Raises ConfigError, with words that are near, if it knows none.
+
+    A model that reads byte pairs knows all words.
+    """
     vocabulary = info.vocabulary
+    if info.inputs and info.inputs.text != "words":
+        return []
     words = (clean_words if info.recipe.train.clean_captions else raw_words)(query)
     unknown = [word for word in words if word not in vocabulary.ids]
     if len(unknown) < len(words):
@@ -77,11 +84,11 @@ def unknown_words(info: ModelInfo, query: str) -> list[str]:
 
 
 @torch.inference_mode()
-def search_text(model: RetrievalModel, info: ModelInfo, folder: Path, query: str, top: int) -> list[Hit]:
-    """The `top` videos for a query, with the scores that evaluate would have given it."""
+def search_text(model: RetrievalModel, info: ModelInfo, folder: Path, query: str, top: int | None) -> list[Hit]:
+    """The `top` videos (None: all) for a query, with the scores that evaluate would have given it."""
     gallery, encodings = results.read_gallery(folder), _encodings(folder)
-    ids = torch.tensor(info.encode([query]))
-    encoding = model.encode_text({"text": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}, model.prepare())
+    batch = info.sentences([query]).batch(np.zeros(1, np.int64))
+    encoding = model.encode_text(batch, model.prepare())
     text = {
         name: torch.cat([_some(rows, encodings["video"]), encoding[name]]) for name, rows in encodings["text"].items()
     }
@@ -90,19 +97,26 @@ def search_text(model: RetrievalModel, info: ModelInfo, folder: Path, query: str
 
 
 @torch.inference_mode()
-def search_video(model: RetrievalModel, folder: Path, video_id: str, features: Path | None, top: int) -> list[Hit]:
-    """The `top` captions for a video: one of the gallery, or one of a folder of features.
+def search_video(
+    model: RetrievalModel,
+    folder: Path,
+    video_id: str,
+    features: Path | None,
+    top: int,
+    frames: FrameOptions = FrameOptions(),
+) -> list[Hit]:
+    """The `top` captions for a video: of the gallery, of a folder of features, or a file where the model reads frames.
 
-    Raises DataError for a video that is in neither.
+    frames: of the recipe. Raises DataError for a video that is in none of them.
     """
     gallery, encodings = results.read_gallery(folder), _encodings(folder)
     video = encodings["video"]
-    if features is None:
-        if video_id not in gallery.video_ids:
-            raise _unknown_video(video_id, gallery.video_ids)
+    if features is None and video_id in gallery.video_ids:
         row = gallery.video_ids.index(video_id)
+    elif features is None and (model.inputs.video != "frames" or not Path(video_id).is_file()):
+        raise unknown_video(video_id, gallery.video_ids)
     else:
-        new = _encode_video(model, features, video_id)
+        new = encode_video(model, features, video_id) if features else encode_file(model, Path(video_id), frames)
         video, row = {name: torch.cat([rows, new[name]]) for name, rows in video.items()}, len(gallery.video_ids)
     _, v2t = _ranked(model, encodings["text"], video)
     return _hits(v2t[row], gallery.texts, top)
@@ -123,16 +137,18 @@ def _some(rows: torch.Tensor, video: Encoding) -> torch.Tensor:
     return rows[torch.linspace(0, len(rows) - 1, min(wanted, len(rows))).round().long()]
 
 
-def _encode_video(model: RetrievalModel, features: Path, video_id: str) -> Encoding:
+def encode_video(model: RetrievalModel, features: Path, video_id: str) -> Encoding:
+    """One video of a BigFile, encoded. DataError, with ids that are near, if it is not there."""
     store = BigFile.open(features)
     if video_id not in store.videos:
-        raise _unknown_video(video_id, list(store.videos))
+        raise unknown_video(video_id, list(store.videos))
     rows = torch.from_numpy(np.array(store.read_video(video_id)))[None]
     batch = {"features": rows, "video_mask": torch.ones(rows.shape[:2], dtype=torch.bool)}
     return model.encode_video(batch, model.prepare())
 
 
-def _unknown_video(video_id: str, known: list[str]) -> DataError:
+def unknown_video(video_id: str, known: list[str]) -> DataError:
+    """What to say of a video that is none of the known ones."""
     if Path(video_id).is_file():
         fix = "Extract its features first (python cli.py features --in FOLDER --out F), then: --video ID --features F."
     else:
@@ -145,6 +161,6 @@ def _unknown_video(video_id: str, known: list[str]) -> DataError:
     return DataError(f"no video {video_id!r} among the {len(known):,} known ones", where="--video", fix=fix)
 
 
-def _hits(scores: np.ndarray, labels: list[str], top: int) -> list[Hit]:
+def _hits(scores: np.ndarray, labels: list[str], top: int | None) -> list[Hit]:
     order = np.argsort(-scores, kind="stable")[:top]
     return [Hit(n, float(scores[i]), labels[i]) for n, i in enumerate(order, start=1)]

@@ -26,7 +26,9 @@ _ROWS_AT_ONCE = 4096
 
 
 class Options(BaseModel, extra="forbid"):
-    path: Path = Field(description="the folder, for example data/msrvtt10k/FeatureData/resnext101-resnet152")
+    path: Path = Field(
+        description="a folder with feature.bin, id.txt, shape.txt and, for features of frames, video2frames.txt"
+    )
     format: Literal["bigfile"] = Field("bigfile", description="what the folder holds")
 
 

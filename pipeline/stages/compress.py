@@ -10,8 +10,7 @@ from pipeline.core import stage
 from pipeline.core.files import disk_name
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import STATE, Record
-from pipeline.datasets.sources import Source, video_sources
-from pipeline.errors import ItemError
+from pipeline.datasets.sources import Source, unusable, video_sources
 from pipeline.stores.compress import Options, compress, time_limit
 
 
@@ -37,8 +36,8 @@ class Stage(stage.Stage):
     def process(self, item: Item) -> Outcome:
         source: Source = item.payload
         if source.problem:
-            raise ItemError("io_error", f"cannot be read: {source.problem}")
-        return compress(source.path, self.out, disk_name(item.id, ".mp4"), self.options)
+            raise unusable(source.problem, "io_error")
+        return compress(source.path, self.out, disk_name(item.id, ".mp4"), self.options, source.end)
 
     def finish(self, records: list[Record]) -> dict:
         return {

@@ -24,10 +24,15 @@ from pipeline.datasets.base import Annotations, Caption
 from pipeline.errors import ConfigError, DataError, ItemError
 
 if TYPE_CHECKING:
-    from models.base import RetrievalModel
+    import torch
+
+    from pipeline.evaluation.inputs import Opened
     from pipeline.evaluation.retrieve import Encoded
-    from pipeline.training.checkpoint import ModelInfo
-    from pipeline.training.corpus import Corpus, Store
+    from pipeline.training.corpus import Corpus
+    from pipeline.training.distributed import World
+
+
+_TIMEOUT_MINUTES = 60  # how long processes wait for each other
 
 
 class QueryBank(BaseModel, extra="forbid"):
@@ -49,6 +54,9 @@ class Options(BaseModel, extra="forbid"):
     v2t: Literal["captions", "groups"] = Field(
         "captions", description="gallery of a video: all captions, or a group per video (its best caption)"
     )
+    t2v_median: Literal["mean", "lower"] = Field(
+        "mean", description="median of an even number of texts (published with several captions per video: lower)"
+    )
     dsl_scale: float | None = Field(
         None, gt=0, description="factor on scores before dsl (default: the model's, or 100)"
     )
@@ -61,6 +69,9 @@ class Options(BaseModel, extra="forbid"):
     batch_size: int = Field(64, ge=1, description="items encoded at once")
     memory_mb: int = Field(256, ge=1, description="MB for a block of scores")
     device: str = Field("auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one")
+    loader_threads: int | None = Field(
+        None, ge=1, description="threads that read frames (default: one per core, up to 8)"
+    )
 
 
 class Stage(stage.Stage):
@@ -68,12 +79,15 @@ class Stage(stage.Stage):
         "checkpoints": Need("checkpoint", many=True, help="trained models"),
         "tensors": Need("tensors", optional=True, help="the tensor cache: fastest"),
         "features": Need("features", optional=True, help="frame features, where there is no tensor cache"),
+        "store": Need("frame_store", optional=True, help="frames, where there is no tensor cache"),
+        "videos": Need("video_files", optional=True, auto=False, help="video files to decode"),
         "annotations": Need("annotations"),
     }
     makes = "results"
     runs = "inline"
     Options = Options
-    indifferent = frozenset({"batch_size", "memory_mb", "device"})
+    indifferent = frozenset({"batch_size", "memory_mb", "device", "loader_threads"})
+    ranks = "all"
 
     def items(self) -> list[Item]:
         """One item per checkpoint, named after its step."""
@@ -107,17 +121,25 @@ def _names(checkpoints: list[Artefact]) -> list[str]:
 def _evaluate(stage: Stage, item: Item) -> Outcome:
     from pipeline.evaluation import results
     from pipeline.evaluation.encode import encode_corpus
+    from pipeline.evaluation.retrieve import rankings
+    from pipeline.training import distributed
     from pipeline.training.checkpoint import find
+    from pipeline.training.inputs import choose_device
 
-    options, path = stage.options, find(item.payload)
-    opened = _open(stage, path)
-    encoded = encode_corpus(opened.model, opened.corpus, options.batch_size, options.chunk)
+    options, path, world = stage.options, find(item.payload), distributed.World.of_environment()
+    device = choose_device(options.device, world.local_rank)
+    distributed.join(world, device, _TIMEOUT_MINUTES)
+    read = _read(stage, path, device)
+    encoded = encode_corpus(read.opened.model, read.corpus, options.batch_size, options.chunk, world)
     folder = stage.out / disk_name(item.id)
-    metrics, ranks, files = _rank(options, item.id, opened, encoded, folder)
-    captions = opened.captions
+    if not world.is_first:
+        rankings(read.opened.model, encoded, options.memory_mb << 20, world)  # its share of the scores
+        return Outcome()
+    metrics, ranks, files = _rank(options, item.id, read, encoded, folder, world)
+    captions = read.captions
     first = np.unique(encoded.row_of_text, return_index=True)[1]  # rows are numbered by first appearance
     gallery = results.Gallery(
-        file_digest(path), options.split, opened.corpus.video_ids, opened.corpus.caption_ids,
+        file_digest(path), options.split, read.corpus.video_ids, read.corpus.caption_ids,
         [captions[n].text for n in first], encoded.row_of_text,
     )  # fmt: skip
     files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
@@ -126,13 +148,11 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
 
 
 @dataclass(frozen=True)
-class _Opened:
+class _Read:
     """Everything an evaluation reads."""
 
-    model: "RetrievalModel"
-    info: "ModelInfo"
+    opened: "Opened"
     annotations: Annotations
-    store: "Store"
     corpus: "Corpus"
 
     @property
@@ -141,84 +161,94 @@ class _Opened:
         return [self.annotations.captions[i] for i in self.corpus.caption_ids]
 
 
-def _open(stage: Stage, path: Path) -> _Opened:
-    from pipeline.evaluation.inputs import open_model, open_split
-    from pipeline.training.inputs import choose_device, open_store
+def _read(stage: Stage, path: Path, device: "torch.device") -> _Read:
+    from pipeline.evaluation.inputs import open_model
+    from pipeline.training.inputs import Given
 
-    model, info = open_model(path, choose_device(stage.options.device))
+    opened = open_model(path, device, Given.of(stage.inputs, stage.out), stage.options.loader_threads)
     annotations = datasets.load(stage.inputs["annotations"])
-    tensors, features = (made.path if (made := stage.inputs.get(n)) else None for n in ("tensors", "features"))
-    store = open_store(tensors, features)
-    return _Opened(model, info, annotations, store, open_split(info, annotations, stage.options.split, store))
+    return _Read(opened, annotations, opened.corpus(annotations, stage.options.split))
 
 
 def _rank(
-    options: Options, name: str, opened: _Opened, encoded: "Encoded", folder: Path
+    options: Options, name: str, read: _Read, encoded: "Encoded", folder: Path, world: "World"
 ) -> tuple[dict, dict[str, np.ndarray], list[Path]]:
     """metrics.json, the arrays of ranks.npz, and the files of score matrices, if wanted."""
     from pipeline.evaluation import breakdown, results
     from pipeline.evaluation.retrieve import Settings, ranked
 
-    corpus, target = opened.corpus, opened.corpus.video_of
-    metrics, ranks, files = _head(options, name, opened), {"target": target}, []
-    attributes = [opened.annotations.videos[i].attributes for i in corpus.video_ids]
+    corpus, target = read.corpus, read.corpus.video_of
+    metrics, ranks, files = _head(options, name, read), {"target": target}, []
+    attributes = [read.annotations.videos[i].attributes for i in corpus.video_ids]
     settings = Settings(
-        tuple(options.rerank), options.ties, options.v2t, dsl_scale=options.dsl_scale,
-        bank=_bank(options, opened) if "qbnorm" in options.rerank else None,
+        tuple(options.rerank), options.ties, options.v2t, options.t2v_median, dsl_scale=options.dsl_scale,
+        bank=_bank(options, read) if "qbnorm" in options.rerank else None, world=world,
         beta=options.bank.beta, k=options.bank.k, theta=options.bank.theta, budget=options.memory_mb << 20,
     )  # fmt: skip
-    for result in ranked(opened.model, encoded, target, settings):
+    for result in ranked(read.opened.model, encoded, target, settings):
         metrics["results"][result.rerank] = result.metrics
         metrics["attributes"][result.rerank] = breakdown.attribute_rates(result.t2v, target, attributes)
         if "examples" not in metrics:
-            texts = [(caption.id, caption.text) for caption in opened.captions]
+            texts = [(caption.id, caption.text) for caption in read.captions]
             metrics["examples"] = breakdown.examples(result, target, texts, corpus.video_ids, options.examples)
         ranks |= results.rank_arrays(result)
         files += results.save_similarity(folder, result) if options.save_similarity else []
         _say(name, result.metrics)
+    _say_trained(name, metrics["parameters"])
     return metrics, ranks, files
 
 
-def _head(options: Options, name: str, opened: _Opened) -> dict:
+def _head(options: Options, name: str, read: _Read) -> dict:
     from pipeline.evaluation import breakdown
     from pipeline.evaluation.metrics import KS
+    from pipeline.training import partial
 
-    corpus, info = opened.corpus, opened.info
+    corpus, info = read.corpus, read.opened.info
     return {
         "checkpoint": name,
         "model": info.recipe.model,
         "recipe": info.recipe.name,
         "training": info.training,
+        "parameters": partial.counts(read.opened.model, info.recipe.train),
         "split": options.split,
         "texts": len(corpus.caption_ids),
         "videos": len(corpus.video_ids),
-        "left_out": len(opened.annotations.split(options.split).video_ids) - len(corpus.video_ids),
+        "left_out": len(read.annotations.split(options.split).video_ids) - len(corpus.video_ids),
         "chance": breakdown.chance(corpus.video_of, len(corpus.video_ids), KS, options.v2t),
         "results": {},
         "attributes": {},
     }
 
 
-def _bank(options: Options, opened: _Opened) -> "Encoded":
+def _bank(options: Options, read: _Read) -> "Encoded":
     """Captions and videos of another split, evenly spaced, encoded."""
     from pipeline.evaluation.encode import encode_bank
 
     bank = options.bank
-    if bank.split not in opened.annotations.splits or bank.split == options.split:
+    if bank.split not in read.annotations.splits or bank.split == options.split:
         raise ConfigError(
             f"the query bank of qbnorm is to come from split {bank.split!r}; there are "
-            f"{', '.join(opened.annotations.splits)}, and {options.split} is ranked",
+            f"{', '.join(read.annotations.splits)}, and {options.split} is ranked",
             where="evaluate.bank.split",
             fix="Name another split, or leave qbnorm out of rerank.",
         )
-    video_ids = [i for i in opened.annotations.split(bank.split).video_ids if opened.store.holds(i)]
-    texts = [caption.text for caption in opened.annotations.texts(bank.split)]
+    opened, wanted = read.opened, read.annotations.split(bank.split).video_ids
+    faults = opened.store.faults(wanted)
+    video_ids = [i for i in wanted if i not in faults]
+    texts = [caption.text for caption in read.annotations.texts(bank.split)]
     return encode_bank(opened.model, opened.info, texts, video_ids, opened.store, bank.size, options.batch_size)
 
 
 def _key_figures(metrics: dict) -> dict[str, float]:
     figures = {f"{side}_R{k}": metrics[side][f"R{k}"] for side in ("t2v", "v2t") for k in (1, 5, 10)}
     return {name: round(value, 4) for name, value in figures.items()} | {"Rsum": round(metrics["Rsum"], 4)}
+
+
+def _say_trained(name: str, parameters: dict[str, int]) -> None:
+    """One line for a model of which only a part was trained."""
+    everything, trained = parameters["all"], parameters["trained"]
+    if trained < everything:
+        log.info(f"{name:<20} {trained:,} of {everything:,} parameters trained ({100 * trained / everything:.3f} %)")
 
 
 def _say(name: str, metrics: dict) -> None:

@@ -21,7 +21,7 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.files import DigestCache
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import STATE, Record, digest
-from pipeline.datasets.sources import video_sources
+from pipeline.datasets.sources import unusable, video_sources
 from pipeline.errors import ConfigError, DataError, ItemError
 from pipeline.stores.big_file_stage import BigFileStage, Rows
 from pipeline.stores.choice import FrameChoice, Limits
@@ -42,7 +42,7 @@ class Options(Limits):
         ["resnext101_32x8d", "resnet152"], min_length=1, description="their features are joined in this order"
     )
     weights: dict[NetworkName, Path] | list[Path] = Field(
-        [], description="torchvision weight files, by network or in the order of networks (tiny-random has none)"
+        [], description="files of https://download.pytorch.org/models/, by network or in the order of networks"
     )
     every: Annotated[float, Field(gt=0)] | Literal["half-second"] = Field(
         "half-second", description="seconds between frames; half-second: the published rule, on frame numbers"
@@ -139,7 +139,7 @@ class Stage(BigFileStage):
         """Rows of the video (CPU), or its resized frames for the GPU of the parent process."""
         path, problem = item.payload
         if problem:
-            raise ItemError("unreadable", problem)
+            raise unusable(problem, "unreadable")
         clip = self._clip(item.id, path)
         value = self._pictures(item.id, clip) if self._in_parent else self._rows(item.id, clip)
         facts = {"frames": len(value.ids), "bytes": len(value.ids) * self.dim * 4, "computed": self._computed}

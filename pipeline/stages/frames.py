@@ -16,7 +16,7 @@ from pipeline.core.manifest import effective_options
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.stage import Stage as Base
 from pipeline.core.state import STATE, Record
-from pipeline.datasets.sources import Source, video_sources
+from pipeline.datasets.sources import Source, unusable, video_sources
 from pipeline.errors import DataError, ItemError
 from pipeline.stores.choice import FrameChoice, Limits, SizeRule
 from pipeline.stores.crop import center_crop
@@ -74,7 +74,7 @@ class Stage(Base):
     def process(self, item: Item) -> Outcome:
         path, problem, name = item.payload
         if problem:
-            raise ItemError("unreadable", problem)
+            raise unusable(problem, "unreadable")
         if self.options.layout == "mp4":
             return _whole_file(path, name)
         return self._encode(item.id, path)

@@ -174,13 +174,11 @@ def _container(file: str | io.BytesIO, head: bytes, limits: Limits) -> InputCont
         if opens_other_files(head):
             message = "a playlist or script that opens other files; such files are refused, whatever their name"
             raise ItemError("forbidden_format", message) from error
-        raise ItemError("unreadable", f"not a video in any known format ({_reason(error)})") from error
+        is_foreign = isinstance(error, av.InvalidDataError)
+        what = "no known video format, or the header is missing" if is_foreign else "its header makes no sense"
+        raise ItemError("unreadable", what) from error
     except (MemoryError, ValueError, IndexError) as error:
-        raise ItemError("unreadable", f"not a video in any known format ({error})") from error
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
+        raise ItemError("unreadable", "its header makes no sense") from error
 
 
 def _film(container: InputContainer) -> VideoStream:
@@ -206,6 +204,8 @@ def packets_of(video: OpenVideo, every_stream: bool = False) -> Iterator[Packet 
             return
         except av.FFmpegError as error:
             yield error
+        except IndexError:  # PyAV, at the very end, when streams turned up that were not there at the beginning
+            return
 
 
 def scan(video: OpenVideo) -> Scan:

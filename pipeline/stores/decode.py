@@ -243,9 +243,8 @@ def _everything(
         _check_repeats(slots, max(found.count, verdict.decoded), limits)
         yield Chosen(frame, _milliseconds(time - start, video.timing.tick), index, repeats)
     if not verdict.decoded:
-        raise ItemError(
-            "no_frames", f"none of its {found.count:,} packets decodes{faults.first and ': '}{faults.first}"
-        )
+        why = f"nothing could be decoded: {faults.first}" if faults.first else "there are no pictures in it"
+        raise ItemError("no_frames", why)
     _check_repeats(slots, verdict.decoded, limits)
     _judge(verdict, video, found, faults, clock.moved)
 

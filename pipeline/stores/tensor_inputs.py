@@ -13,7 +13,7 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.files import DigestCache
 from pipeline.core.stage import Outcome
 from pipeline.core.state import digest
-from pipeline.datasets.sources import Source, video_sources
+from pipeline.datasets.sources import Source, unusable, video_sources
 from pipeline.errors import DataError, ItemError
 from pipeline.sampling import choose_frames
 from pipeline.stores.adopted import resolve
@@ -166,7 +166,7 @@ def _decode(source: Source) -> Outcome:
     from pipeline.stores.video import FrameChoice, decode_clip
 
     if source.problem:
-        raise ItemError("unreadable", source.problem)
+        raise unusable(source.problem, "unreadable")
     clip = decode_clip(source.path, FrameChoice("all"))
     return Outcome(clip.status, clip.images, reason=clip.reason, message=clip.message)
 

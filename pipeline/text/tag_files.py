@@ -134,7 +134,7 @@ def load(folder: Path) -> TagLabels:
 
 def read(vocabulary: Path, video_tags: Path) -> TagLabels:
     """Tags in the form of Dual Encoding++."""
-    words, videos = _read_vocabulary(vocabulary), _read_lines(video_tags, _parse_dictionary)
+    words, videos = read_vocabulary(vocabulary), _read_lines(video_tags, _parse_dictionary)
     listed = set(words)
     strange = sorted({tag for tags in videos.values() for tag in tags if tag not in listed})
     if strange:
@@ -148,10 +148,11 @@ def read(vocabulary: Path, video_tags: Path) -> TagLabels:
 
 def read_hybrid(vocabulary: Path, video_labels: Path) -> TagLabels:
     """Tags in the form of hybrid_space; tags outside the vocabulary count for the largest count only."""
-    return TagLabels(_read_vocabulary(vocabulary), _read_lines(video_labels, _parse_pairs), video_labels)
+    return TagLabels(read_vocabulary(vocabulary), _read_lines(video_labels, _parse_pairs), video_labels)
 
 
-def _read_vocabulary(path: Path) -> list[str]:
+def read_vocabulary(path: Path) -> list[str]:
+    """The tags of a `tag_vocab.json` (of either form) in the order of their places. DataError if it is none."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

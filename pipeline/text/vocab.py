@@ -49,8 +49,8 @@ class Vocabulary:
         """The id of words that are not listed. None: they are left out (the bag-of-words form of hybrid_space)."""
         return next((self.ids[word] for word in _UNKNOWN if word in self.ids), None)
 
-    def encode(self, text: str, clean: bool = True) -> list[int]:
-        """The ids of a caption's words.
+    def encode(self, text: str, clean: bool = True, boundaries: bool = True) -> list[int]:
+        """The ids of a caption's words; with `boundaries` between <start> and <end>, where the vocabulary has them.
 
         clean=False splits at whitespace only, as the published data loader does: capitals and attached punctuation make
         unknown words then (16 % of all words in ActivityNet, none in MSR-VTT).
@@ -60,7 +60,7 @@ class Vocabulary:
         ids = [get(word, unknown) for word in words]
         if unknown is None:
             ids = [i for i in ids if i is not None]
-        if "<start>" in self.ids:
+        if boundaries and "<start>" in self.ids:
             return [self.ids["<start>"], *ids, self.ids["<end>"]]
         return ids
 

@@ -9,7 +9,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import Assets, Mismatch, RetrievalModel
+from models.base import Assets, Inputs, Mismatch, RetrievalModel
 from pipeline import __version__, registry
 from pipeline.core.files import atomic_path
 from pipeline.errors import ConfigError, DataError, refusal
 from pipeline.text.vocab import Vocabulary
-from pipeline.training import sparse
-from pipeline.training.corpus import encode_texts
+from pipeline.training import partial, sparse
+from pipeline.training.corpus import Sentences, text_encoder
 from pipeline.training.recipe import Recipe, parse
 
 MODEL, TRAINING = "tvrkit/model", "tvrkit/training"
@@ -71,6 +71,8 @@ def _canonical(value: object) -> object:
         return {_canonical(k): _canonical(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_canonical(v) for v in value)
+    if isinstance(value, argparse.Namespace):  # only in exported files: hybrid_space keeps its options in one
+        return argparse.Namespace(**_canonical(vars(value)))
     if isinstance(value, str):
         return sys.intern(str(value))
     if value is None or isinstance(value, (bool, int, float)):
@@ -188,9 +190,10 @@ def read_format(path: Path, expected: str) -> dict:
         )
     if expected == MODEL and isinstance(value.get("weights"), dict):
         try:
-            value["weights"] = sparse.unpacked(value["weights"])
+            weights = sparse.unpacked(value["weights"])
         except Mismatch as error:
             raise DataError(error.what, where=path, fix=error.fix) from error
+        value["weights"] = partial.completed(path, value.get("facts"), weights)
     return value
 
 
@@ -200,11 +203,13 @@ class ModelInfo:
 
     facts: what the model was built from and trained on: vocabulary {word: id}, tags (words in order), feature_dim,
     word_dim, digests of the inputs. training: epoch, step, scores and which weights (raw or ema) these are.
+    inputs: what the model reads; None until it is built.
     """
 
     recipe: Recipe
     facts: dict
     training: dict
+    inputs: Inputs | None = None
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -212,8 +217,13 @@ class ModelInfo:
         return Vocabulary(self.facts["vocabulary"]) if self.facts.get("vocabulary") else None
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Word ids of captions or queries, exactly as in training."""
-        return encode_texts(texts, self.vocabulary, self.recipe.train.clean_captions)
+        """Token ids of captions or queries, exactly as in training."""
+        inputs = self.inputs or Inputs("words", "features")
+        return text_encoder(inputs, self.vocabulary, self.recipe.train.clean_captions)(texts)
+
+    def sentences(self, texts: list[str]) -> Sentences:
+        """Captions or queries as batches hold them."""
+        return Sentences(self.encode(texts), self.inputs.tokens if self.inputs else 0)
 
 
 def find(path: Path) -> Path:
@@ -236,6 +246,7 @@ def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
         parsed = parse(value["recipe"])
         info = ModelInfo(parsed, value["facts"], value["training"])
         model = build_model(parsed, info.facts, init=value["weights"])
+        info = replace(info, inputs=model.inputs)
     except Mismatch as error:
         raise DataError(error.what, where=path, fix=error.fix) from error
     except (ConfigError, KeyError, TypeError, AttributeError) as error:
@@ -248,16 +259,27 @@ def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
 
 
 def write_model(path: Path, info: ModelInfo, weights: Mapping[str, object]) -> None:
-    """Save a checkpoint that `load_model` reads; weights: a state dict, or one that `sparse.packed` made smaller."""
+    """Save a checkpoint that `load_model` reads; weights: a state dict, or one that `sparse.packed` made smaller.
+
+    What facts["backbone"] says to lie in another file is left out (`partial`).
+    """
+    facts, weights = partial.without(path, info.facts, weights)
     head = {"format": MODEL, "version": VERSION, "toolkit": __version__}
-    body = {"recipe": info.recipe.resolved(), "facts": info.facts, "training": info.training, "weights": weights}
+    body = {"recipe": info.recipe.resolved(), "facts": facts, "training": info.training, "weights": weights}
     write(path, head | body)
 
 
 def build_model(
-    recipe: Recipe, facts: Mapping, *, init: Mapping | None = None, vectors: np.ndarray | None = None
+    recipe: Recipe,
+    facts: Mapping,
+    *,
+    init: Mapping | None = None,
+    vectors: np.ndarray | None = None,
+    clip: Mapping | None = None,
 ) -> RetrievalModel:
-    """A model from its recipe and the facts of its data; `init`: a state dict; `vectors`: (n_words, dim) float32.
+    """A model from its recipe and the facts of its data.
+
+    init: a state dict of it; clip: one of a CLIP, for its backbone; vectors: (n_words, dim) float32.
 
     Raises models.base.Mismatch if they do not fit each other.
     """
@@ -270,5 +292,6 @@ def build_model(
         feature_dim=facts.get("feature_dim", 0),
         word_vectors=vectors,
         init=init,
+        clip=clip,
     )
     return registry.find("model", recipe.model).build(recipe.options, assets)

@@ -3,14 +3,14 @@
 Rank and world size come from the environment that torchrun sets; no port is fixed. Rank 0 alone writes files.
 """
 
-import contextlib
+import atexit
 import datetime
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from pipeline.errors import ConfigError
 
@@ -46,20 +46,18 @@ class World:
         return cls(rank, size, local_rank, local_size)
 
 
-@contextlib.contextmanager
-def group(world: World, device: torch.device, timeout_minutes: float) -> Iterator[None]:
-    """Hold the process group while the block runs: nccl on GPUs, gloo elsewhere. Nothing for one process."""
+def join(world: World, device: torch.device, timeout_minutes: float) -> None:
+    """Make the process group: nccl on GPUs, gloo elsewhere. Nothing for one process, or if there is one already.
+
+    It stays until the process ends: torchrun's store does not allow a second one.
+    """
     if world.size == 1 or dist.is_initialized():
-        yield
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
         backend, rank=world.rank, world_size=world.size, timeout=datetime.timedelta(minutes=timeout_minutes)
     )
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    atexit.register(dist.destroy_process_group)
 
 
 def any_of(flag: bool, world: World, device: torch.device) -> bool:
@@ -86,6 +84,13 @@ def from_first(value: object, world: World) -> object:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def share_buffers(model: nn.Module, world: World) -> None:
+    """Give every rank the buffers of rank 0: batch statistics differ between ranks during training."""
+    if world.size > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def barrier(world: World) -> None:

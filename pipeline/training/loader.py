@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.training.corpus import Corpus, FeatureVideos
+from pipeline.training.corpus import Corpus, Videos
 from pipeline.training.distributed import World
+from pipeline.training.frame_choice import Samples
 
 _SLOTS = 3  # one in use, one ready, one being filled
 
@@ -66,6 +67,23 @@ def spread_videos(order: np.ndarray, video_of: np.ndarray, batch_size: int) -> n
     return np.array(order, dtype=np.int64)
 
 
+def pair_order(video_of: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """An order of all captions, int64, in which captions of the videos 2k and 2k + 1 stand next to each other.
+
+    video_of: number of each caption's video. In rounds: each takes one caption of every video, pair by pair, so that a
+    video hardly comes twice in a batch.
+    """
+    order = epoch_order(len(video_of), seed, epoch)
+    videos = video_of[order]
+    by_video = np.argsort(videos, kind="stable")
+    turn = np.empty(len(order), np.int64)  # the how-manyeth caption of its video each one is
+    starts = np.searchsorted(videos[by_video], videos[by_video])
+    turn[by_video] = np.arange(len(order)) - starts
+    n_pairs = int(video_of.max()) // 2 + 1
+    rank = epoch_order(n_pairs * (int(turn.max()) + 1), seed, epoch).reshape(-1, n_pairs)  # of each pair in each turn
+    return order[np.lexsort((videos, rank[turn, videos // 2], turn))]
+
+
 class TrainBatches:
     """The batches of every epoch over a corpus; this rank's share of each.
 
@@ -76,17 +94,17 @@ class TrainBatches:
 
     def __init__(
         self, corpus: Corpus, batch_size: int, *, seed: int, drop_last: bool, distinct_videos: bool = False,
-        world: World = World(), pinned: bool = False,
+        pairs_together: bool = False, world: World = World(), pinned: bool = False,
     ):  # fmt: skip
         n, size = len(corpus.caption_ids), world.size
         if batch_size % size:
             raise ConfigError(
                 f"a global batch of {batch_size} cannot be shared by {size} processes",
                 where="train.batch_size",
-                fix=f"Use {batch_size // size * size or size} or another number of processes.",
+                fix=f"Use {batch_size // size * size or size}, or another number of processes.",
             )
         self.corpus, self.batch_size = corpus, batch_size
-        self._seed, self._distinct, self._world = seed, distinct_videos, world
+        self._seed, self._distinct, self._pairs, self._world = seed, distinct_videos, pairs_together, world
         rest = n % batch_size // size
         self._count = n // batch_size + (not drop_last and rest >= 2)
         if not self._count:
@@ -104,6 +122,8 @@ class TrainBatches:
     def rows(self, epoch: int) -> list[np.ndarray]:
         """The captions (rows of the corpus) of this rank in each batch of an epoch."""
         order = epoch_order(len(self.corpus.caption_ids), self._seed, epoch)
+        if self._pairs:
+            order = pair_order(self.corpus.places[self.corpus.video_of], self._seed, epoch)
         if self._distinct:
             order = spread_videos(order, self.corpus.video_of, self.batch_size)
         shares = []
@@ -117,31 +137,35 @@ class TrainBatches:
         """The batches of an epoch from number `start` on, assembled ahead in a background thread."""
 
         def make(job: tuple[int, np.ndarray]) -> Batch:
-            return self._assemble(job[1], self._slots[job[0] % _SLOTS])
+            return self._assemble(Samples(self._seed, epoch, job[1]), self._slots[job[0] % _SLOTS])
 
         return prefetched(make, list(enumerate(self.rows(epoch)))[start:])
 
-    def _assemble(self, rows: np.ndarray, slot: Slot) -> Batch:
-        corpus = self.corpus
+    def _assemble(self, samples: Samples, slot: Slot) -> Batch:
+        corpus, rows = self.corpus, samples.rows
         videos = corpus.video_of[rows]
-        tensors = corpus.texts.batch(rows) | corpus.videos.batch(videos, slot)
+        tensors = corpus.texts.batch(rows) | corpus.videos.batch(videos, slot, samples)
         if corpus.tags is not None:
             tensors["tags"] = torch.from_numpy(corpus.tags[videos])
         tensors["video_index"] = torch.from_numpy(videos)
         return Batch(tensors, [corpus.video_ids[v] for v in videos])
 
 
-def video_batches(videos: FeatureVideos, batch_size: int) -> Iterator[tuple[range, dict[str, Tensor]]]:
-    """All videos in order: their positions, and what models/base.py says; valid until the next batch is asked for."""
+def video_batches(videos: Videos, batch_size: int, world: World = World()) -> Iterator[tuple[range, dict[str, Tensor]]]:
+    """All videos in order: their positions, and what models/base.py says; valid until the next batch is asked for.
+
+    Of several processes each makes every `size`-th batch, so that batches are those of one process.
+    """
     slots = [Slot() for _ in range(_SLOTS)]
 
     def make(job: tuple[int, range]) -> tuple[range, dict[str, Tensor]]:
         return job[1], videos.batch(np.asarray(job[1]), slots[job[0] % _SLOTS])
 
-    return prefetched(make, enumerate(_chunks(len(videos), batch_size)))
+    return prefetched(make, enumerate(chunks(len(videos), batch_size)[world.rank :: world.size]))
 
 
-def _chunks(n: int, size: int) -> list[range]:
+def chunks(n: int, size: int) -> list[range]:
+    """range(n) in parts of `size`, the last one smaller."""
     return [range(start, min(start + size, n)) for start in range(0, n, size)]
 
 

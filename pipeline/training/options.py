@@ -48,8 +48,12 @@ class ScheduleOptions(BaseModel, extra="forbid"):
     floor: float = Field(0.0, ge=0, description="smallest learning rate, before the rules of `params`")
     horizon_epochs: int | None = Field(None, ge=1, description="epochs the curve spans (default: all); then it stays")
     on_best: float = Field(1.0, gt=0, le=1, description="plateau: factor after each best validation")
+    on_each: float = Field(1.0, gt=0, le=1, description="plateau: factor after each validation, best or not")
     factor: float = Field(0.5, gt=0, le=1, description="plateau: factor after every `wait` validations without a best")
     wait: int = Field(3, ge=1, description="plateau: validations without a best before the rate is cut")
+    wait_since: Literal["best", "cut"] = Field(
+        "best", description="plateau: `wait` counts from the last best, or (hybrid_space) all from the last cut"
+    )
     reload_best: bool = Field(False, description="plateau: go back to the best weights at each cut")
 
 
@@ -91,6 +95,34 @@ class EvaluationOptions(BaseModel, extra="forbid"):
     )
 
 
+FrameMode = Literal["segments", "centers", "segments-published", "linspace", "head", "tail"]
+FrameOrder = Literal["forward", "reversed", "shuffled"]
+
+
+class FrameOptions(BaseModel, extra="forbid"):
+    """For models that read frames; how many, and how large, are options of the model."""
+
+    source: Literal["auto", "tensors", "store", "videos"] = Field(
+        "auto", description="where frames are read; auto: the first of tensor cache, frame store, video files given"
+    )
+    train: FrameMode = Field("segments", description="which frames a training step sees (segments: one random of each)")
+    evaluation: FrameMode = Field("centers", description="which frames are encoded otherwise")
+    every: int = Field(1, ge=1, description="choose among every n-th frame (3 of a 3 fps store: 1 fps)")
+    train_order: FrameOrder = Field("forward", description="order of the chosen frames in training")
+    evaluation_order: FrameOrder = Field("forward", description="order of the chosen frames otherwise")
+    fit: Literal["resize_crop", "center_crop"] = Field(
+        "resize_crop", description="store, videos: scale the short side to the model's size first; or only crop"
+    )
+    fps: float | None = Field(None, gt=0, description="videos: frames per second to choose from; null: all")
+
+
+class InitOptions(BaseModel, extra="forbid"):
+    take: Literal["all", "clip"] = Field(
+        "all", description="of a checkpoint: all its weights, or its CLIP alone, as if that were a CLIP file"
+    )
+    match: Pattern = Field("", description="with all: only weights whose name matches this; others keep first values")
+
+
 class DistributedOptions(BaseModel, extra="forbid"):
     gather: Literal["full_gradient", "local_gradient"] = Field(
         "full_gradient", description="full_gradient: N processes equal one; local_gradient: as published"
@@ -115,6 +147,11 @@ class TrainOptions(BaseModel, extra="forbid"):
     distinct_videos: bool = Field(
         False, description="no video twice in a batch (its captions would be each other's negatives)"
     )
+    pairs_together: bool = Field(
+        False, description="keep videos that follow each other in twos (the demo's time reversals) in one batch"
+    )
+    frames: FrameOptions = Field(FrameOptions(), description="which frames, and where they are read")
+    init: InitOptions = Field(InitOptions(), description="what is taken from the weights to start from")
     seed: int = Field(42, ge=0, lt=2**31, description="of weights, order, dropout and noise")
     seed_scope: Literal["same", "per_rank"] = Field("per_rank", description="dropout and noise of the processes")
     deterministic: bool = Field(True, description="deterministic GPU kernels where there are any")

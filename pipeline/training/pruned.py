@@ -91,7 +91,7 @@ def file_suffix(training: dict) -> str:
     if not done:
         return ""
     letters = "w" * bool(done["weights"]) + "b" * bool(done["biases"])
-    return f"_pruned_{letters}_{done['amount']:g}"
+    return f"_pruned_{letters}_{float(done['amount'])}"
 
 
 def _by_module(counts: dict[str, tuple[int, int]], kept: dict[str, Tensor]) -> dict[str, dict[str, list[int]]]:

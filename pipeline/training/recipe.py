@@ -1,5 +1,6 @@
 """Recipe: all that training needs besides data. A resolved copy lies in every checkpoint."""
 
+import importlib
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -20,6 +21,11 @@ class Recipe:
     options: BaseModel
     train: TrainOptions
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """What of a corpus its model looks at."""
+        return model_reads(self.model)
+
     def resolved(self) -> dict:
         """The recipe as plain values with every default filled in; `parse` gives it back."""
         return {
@@ -28,6 +34,15 @@ class Recipe:
             "options": self.options.model_dump(mode="json", by_alias=True),
             "train": self.train.model_dump(mode="json", by_alias=True),
         }
+
+
+def model_reads(model: str) -> frozenset[str]:
+    """What a model looks at: words or clip_bpe, features or frames, tags; said by READS of its options file.
+
+    Without it: frames and CLIP's byte pairs. Known without importing torch, so that a plan wires what is read.
+    """
+    registry.known("model", model)
+    return getattr(importlib.import_module(f"models.options.{model}"), "READS", frozenset({"clip_bpe", "frames"}))
 
 
 def parse(values: dict | str) -> Recipe:

@@ -73,6 +73,7 @@ class Clock:
     def __init__(self, steps_left: int):
         self._start, self._steps_left = time.monotonic(), steps_left
         self._steps = self._all_items = 0
+        self._all_waited = self._all_stepping = 0.0
         self.reset()
 
     def reset(self) -> None:
@@ -80,8 +81,11 @@ class Clock:
 
     def waited(self, seconds: float) -> None:
         self._waited += seconds
+        self._all_waited += seconds
 
-    def step(self, items: int) -> None:
+    def step(self, items: int, seconds: float) -> None:
+        """A step over so many captions has taken so long, waiting included."""
+        self._all_stepping += seconds
         self._items += items
         self._all_items += items
         self._steps += 1
@@ -96,6 +100,11 @@ class Clock:
     def pace(self) -> float:
         """Captions per second since the start, validations and checkpoints included."""
         return self._all_items / max(time.monotonic() - self._start, 1e-9)
+
+    @property
+    def data_share(self) -> float:
+        """Share of the time in steps, since the start, that was spent waiting for batches, 0 to 1."""
+        return min(1.0, self._all_waited / max(self._all_stepping, 1e-9))
 
     @property
     def left(self) -> str:
@@ -123,6 +132,7 @@ class Console:
     def _line(self, epoch: int, words: str) -> None:
         if self._silent:
             return
-        pace = f"{self._clock.pace:,.0f} captions/s  left {self._clock.left}"
+        clock = self._clock
+        pace = f"{clock.pace:,.0f} captions/s  waiting for data {clock.data_share:.1%}  left {clock.left}"
         log.info(f"{self._name:<20} epoch {epoch}/{self._epochs}  {words}  {pace}", step=self._name, epoch=epoch)
         self._last = time.monotonic()

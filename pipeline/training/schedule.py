@@ -21,7 +21,8 @@ class Schedule:
 
     lr: the rate before any factor. horizon_steps: steps the curve spans; beyond it the last value stays.
     stop_after: validations in a row without a best after which `judge` says stop (tested before a cut, as published).
-    Source of plateau: dongYoun2/dual-encoding-system: run_hybrid.py (specs/training-loop.md 2.4).
+    Source of plateau: dongYoun2/dual-encoding-system: run_hybrid.py; with `on_each` and `wait_since: cut`
+    danieljf24/hybrid_space: trainer.py (specs/training-loop.md 2.4).
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Schedule:
         self._scale = 1.0
         self.best = -math.inf
         self.patience = 0
+        self._since_cut = 0
 
     def lr(self, step: int) -> float:
         """The rate of the step after `step` done ones, before the factors of parameter groups."""
@@ -47,6 +49,8 @@ class Schedule:
     def judge(self, score: float) -> Verdict:
         """Take note of a validation's score (higher is better) and say what follows."""
         plateau = self._options if self._options.name == "plateau" else None
+        self._since_cut += 1
+        self._scale *= plateau.on_each if plateau else 1.0
         if score > self.best or (score == self.best and self._tie == "last"):
             self.best, self.patience = score, 0
             self._scale *= plateau.on_best if plateau else 1.0
@@ -54,17 +58,24 @@ class Schedule:
         self.patience += 1
         if self.patience == self._stop_after:
             return Verdict(is_best=False, stop=True)
-        if plateau and self.patience % plateau.wait == 0:
+        if plateau and self._is_cut_due(plateau):
             self._scale *= plateau.factor
+            self._since_cut = 0
             return Verdict(is_best=False, reload_best=plateau.reload_best)
         return Verdict(is_best=False)
 
+    def _is_cut_due(self, plateau: ScheduleOptions) -> bool:
+        if plateau.wait_since == "cut":
+            return self._since_cut >= plateau.wait
+        return self.patience % plateau.wait == 0
+
     def state(self) -> dict[str, float | int]:
         """What `restore` needs."""
-        return {"scale": self._scale, "best": self.best, "patience": self.patience}
+        return {"scale": self._scale, "best": self.best, "patience": self.patience, "since_cut": self._since_cut}
 
     def restore(self, state: dict[str, float | int]) -> None:
         self._scale, self.best, self.patience = state["scale"], state["best"], state["patience"]
+        self._since_cut = state["since_cut"]
 
 
 Curve = Callable[[int], float]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.base import Mismatch
 
+_LEAST_SAVING = 512  # bytes: each further tensor costs the archive about half of that
 _FIX = "The file is damaged; prune again."
 _KEYS = {"shape", "kept", "values"}
 
@@ -42,8 +43,8 @@ def _pack(tensor: Tensor) -> object:
         return tensor
     kept = tensor != 0
     values = tensor[kept]
-    size = tensor.element_size()
-    if values.numel() * size + math.ceil(tensor.numel() / 8) >= tensor.numel() * size:
+    saved = (tensor.numel() - values.numel()) * tensor.element_size() - math.ceil(tensor.numel() / 8)
+    if saved < _LEAST_SAVING:
         return tensor
     bits = torch.from_numpy(np.packbits(kept.numpy(force=True)))
     return {"shape": list(tensor.shape), "kept": bits, "values": values.detach().cpu()}

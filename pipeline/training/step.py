@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.training import distributed, optimizer
 from pipeline.training.distributed import World
 from pipeline.training.loader import Batch
@@ -80,6 +80,7 @@ class Stepper:
         self.ema = optimizer.Ema(model, options.ema) if options.ema else None
         self._limits = optimizer.TemperatureLimits(model, options.temperature)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._is_checked = world.size == 1 or options.distributed.find_unused_parameters
 
     def __call__(self, batches: Iterator[Batch], count: int, lr: float) -> Result:
         """Take `count` batches and make one step at rate `lr`. Raises NotFinite before the weights change."""
@@ -96,6 +97,8 @@ class Stepper:
             if not math.isfinite(sum(terms.values())):
                 fault = NotFinite(f"the loss is {terms['loss']}", batch.video_ids)
             sums = {name: sums.get(name, 0.0) + value / count for name, value in terms.items()}
+        if not fault and not self._is_checked:
+            self._check_all_used()
         norm = math.nan if fault else self._clip()
         if not fault and not math.isfinite(norm) and not self.scaler.is_enabled():
             fault = NotFinite(f"the loss is {sums['loss']:.4g} but the gradient's norm is {norm}", batch.video_ids)
@@ -117,6 +120,17 @@ class Stepper:
             if math.isfinite(sum(values)):  # the same on every rank, so all go into backward or none
                 self.scaler.scale(losses["loss"] * share).backward()
         return terms
+
+    def _check_all_used(self) -> None:
+        """Raise ConfigError naming parameters without gradient: DDP would wait for them in the next step (F12)."""
+        unused = [name for name, p in self._model.named_parameters() if p.requires_grad and p.grad is None]
+        if unused:
+            raise ConfigError(
+                f"{len(unused):,} parameters that train have no part in the loss: {', '.join(unused[:5])}",
+                where="train.distributed",
+                fix="Name them in train.freeze, or set find_unused_parameters: true (which costs time).",
+            )
+        self._is_checked = True
 
     def _clip(self) -> float:
         self.scaler.unscale_(self.optimizer)
@@ -142,6 +156,11 @@ class Stepper:
         for name, buffer in self._model.named_buffers():
             if name in buffers:
                 buffer.copy_(buffers[name])
+
+    @property
+    def temperatures(self) -> dict[str, float]:
+        """The log temperatures of the model by name, for the log."""
+        return self._limits.values
 
     def state(self) -> dict:
         """Everything besides the model's own weights that the next step depends on."""

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from pipeline import __version__, log
 from pipeline.core import stop
 from pipeline.errors import ConfigError, Interrupted
-from pipeline.training import checkpoint, distributed, optimizer
+from pipeline.training import checkpoint, distributed, optimizer, partial
 from pipeline.training.loader import Batch, TrainBatches
+from pipeline.training.memory import naming_knobs
 from pipeline.training.options import TrainOptions
 from pipeline.training.progress import Conduct, Progress, Summary, remove_stale, resumable, torch_settings
 from pipeline.training.recipe import Recipe
@@ -111,11 +112,26 @@ class Trainer:
                 stack.callback(self._metrics.close)
                 self._board = Board(self._conduct.board, self._progress.step)
                 stack.callback(self._board.close)
+            stack.enter_context(naming_knobs(*self._memory()))
             while not self._progress.done:
                 self._epoch()
             distributed.barrier(self._world)
         p = self._progress
         return Summary(p.epoch, p.step, p.skipped, p.best)
+
+    def _memory(self) -> tuple[str, str]:
+        """What a step works on, and what would make it less."""
+        inputs, options, n = self.model.inputs, self._options, self._batches.batch_size // self._world.size
+        frames = f", each with {inputs.frames} frames of {inputs.size} pixels" if inputs.frames else ""
+        knobs = f"Lower train.batch_size ({options.batch_size}), or use more processes (torchrun)"
+        if self._stepper.precision == "float32" and self._conduct.device.type == "cuda":
+            knobs += "; set train.precision: bfloat16"
+        if hasattr(self._recipe.options, "recompute"):
+            knobs += "; set options.recompute: true (a third more time)"
+        return f"{self._conduct.name}: {n} captions at once on {self._conduct.device}{frames}", (
+            f"{knobs}. For contrastive losses train.accumulation is not the same as a larger batch. "
+            f"If it was a validation: train.evaluation.batch_size ({options.evaluation.batch_size})."
+        )
 
     def _epoch(self) -> None:
         """The rest of the epoch under way, its validation and its checkpoint."""
@@ -141,7 +157,7 @@ class Trainer:
 
     def _step(self, batches: Iterator[Batch]) -> None:
         p, options = self._progress, self._options
-        count = min(options.accumulation, len(self._batches) - p.position)
+        count, start = min(options.accumulation, len(self._batches) - p.position), time.monotonic()
         seed_step(options.seed, p.step, self._world.rank if options.seed_scope == "per_rank" else 0)
         try:
             result = self._stepper(batches, count, self._schedule.lr(p.step))
@@ -149,7 +165,7 @@ class Trainer:
             self._skip_or_stop(fault)
             result = None
         p.position, p.step = p.position + count, p.step + 1
-        self._clock.step(count * self._batches.batch_size)
+        self._clock.step(count * self._batches.batch_size, time.monotonic() - start)
         if result:
             for name, value in (result.terms | {"grad_norm": result.grad_norm}).items():
                 p.sums[name] = p.sums.get(name, 0.0) + value
@@ -194,7 +210,7 @@ class Trainer:
     def _log_step(self) -> None:
         p = self._progress
         if p.summed and self._world.is_first:
-            values = {name: total / p.summed for name, total in p.sums.items()}
+            values = {name: total / p.summed for name, total in p.sums.items()} | self._stepper.temperatures
             rates = [group["lr"] for group in self._stepper.optimizer.param_groups]
             line = {"event": "train", "epoch": p.epoch + 1, "step": p.step} | values | {"lr": rates}
             self._metrics.append(line | ({"skipped": p.skipped} if p.skipped else {}))
@@ -206,7 +222,8 @@ class Trainer:
     def _judge(self) -> dict[str, float]:
         """Validate, keep the weights if they are the best, act on what follows; the scores judged by."""
         p = self._progress
-        scores = distributed.from_first(self._scores() if self._world.is_first else None, self._world)
+        distributed.share_buffers(self.model, self._world)
+        scores = distributed.from_first(self._scores(), self._world)  # every rank encodes its share, rank 0 counts
         if scores is None:  # nothing to select by: the last weights are the ones to keep
             self._keep_best("raw", {})
             return {}
@@ -277,7 +294,7 @@ class Trainer:
                     "global_batch": self._batches.batch_size, "processes": self._world.size,
                     "device": self._conduct.device.type, "threads": self.threads,
                     "metrics_bytes": length, "progress": asdict(self._progress), "schedule": self._schedule.state(),
-                    "weights": self.model.state_dict(), **self._stepper.state(),
+                    "weights": partial.trained(self.model.state_dict(), self._conduct.facts), **self._stepper.state(),
                 },
             )  # fmt: skip
         self._saved_at = time.monotonic()
@@ -298,12 +315,12 @@ class Trainer:
                 where=self.last_path,
                 fix="Start with as many processes as before, or remove the checkpoints folder to start anew.",
             )
-        self.model.load_state_dict(state["weights"])
+        partial.load_trained(self.model, state["weights"], self._conduct.facts)
         self._stepper.restore(state)
         self._schedule.restore(state["schedule"])
         self._progress = Progress(**state["progress"])
         p = self._progress
-        if not p.done:
+        if not p.done and self._world.is_first:
             log.info(f"{self._conduct.name:<20} continues after step {p.step:,} of {self.total_steps:,}")
         return state["metrics_bytes"]
 

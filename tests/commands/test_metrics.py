@@ -99,3 +99,57 @@ def test_files_that_are_no_matrix_end_with_4(tmp_path: Path, capsys: pytest.Capt
 
 def test_missing_file_ends_with_4(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(capsys, tmp_path / "none.npy")[0] == 4
+
+
+def searched(folder: Path, capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, str]:
+    """A matrix and a bank where one video is among the best of everything, so that normalising helps."""
+    rng = np.random.default_rng(0)
+    hub = np.where(np.arange(20) == 3, 1.5, 0)
+    np.save(folder / "bank.npy", rng.random((50, 20)) + hub)
+    matrix = saved(folder, np.eye(20) + rng.random((20, 20)) + hub)
+    return run(capsys, matrix, "--rerank", "qbnorm", "--bank-t2v", folder / "bank.npy", *arguments)
+
+
+def test_beta_search_keeps_the_first_beta_with_the_best_recall(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    code, out, _ = searched(tmp_path, capsys, "--search-beta", "0.5:3:0.5", "--json")
+
+    values = json.loads(out)
+    recalls = {row["beta"]: row["t2v_R1"] for row in values["tried"]}
+    assert code == 0
+    assert list(recalls) == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert values["beta"] == min(beta for beta, recall in recalls.items() if recall == max(recalls.values()))
+    assert values["t2v"]["R1"] == recalls[values["beta"]]
+
+
+def test_a_beta_found_gives_the_same_when_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    best = json.loads(searched(tmp_path, capsys, "--search-beta", "1:20:1", "--json")[1])
+
+    given = json.loads(searched(tmp_path, capsys, "--beta", best["beta"], "--json")[1])
+
+    assert (given["t2v"], given["v2t"]) == (best["t2v"], best["v2t"])
+
+
+@pytest.mark.parametrize("asked", ["0.5", "1:0.5:0.1", "0.5:1:0", "a:b:c", "0.1:1:1e-9", "1:inf:1"])
+def test_what_is_no_range_of_betas_is_refused(asked: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    code, _, err = searched(tmp_path, capsys, "--search-beta", asked)
+
+    assert code == 2
+    assert "--search-beta" in err
+
+
+def test_beta_search_without_qbnorm_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    code, _, err = run(capsys, saved(tmp_path, np.eye(4)), "--search-beta", "0.5:1:0.1")
+
+    assert code == 2
+    assert "Add --rerank qbnorm" in err
+
+
+def test_each_direction_may_have_its_own_theta(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    np.save(tmp_path / "v2t.npy", np.eye(20)[[0, 0, 1]])
+
+    both = [
+        json.loads(searched(tmp_path, capsys, "--bank-v2t", tmp_path / "v2t.npy", "--json", *more)[1])["v2t"]
+        for more in ([], ["--theta-v2t", "9"])
+    ]
+
+    assert both[0] != both[1]

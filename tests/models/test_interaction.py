@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.interaction import cosine, euclidean, jaccard, order
+from models.interaction import Tokens, cosine, euclidean, jaccard, order, token_wise
 
 
 def _probabilities(rows: int, seed: int, width: int = 37) -> torch.Tensor:
@@ -65,3 +65,52 @@ def test_order_counts_only_what_a_text_has_beyond_a_video() -> None:
 
     assert scores.tolist() == [[-3.0], [0.0]]
     assert text.grad.tolist() == [[0.0, -1.0], [0.0, 0.0]]
+
+
+def _tokens(n: int, longest: int, seed: int) -> Tokens:
+    random = torch.Generator().manual_seed(seed)
+    real = torch.arange(longest) < torch.randint(1, longest + 1, (n, 1), generator=random)
+    weight = torch.rand(n, longest, generator=random) * real
+    vectors = torch.nn.functional.normalize(torch.randn(n, longest, 16, generator=random), dim=-1)
+    return Tokens(vectors, real, weight / weight.sum(1, keepdim=True))
+
+
+def _token_wise_in_loops(text: Tokens, video: Tokens) -> torch.Tensor:
+    scores = torch.zeros(len(text.real), len(video.real))
+    for a in range(len(text.real)):
+        for b in range(len(video.real)):
+            each = (text.vectors[a] @ video.vectors[b].T) * (text.real[a][:, None] & video.real[b])
+            scores[a, b] = (each.max(1)[0] @ text.weight[a] + each.max(0)[0] @ video.weight[b]) / 2
+    return scores
+
+
+@pytest.mark.parametrize("block_bytes", [1, 2000, 1 << 20])
+def test_token_wise_is_the_whole_tensor_whatever_the_block(block_bytes):
+    text, video = _tokens(37, 9, 1), _tokens(70, 5, 2)
+
+    found = token_wise(text, video, block_bytes)
+
+    torch.testing.assert_close(found, _token_wise_in_loops(text, video), atol=1e-6, rtol=0)
+
+
+def test_token_wise_in_training_is_the_same_and_gives_the_first_of_equal_frames_the_gradient():
+    text, video = _tokens(5, 4, 1), _tokens(6, 3, 2)
+    same = video.vectors[:, :1].repeat(1, 3, 1).requires_grad_()
+
+    scores = token_wise(
+        text, Tokens(same, torch.ones(6, 3, dtype=torch.bool), torch.tensor([[1.0, 0, 0]]).repeat(6, 1))
+    )
+    scores.sum().backward()
+
+    assert same.grad[:, 0].abs().sum() > 0 == same.grad[:, 1:].abs().sum()
+    whole = token_wise(Tokens(text.vectors.clone().requires_grad_(), *text[1:]), video)
+    torch.testing.assert_close(whole.detach(), token_wise(text, video), atol=1e-6, rtol=0)
+
+
+def test_token_wise_needs_memory_for_a_block_only():
+    text, video = _tokens(400, 16, 1), _tokens(400, 8, 2)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        token_wise(text, video, block_bytes=1 << 20)
+
+    largest = max((event.cpu_memory_usage for event in seen.events()), default=0)
+    assert largest < 2 * 4 * 400 * 400 * 2 + (2 << 20) < 4 * 400 * 400 * 16 * 8

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -87,8 +88,7 @@ def test_the_program_dies_with_its_parent(tmp_path: Path):
         f"ffmpeg.run(job(Path({str(source)!r})), Path({str(tmp_path / 'out.mp4')!r}), 60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
-    _until(lambda: _programs(parent.pid))
-    program = _programs(parent.pid)[0]
+    (program,) = _until(lambda: _programs(parent.pid))
 
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
@@ -97,11 +97,16 @@ def test_the_program_dies_with_its_parent(tmp_path: Path):
 
 
 def _programs(parent: int | None = None) -> list[psutil.Process]:
-    return [p for p in psutil.Process(parent).children(recursive=True) if p.name().startswith("ffmpeg")]
+    try:
+        return [p for p in psutil.Process(parent).children(recursive=True) if p.name().startswith("ffmpeg")]
+    except psutil.NoSuchProcess:
+        return []
 
 
-def _until(holds) -> None:
+def _until(wanted: Callable[[], object]) -> object:
+    """What `wanted` returns as soon as it is true."""
     end = time.monotonic() + 20
-    while not holds():
+    while not (found := wanted()):
         assert time.monotonic() < end
         time.sleep(0.02)
+    return found

@@ -20,12 +20,16 @@ from tests.training import toy
 
 
 class Pairs(RetrievalModel):
-    """Means of words and of features in one space; symmetric cross entropy over the batch. No batch statistics."""
+    """Means of words and of features in one space; symmetric cross entropy over the batch. No batch statistics.
+
+    spare: with a parameter that has no part in the loss.
+    """
 
     inputs = Inputs(text="words", video="features")
 
-    def __init__(self):
+    def __init__(self, spare: bool = False):
         super().__init__()
+        self.spare = nn.Parameter(torch.zeros(1)) if spare else None
         self.words, self.frames = nn.Embedding(toy.WORDS, 4), nn.Linear(toy.DIM, 4)
         self.logit_scale = nn.Parameter(torch.tensor(1.0))
 
@@ -43,12 +47,14 @@ class Pairs(RetrievalModel):
 
 
 def train(folder: Path, train: dict) -> None:
+    spare = train.pop("spare", False)
     world, recipe = distributed.World.of_environment(), toy.recipe(**train)
     torch.manual_seed(0)
-    model = Pairs()
+    model = Pairs(spare)
     model.gather_rule = recipe.train.distributed.gather
     batches = TrainBatches(toy.corpus(), recipe.train.batch_size, seed=1, drop_last=True, world=world)
-    with distributed.group(world, torch.device("cpu"), 1.0), stop.handling():
+    distributed.join(world, torch.device("cpu"), 1.0)
+    with stop.handling():
         Trainer(model, recipe, batches, toy.score, folder, Conduct("pairs", threads=1, world=world)).fit()
 
 

@@ -5,10 +5,11 @@ import logging
 import numpy as np
 import pytest
 
+from models.base import Inputs
 from pipeline.datasets.base import Annotations, Caption, Split, Video
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.text.vocab import SPECIALS, Vocabulary
-from pipeline.training.corpus import Sentences, Store, encode_texts, open_corpus
+from pipeline.training.corpus import Sentences, Store, encode_texts, open_corpus, text_encoder
 
 WORDS = Vocabulary({word: n for n, word in enumerate([*SPECIALS, "a", "red", "circle"])})
 
@@ -56,3 +57,30 @@ def test_sentences_are_padded_in_the_order_asked():
 
     assert batch["text"].tolist() == [[4, 5, 6], [6, 0, 0], [4, 5, 6]]
     assert batch["text_mask"].sum(1).tolist() == [3, 1, 3]
+
+
+CLIP = Inputs(text="clip_bpe", video="frames", tokens=6)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("", [49406, 49407]),
+    ("!", [49406, 256, 49407]),
+    ("a red circle " * 200, [49406, 320, 736, 7117, 320, 49407]),
+])  # fmt: skip
+def test_caption_becomes_byte_pairs_between_start_and_end_however_long_it_is(text, expected):
+    assert text_encoder(CLIP, None)([text]) == [expected]
+
+
+def test_byte_pairs_are_padded_to_the_length_the_model_reads():
+    corpus = open_corpus(annotations(), "train", store("v0"), text_encoder(CLIP, None), width=6)
+
+    batch = corpus.texts.batch(np.array([0]))
+    assert batch["text"].shape == (1, 6) and batch["text"][0, -1] == 0
+    assert batch["text_mask"].tolist() == [[True] * 5 + [False]]
+
+
+def test_model_of_words_without_vocabulary_is_a_mistake():
+    with pytest.raises(ConfigError, match="reads words") as caught:
+        text_encoder(Inputs(text="words", video="features"), None)
+
+    assert "vocab" in caught.value.fix

@@ -23,8 +23,9 @@ def test_without_torchrun_there_is_one_process_and_no_group(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     world = World.of_environment()
 
-    with distributed.group(world, torch.device("cpu"), 1):
-        assert not torch.distributed.is_initialized()
+    distributed.join(world, torch.device("cpu"), 1)
+
+    assert not torch.distributed.is_initialized()
     assert world == World(0, 1) and world.is_first
     assert distributed.any_of(True, world, torch.device("cpu"))
     assert distributed.from_first({"a": 1}, world) == {"a": 1}
@@ -71,3 +72,13 @@ def test_two_processes_train_like_one_with_the_same_global_batch(tmp_path):
         [json.loads(s)["loss"] for s in (tmp_path / n / "metrics.jsonl").open() if "train" in s] for n in ("one", "two")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_parameter_without_part_in_the_loss_is_named_instead_of_hanging(tmp_path):
+    result = torchrun(tmp_path, 2, "spare=true")
+
+    assert result.returncode != 0
+    assert "1 parameters that train have no part in the loss: spare" in result.stderr
+    allowed = torchrun(tmp_path, 2, "spare=true", "distributed={find_unused_parameters: true}")
+    assert allowed.returncode == 0, allowed.stderr

@@ -1,5 +1,6 @@
 """Batches: order, determinism, shares of ranks, padding, and the thread that assembles them."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -8,7 +9,15 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.training.distributed import World
-from pipeline.training.loader import Slot, TrainBatches, epoch_order, prefetched, spread_videos, video_batches
+from pipeline.training.loader import (
+    Slot,
+    TrainBatches,
+    epoch_order,
+    pair_order,
+    prefetched,
+    spread_videos,
+    video_batches,
+)
 from tests.training import toy
 
 
@@ -139,3 +148,24 @@ def test_no_result_is_overwritten_while_it_is_in_use():
         return slots[n % 3]
 
     assert all(value[0] == n for n, value in enumerate(prefetched(make, range(3000))))
+
+
+def test_pairs_stand_together_in_every_batch_of_even_size():
+    video_of = np.repeat(np.arange(12), 3)  # three captions each; videos 0 and 1, 2 and 3 ... are pairs
+
+    order = pair_order(video_of, seed=1, epoch=0)
+
+    assert sorted(order) == list(range(36))
+    first, second = video_of[order].reshape(-1, 2).T
+    assert (first // 2 == second // 2).all() and (first != second).all()
+    assert len(set(video_of[order[:12]])) == 12  # a round shows every video once
+    assert not np.array_equal(order, pair_order(video_of, seed=1, epoch=1))
+
+
+def test_pairs_stay_pairs_when_a_video_between_them_is_left_out():
+    corpus = dataclasses.replace(toy.corpus(4, 8), listed=np.array([0, 2, 3, 5]), video_of=np.arange(8) % 4)
+
+    rows = TrainBatches(corpus, 8, seed=0, drop_last=True, pairs_together=True).rows(0)[0]
+
+    places = corpus.places[corpus.video_of[rows]].tolist()
+    assert all(abs(places.index(2, k) - places.index(3, k)) == 1 for k in (0, 4))

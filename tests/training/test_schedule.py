@@ -101,3 +101,24 @@ def test_restored_schedule_goes_on_like_the_original():
 
     assert [second.judge(s) for s in (1, 1, 9)] == [first.judge(s) for s in (1, 1, 9)]
     assert second.lr(7) == first.lr(7)
+
+
+def test_ancestors_plateau_falls_each_time_and_is_cut_three_validations_after_the_last_cut() -> None:
+    """danieljf24/hybrid_space: trainer.py in plain loops (specs/dual-encoding.md 11.1)."""
+    options = ScheduleOptions(name="plateau", on_each=0.99, factor=0.5, wait=3, wait_since="cut")
+    schedule = Schedule(options, lr=1.0, horizon_steps=1, stop_after=11)
+    scores = [5, 4, 6, 5, 7, 7, 6, 8, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
+    rates, expected, stopped, rate, best, counter, worse = [], [], [], 1.0, 0, 0, 0
+
+    for score in scores:
+        stopped.append(schedule.judge(score).stop)
+        rates.append(schedule.lr(0))
+        counter, rate = counter + 1, rate * 0.99
+        worse = 0 if score > best else worse + 1
+        if score <= best and worse <= 10 and counter > 2:
+            rate, counter = rate * 0.5, 0
+        best = max(best, score)
+        expected.append(rate)
+
+    assert rates == pytest.approx(expected)
+    assert stopped == [False] * 18 + [True]

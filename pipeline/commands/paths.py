@@ -1,0 +1,41 @@
+"""Write the path files of the published readers: video_path.json, and with --dataset the DRL fork's two lists.
+
+    python cli.py paths data/msrvtt/videos --dataset msrvtt --split test --out data/msrvtt
+
+video_path.json: {file name without suffix: path below VIDEOS} (CenterCLIP, DGL). video_dict.json: {video id: path} and
+sentence_dict.json: {"0": [video id, [caption, start, end]], ...} of one split (the DRL fork).
+"""
+
+from pathlib import Path
+
+import click
+
+from pipeline import config, log
+from pipeline.commands._dataset import find_dataset
+from pipeline.core.files import atomic_write
+from pipeline.datasets import path_files
+
+
+@click.command(help=__doc__)
+@click.argument("videos", type=click.Path(path_type=Path))
+@click.option("--dataset", help="dataset whose captions go into the lists of the fork")
+@click.option("--split", default="test", help="its split  [test]")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path(), help="folder to write  [.]")
+@click.option("--config", "path", type=click.Path(path_type=Path), help="YAML that adds to the shipped pipelines.yaml")
+def command(videos: Path, dataset: str | None, split: str, out: Path, path: Path | None) -> None:
+    found = path_files.video_paths(videos)
+    written = {"video_path.json": found}
+    if dataset:
+        annotations = find_dataset(config.load(path), dataset, videos).load()
+        below = path_files.by_id(annotations, videos.absolute(), found.items())
+        # a path that begins at the root of this machine would be of no use on another
+        above = Path() if videos.is_absolute() else videos
+        listed, missing = path_files.fork_videos(
+            annotations, split, {i: (above / name).as_posix() for i, name in below.items()}
+        )
+        if missing:
+            log.warning(f"{len(missing):,} videos of {split} have no file and are left out: {', '.join(missing[:3])}")
+        written |= {"video_dict.json": listed, "sentence_dict.json": path_files.fork_sentences(annotations, split)}
+    for name, value in written.items():
+        atomic_write(out / name, path_files.text(value))
+        click.echo(f"{out / name}   {len(value):,} entries")

@@ -1,0 +1,273 @@
+"""import-checkpoint and export-checkpoint: published files in and out with equal scores, and what is refused."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cli
+from models.base import Assets
+from models.hybrid_space import build
+from models.options.hybrid_space import Options
+from models.published import hybrid_space
+from pipeline.core.artefact import Artefact
+from pipeline.evaluation import results
+from pipeline.stages.prune import Options as PruneOptions
+from pipeline.stages.prune import Stage as Prune
+from pipeline.training.checkpoint import load_model, read
+from tests.evaluation.world import evaluate, world
+
+TRAINED = world().folder / "train"
+
+
+def call(*arguments: object) -> int:
+    return cli.main([str(a) for a in arguments])
+
+
+def exported(folder: Path, source: Path = TRAINED) -> dict[str, Path]:
+    assert call("export-checkpoint", source, "--out", folder) == 0
+    (file,) = folder.glob("*.bin")
+    stem = file.name.removesuffix(".bin")
+    return {"bin": file, "vocab": folder / f"{stem}.vocab.json", "tags": folder / f"{stem}.tag_vocab.json"}
+
+
+def imported(files: dict[str, Path], out: Path, *more: object) -> int:
+    return call("import-checkpoint", files["bin"], "--vocab", files["vocab"], "--tags", files["tags"], "-o", out, *more)
+
+
+def scores(folder: Path, checkpoint: Path, **options: object) -> np.ndarray:
+    made = [Artefact("checkpoint", checkpoint, "f", str(checkpoint), "model")]
+    evaluate(folder, world().inputs | {"checkpoints": made}, save_similarity=True, **options)
+    return np.load(folder / "model" / "none.t2v.npy")
+
+
+def test_export_and_import_give_equal_encodings(tmp_path: Path) -> None:
+    assert imported(exported(tmp_path / "out"), tmp_path / "ours.pt") == 0
+
+    # published files pool over padding and mix scores in another way: what is compared is encoded one by one, unmixed
+    model, info = load_model(tmp_path / "ours.pt")
+    assert (model.options.pooling, model.options.scaling) == ("padded", "shifted_max")
+    assert info.facts["tags"] == load_model(TRAINED)[1].facts["tags"]
+    for name, path in (("before", TRAINED), ("after", tmp_path / "ours.pt")):
+        scores(tmp_path / name, path, chunk=1)
+    before, after = (results.read_vectors(tmp_path / name / "model") for name in ("before", "after"))
+    for side in ("text", "video"):
+        assert all(np.allclose(rows, after[side][name], atol=1e-6) for name, rows in before[side].items())
+
+
+def test_a_second_round_trip_gives_the_very_same_scores_and_file(tmp_path: Path) -> None:
+    imported(exported(tmp_path / "out"), tmp_path / "once")
+    again = exported(tmp_path / "again", tmp_path / "once")
+    imported(again, tmp_path / "twice")
+
+    assert (scores(tmp_path / "a", tmp_path / "once") == scores(tmp_path / "b", tmp_path / "twice")).all()
+    first, second = (read(next((tmp_path / name).glob("*.bin"))) for name in ("out", "again"))
+    assert first["args"] | {"pretrained_weight": 0} == second["args"] | {"pretrained_weight": 0}
+    assert all(torch.equal(value, second["state_dict"][name]) for name, value in first["state_dict"].items())
+
+
+def test_export_says_what_the_form_cannot_keep(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    exported(tmp_path)
+
+    assert "pooling masked -> padded" in capsys.readouterr().err
+
+
+def test_pruned_checkpoint_is_named_as_published(tmp_path: Path) -> None:
+    from pipeline.core.runner import run
+
+    source = {"checkpoint": Artefact("checkpoint", TRAINED, content="c")}
+    run(Prune(PruneOptions(amount=0.3, biases=True), source, tmp_path / "pruned"), "prune", jobs=1)
+
+    files = exported(tmp_path / "out", tmp_path / "pruned")
+
+    assert files["bin"].name == "small_pruned_wb_0.3.bin"
+
+
+def test_recorded_file_pruned_here_equals_the_published_pruning(shared: Path, tmp_path: Path) -> None:
+    case = shared / "golden/dual-encoding/prune-w"
+    (tmp_path / "vocab.json").write_text(json.dumps({f"word{n}": n for n in range(50)}))
+    call("import-checkpoint", case / "checkpoint.bin", "--vocab", tmp_path / "vocab.json", "-o", tmp_path / "ours")
+    call("prune", "--in", tmp_path / "ours", "--amount", 0.2, "--out", tmp_path / "pruned")
+
+    call("export-checkpoint", tmp_path / "pruned", "--out", tmp_path / "out")
+
+    (file,) = (tmp_path / "out").glob("*_pruned_w_0.2.bin")
+    ours, theirs = read(file)["state_dict"], read(case / "checkpoint_pruned_w_0.2.bin", published=True)["state_dict"]
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_side_file_tells_of_the_training(tmp_path: Path) -> None:
+    files = exported(tmp_path)
+    side = {"epoch": 7, "best_total_sum_r": 214.4, "patience": 2, "optim_state_dict": {"state": {0: torch.ones(2)}}}
+    torch.save(side, f"{files['bin']}.ckpt")
+
+    imported(files, tmp_path / "ours.pt")
+
+    training = load_model(tmp_path / "ours.pt")[1].training
+    assert training == {"imported": files["bin"].name, "epoch": 7, "best_total_sum_r": 214.4, "patience": 2}
+
+
+@pytest.mark.parametrize(("name", "parts"), [("hybrid-space-latent", 4), ("hybrid-space-eval", 4), ("2019", 2)])
+def test_ancestors_files_come_in_and_go_out(golden: Path, tmp_path: Path, name: str, parts: int) -> None:
+    file = tmp_path / "model_best.pth.tar"
+    source = golden / "dual-encoding" / name / "model_best.pth.tar"
+    if parts == 2:
+        torch.save(_two_dicts(golden / "dual-encoding/hybrid-space-latent/model_best.pth.tar"), file)
+    elif not source.exists():
+        pytest.skip("only beside the project")
+    else:
+        file = source
+    n_words = read(file, published=True)["opt"]["vocab_size"]
+    words = ["<pad>", "<start>", "<end>", "<unk>", *(f"word{n}" for n in range(n_words - 4))]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
+
+    assert call("import-checkpoint", file, "--vocab", tmp_path / "vocab.json", "-o", tmp_path / "ours.pt") == 0
+    assert call("export-checkpoint", tmp_path / "ours.pt", "--out", tmp_path / "again.pth.tar") == 0
+
+    model, info = load_model(tmp_path / "ours.pt")
+    again, assets = hybrid_space.import_checkpoint(read(tmp_path / "again.pth.tar", published=True))
+    assert again == model.options
+    assert all(torch.equal(assets.init[key], value) for key, value in model.state_dict().items())
+    assert info.encode(["word0 word1"]) == [[4, 5]]  # the model adds the boundaries itself
+
+
+def _two_dicts(file: Path) -> dict:
+    """The recorded latent file in the form of danieljf24/dual_encoding: mappings inside the encoders."""
+    value = read(file, published=True)
+    encoders = value["model"][:2]
+    for encoder, mapping, name in zip(encoders, value["model"][2:], ("visual", "text"), strict=True):
+        encoder |= {f"{name}_{key}": tensor for key, tensor in mapping.items()}
+    return value | {"model": encoders, "opt": argparse.Namespace(**value["opt"])}
+
+
+def _bad(kind: str, files: dict[str, Path]) -> None:
+    """Make one thing wrong."""
+    value = read(files["bin"])
+    words, tags = (json.loads(files[name].read_text()) for name in ("vocab", "tags"))
+    changes = {
+        "foreign key": {"state_dict": value["state_dict"] | {"clip.proj": torch.zeros(1)}},
+        "missing key": {"state_dict": {k: v for k, v in value["state_dict"].items() if "space_con" not in k}},
+        "other dimension": {"args": value["args"] | {"frame_feature_dim": 2048}},
+        "another file": {"args": None, "state_dict": None},
+    }
+    torch.save(value | changes.get(kind, {}), files["bin"])
+    if kind == "unknown system":
+        torch.save({"weights": 1}, files["bin"])
+    if kind == "runs something":
+        torch.save({"args": {}, "state_dict": {}, "x": Path("/tmp")}, files["bin"])
+    if kind == "other vocabulary":
+        files["vocab"].write_text(json.dumps(words | {"new": len(words)}))
+    if kind == "other tags":
+        files["tags"].write_text(json.dumps(tags | {"new": len(tags)}))
+
+
+@pytest.mark.parametrize(("kind", "told"), [
+    ("foreign key", "clip.proj"),
+    ("missing key", "missing: concept.text.linear.bias"),
+    ("other dimension", "the model has (48, 2048)"),
+    ("another file", "no `args` and `state_dict` inside"),
+    ("unknown system", "no published checkpoint that is known here; inside: weights"),
+    ("runs something", "refused: it asks for pathlib"),
+    ("other vocabulary", "54 entries; small.bin was trained with 53"),
+    ("other tags", "13 tags; small.bin was trained with 12"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused_in_three_parts(tmp_path, capsys, kind: str, told: str) -> None:
+    files = exported(tmp_path)
+    _bad(kind, files)
+    capsys.readouterr()
+
+    assert imported(files, tmp_path / "ours.pt") == 4
+
+    where, _, what = capsys.readouterr().err.partition(": ")
+    assert Path(where).exists()
+    assert told in what
+    assert what.splitlines()[1].startswith("    ")
+    assert not (tmp_path / "ours.pt").exists()
+
+
+def test_missing_vocabulary_and_a_recipe_of_another_model_are_explained(tmp_path, capsys) -> None:
+    files = exported(tmp_path)
+
+    codes = [call("import-checkpoint", files["bin"], "-o", tmp_path / "x"),
+             imported(files, tmp_path / "x", "--recipe", "hybrid_space")]  # fmt: skip
+
+    assert codes == [2, 2]
+    assert "recipe hybrid_space is for hybrid_space, the file holds dual_encoding" in capsys.readouterr().err
+
+
+def test_ancestor_with_a_bag_vocabulary_of_its_own_is_refused(tmp_path: Path, capsys) -> None:
+    side = {"rnn": 3, "kernels": [2], "channels": 4}
+    options = Options(latent_dim=4, video=side, text=side | {"word_dim": 3, "bag_words": 7})
+    value = hybrid_space.export_file(options, build(options, Assets(9, 3, 5)).state_dict(), {})
+    torch.save(value, tmp_path / "model_best.pth.tar")
+    words = ["<pad>", "<start>", "<end>", "<unk>", "a", "b", "c", "d", "e"]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
+
+    code = call("import-checkpoint", tmp_path / "model_best.pth.tar", "--vocab", tmp_path / "vocab.json",
+                "-o", tmp_path / "x")  # fmt: skip
+
+    assert code == 4
+    assert "it cannot be run here: bags of 7 words, a vocabulary of 9" in capsys.readouterr().err
+
+
+def test_filters_of_different_number_cannot_be_exported_to_the_ancestors_form() -> None:
+    side = {"rnn": 3, "kernels": [2, 3], "channels": [4, 5]}
+    options = Options(latent_dim=4, video=side, text=side | {"word_dim": 3})
+
+    from models.base import Mismatch
+
+    with pytest.raises(Mismatch, match=r"filters \[4, 5\]"):
+        hybrid_space.export_file(options, build(options, Assets(9, 3, 5)).state_dict(), {})
+
+
+def test_imported_results_can_be_searched(tmp_path: Path, capsys) -> None:
+    imported(exported(tmp_path), tmp_path / "ours.pt")
+    scores(tmp_path / "results", tmp_path / "ours.pt")
+    text = results.read_gallery(tmp_path / "results" / "model").texts[0]
+    capsys.readouterr()
+
+    code = call("search", tmp_path / "ours.pt", text, "--videos", tmp_path / "results", "--top", 3, "--json")
+
+    assert code == 0
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 3
+
+
+@pytest.mark.parametrize("size", [-1, 3, 5])
+def test_published_metrics_come_back_at_each_chunk_size(shared: Path, tmp_path: Path, size: int) -> None:
+    case = shared / "golden/dual-encoding/evaluate-e2e"
+    recorded = np.load(case / "outputs.npz")
+    call("import-checkpoint", case / "checkpoint.bin", "--vocab", case / "vocab.json", "-o", tmp_path / "ours.pt")
+
+    code = call("evaluate", "--in", tmp_path / "ours.pt", "--features", case / "feature", "--annotations",
+                case / "captions.txt", "--split", "train", "--chunk", size, "--out", tmp_path / "results")  # fmt: skip
+
+    metrics = results.read_all(tmp_path / "results")[0]["results"]["none"]
+    assert code == 0
+    for side in ("t2v", "v2t"):
+        ours = [metrics[side][key] for key in ("R1", "R5", "R10")]
+        assert ours == pytest.approx(recorded[f"batch{size}/{side}_metrics"][:3])
+
+
+def test_a_headless_file_is_read_as_the_recipe_says(shared: Path, tmp_path: Path) -> None:
+    file = shared / "golden/drl/eval_multi_sentence/checkpoint.bin"  # DRL without a head looks like CLIP4Clip
+
+    for recipe, interaction in (("drl_ti", "ti"), ("drl_dp_none", "dp")):
+        assert cli.main(["import-checkpoint", str(file), "--recipe", recipe, "--out", str(tmp_path / recipe)]) == 0
+        model, info = load_model(tmp_path / recipe)
+        assert (info.recipe.model, model.options.interaction) == ("drl", interaction)
+
+
+def test_drl_comes_in_and_goes_out_as_the_same_state_dict(shared: Path, tmp_path: Path) -> None:
+    file = shared / "golden/drl/full_wti2_seqtransf_cdcr3/checkpoint.bin"
+
+    assert cli.main(["import-checkpoint", str(file), "--out", str(tmp_path / "in")]) == 0
+    assert cli.main(["export-checkpoint", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+
+    (back,) = (tmp_path / "out").glob("*.bin.0")
+    given, found = read(file), read(back)
+    assert given.keys() == found.keys()
+    assert all(torch.equal(found[name], value.float()) for name, value in given.items())
