@@ -1,7 +1,6 @@
 """One rate for several processes."""
 
 import multiprocessing
-import os
 import struct
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ def test_two_processes_share_one_rate(tmp_path: Path):
 def test_no_rate_writes_no_file(tmp_path: Path):
     RateLimit(tmp_path / "rate", None).wait_for(1 << 40)
 
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_turn_from_before_the_machine_restarted_is_not_waited_for(tmp_path: Path):
