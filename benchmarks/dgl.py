@@ -4,18 +4,16 @@
 
 4 videos of 12 frames and 4 texts of 32 tokens, untrained weights. The plain form is pipeline/parity/plain_dgl.py: every
 row of every sequence is computed and prompts are made for each sample, as specs/dgl.md says the published code does.
-CPU seconds of the process; of `--rounds` rounds in which both sides take turns, the fastest. Memory: peak resident
-size of a process that makes one optimizer step (AdamW), less that of one that has only imported torch. About 80 CPU
-seconds per round.
+CPU seconds of the process; of `--rounds` rounds in which both sides take turns, the fastest; forward: as a part of
+the step. Memory: how far the resident size of a process rises that builds a model and makes one step (AdamW).
 """
 
 import argparse
 import platform
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,87 +23,83 @@ BATCH, FRAMES, WORDS = 4, 12, 32
 TARGETS = {"forward": 1.15, "step linear": 1.3, "step transformer": 1.5, "memory": 0.7}
 
 
-def made(space: str, freeze: bool = True) -> tuple:
-    """A model, ids (B, 32) and frames (B, 12, 224, 224, 3)."""
+def inputs() -> tuple:
+    """Ids (4, 32) and frames (4, 12, 224, 224, 3)."""
     import torch
 
-    from models.base import Assets
-    from models.dgl import build
-    from models.options.dgl import Options
-
-    torch.manual_seed(0)
-    model = build(Options(space=space), Assets()).train()
-    if freeze:
-        model.clip.requires_grad_(False)
     ids = torch.randint(1000, 40000, (BATCH, WORDS))
     ids[:, 0] = 49406
     for row, end in enumerate((9, 12, 15, 20)):  # published captions have about 10 words
         ids[row, end], ids[row, end + 1 :] = 49407, 0
-    return model, ids, torch.randint(0, 256, (BATCH, FRAMES, 224, 224, 3), dtype=torch.uint8)
+    return ids, torch.randint(0, 256, (BATCH, FRAMES, 224, 224, 3), dtype=torch.uint8)
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
-
-
-def fastest(rounds: int, *sides: Callable[[], object]) -> list[float]:
-    """CPU seconds of each side, the least of all rounds."""
-    return [min(column) for column in zip(*([cpu_seconds(side) for side in sides] for _ in range(rounds)), strict=True)]
-
-
-def compare(space: str, rounds: int) -> dict[str, tuple[float, float]]:
+def made(spaces: Sequence[str], freeze: bool) -> list:
+    """A model for each space, around one CLIP."""
     import torch
 
+    from models.clip import CLIP
+    from models.clip_sizes import BACKBONES
+    from models.dgl import Dgl
+    from models.options.dgl import Options
+
+    torch.manual_seed(0)
+    clip = CLIP(BACKBONES["ViT-B/32"]).requires_grad_(not freeze)
+    return [Dgl(Options(space=space), clip).train() for space in spaces]
+
+
+def step(model: object, loss: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds of the forward pass of a training step, and of the whole step."""
+    model.zero_grad(set_to_none=True)
+    start = time.process_time()
+    value = loss()
+    middle = time.process_time()
+    value.backward()
+    return middle - start, time.process_time() - start
+
+
+def compare(rounds: int) -> dict[str, tuple[float, float]]:
+    """{what: (plain, ours)}, the least CPU seconds of all rounds."""
     from pipeline.parity import plain_dgl
 
-    model, ids, frames = made(space)
-    batch = {"text": ids, "frames": frames}
-
-    def forward_ours() -> None:
-        with torch.inference_mode():
-            model(batch)
-
-    def forward_plain() -> None:
-        with torch.inference_mode():
-            plain_dgl.loss(model, ids, frames)
-
-    def step(loss: Callable[[], torch.Tensor]) -> None:
-        model.zero_grad(set_to_none=True)
-        loss().backward()
-
+    ids, frames = inputs()
     found = {}
-    if space == "linear":  # the smaller gain: its prompts cost nothing
-        model({name: tensor[:1] for name, tensor in batch.items()})  # warms up
-        found[f"forward {space}"] = tuple(fastest(rounds, forward_plain, forward_ours))
-    steps = fastest(
-        rounds, lambda: step(lambda: plain_dgl.loss(model, ids, frames)), lambda: step(lambda: model(batch)["loss"])
-    )
-    return found | {f"step {space}": tuple(steps)}
+    for model in made(("linear", "transformer"), freeze=True):
+        batch = {"text": ids, "frames": frames}
+        model({name: tensor[:1] for name, tensor in batch.items()})["loss"].backward()  # warms up
+        sides = (lambda: plain_dgl.loss(model, ids, frames), lambda: model(batch)["loss"])  # noqa: B023
+        runs = [[step(model, side) for side in sides] for _ in range(rounds)]
+        for n, name in enumerate(("forward", "step")):
+            found[f"{name} {model.options.space}"] = tuple(min(run[side][n] for run in runs) for side in (0, 1))
+    return found
 
 
 def peak_of(what: str) -> float:
-    """Peak resident bytes of a process of its own."""
+    """Gigabytes that one step takes at its peak, in a process of its own."""
     result = subprocess.run(
         [sys.executable, __file__, "--only", what], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    return float(result.stdout.split()[-1])
+    return float(result.stdout.split()[-1]) / 1e9
 
 
 def one_step(what: str) -> None:
-    """One optimizer step in this process, then its peak resident size."""
+    """One optimizer step in this process; prints how far its resident size rose, in bytes."""
     import torch
 
     torch.set_num_threads(1)
-    if what != "nothing":
-        space, _, how = what.partition(" ")
-        model, ids, frames = made(space, freeze=how != "full")
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-        model({"text": ids, "frames": frames})["loss"].backward()
-        optimizer.step()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    before = resident("VmRSS")
+    (model,) = made(("transformer",), freeze=what != "full")
+    ids, frames = inputs()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    model({"text": ids, "frames": frames})["loss"].backward()
+    optimizer.step()
+    print(resident("VmHWM") - before)
+
+
+def resident(key: str) -> int:
+    """Bytes of this process: VmRSS now, VmHWM at most. (ru_maxrss would also count the process that started it.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 def main() -> None:
@@ -119,17 +113,14 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    found: dict[str, tuple[float, float]] = {}
-    for space in ("linear", "transformer"):
-        found |= compare(space, arguments.rounds)
+    found = compare(arguments.rounds)
     print(f"{'CPU seconds, ViT-B/32, 4 x 12 frames':<38}{'plain':>9}{'ours':>9}{'ratio':>8}{'target':>9}")
     for name, (plain, ours) in found.items():
         target = TARGETS["forward"] if name.startswith("forward") else TARGETS[name]
         print(f"{name:<38}{plain:>9.2f}{ours:>9.2f}{plain / ours:>7.2f}x{target:>8}x")
     print(f"\n{'peak memory of a step, GB':<38}{'full':>9}{'prompts':>9}{'ratio':>8}{'target':>9}")
-    base = peak_of("nothing")
-    full, ours = ((peak_of(f"transformer {how}") - base) / 1e9 for how in ("full", "prompts"))
-    print(f"{'transformer (the larger)':<38}{full:>9.2f}{ours:>9.2f}{ours / full:>8.2f}{TARGETS['memory']:>9}")
+    full, ours = peak_of("full"), peak_of("prompts")
+    print(f"{'transformer (the larger space)':<38}{full:>9.2f}{ours:>9.2f}{ours / full:>8.2f}{TARGETS['memory']:>9}")
     print(f"\none thread, torch {torch.__version__}, {platform.processor() or platform.machine()}")
     print("OMP_NUM_THREADS=1 .venv/bin/python benchmarks/dgl.py")
 

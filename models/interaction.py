@@ -78,11 +78,11 @@ def token_wise(text: Tokens, video: Tokens, block_bytes: int = 0) -> Tensor:
     Without gradients no (n, m, L, T) tensor is made: `block_bytes` bounds what is held besides the result (default:
     what fits a CPU's cache, or 256 MB on a GPU). With gradients it is kept for backward, (n L m T) numbers once.
     """
-    u, w = (side.vectors * side.real[..., None].to(side.vectors.dtype) for side in (text, video))
-    kept = (u, w, text.weight, video.weight)
+    kept = (text.vectors, video.vectors, text.weight, video.weight)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in kept):
-        return _token_wise_whole(*kept)
-    return _token_wise_blocks(*kept, text.real, block_bytes or ((256 if u.is_cuda else 4) << 20))
+        u, w = (side.vectors * side.real[..., None].to(side.vectors.dtype) for side in (text, video))
+        return _token_wise_whole(u, w, text.weight, video.weight)
+    return _token_wise_blocks(text, video, block_bytes or ((256 if text.vectors.is_cuda else 4) << 20))
 
 
 def _token_wise_whole(u: Tensor, w: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
@@ -92,24 +92,25 @@ def _token_wise_whole(u: Tensor, w: Tensor, alpha: Tensor, beta: Tensor) -> Tens
     return (torch.einsum("nlm,nl->nm", tokens, alpha) + (frames * beta).sum(-1)) / 2
 
 
-def _token_wise_blocks(u: Tensor, w: Tensor, alpha: Tensor, beta: Tensor, real: Tensor, block_bytes: int) -> Tensor:
+def _token_wise_blocks(text: Tokens, video: Tokens, block_bytes: int) -> Tensor:
     """The same, block by block; texts of equal length together, so that only real tokens are multiplied."""
-    (n, longest, dim), (m, frames, _) = u.shape, w.shape
-    scores = u.new_zeros(n, m)
-    lengths = real.sum(1)
+    (n, longest, dim), (m, frames, _) = text.vectors.shape, video.vectors.shape
+    scores = text.vectors.new_zeros(n, m)
+    lengths = text.real.sum(1)
     for length in lengths.unique().tolist():
         rows = (lengths == length).nonzero()[:, 0]
-        pair_bytes = max(1, length * frames * u.element_size())
+        pair_bytes = max(1, length * frames * scores.element_size())
         columns = min(m, max(_BLOCK_ROWS, math.isqrt(block_bytes // pair_bytes)))
         size = max(1, block_bytes // (pair_bytes * columns))
         for left in range(0, m, columns):
-            part = w[left : left + columns].transpose(0, 1)  # (T, m', D): maxima then run over whole rows
-            matrix, weight = part.reshape(-1, dim).T, beta[left : left + columns].T
+            some_videos = Tokens(*(part[left : left + columns] for part in video))
+            matrix = (some_videos.vectors * some_videos.real[..., None]).transpose(0, 1)  # (T, m', D): then maxima
+            matrix, weight = matrix.reshape(-1, dim).T, some_videos.weight.T  # run over whole rows of the product
             for top in range(0, len(rows), size):
                 some = rows[top : top + size]
-                tokens = u[some, :length].transpose(0, 1).reshape(-1, dim)  # (l n', D)
+                tokens = text.vectors[some, :length].transpose(0, 1).reshape(-1, dim)  # (l n', D)
                 each = (tokens @ matrix).view(length, len(some), frames, -1)
-                best_frame = torch.einsum("lnm,nl->nm", each.amax(2), alpha[some, :length])
+                best_frame = torch.einsum("lnm,nl->nm", each.amax(2), text.weight[some, :length])
                 best_token = each.amax(0)  # (n', T, m')
                 if length < longest:
                     best_token.clamp_(min=0)

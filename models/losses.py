@@ -59,9 +59,9 @@ def correlation(a: Tensor, b: Tensor, weight: Tensor | None = None, count: int |
     """How the channels of matched rows a, b (N, D) go together: (D, D), Z(a)^T Z(b) / count (default N).
 
     Z: mean 0 and deviation 1 (unbiased, no epsilon) of each channel. weight (N,): of each row in the product, not in Z.
-    One matrix product: (N, D) and (D, D) are all that is kept, where the published code makes (N, D, D). At N = 1,500, D =
-    512 (the words of a batch of 128) 23 MB are kept for backward and 28 MB more are held at the peak; published: 1.8 GB.
-    N of 1 or a channel that is constant gives NaN.
+    One matrix product: (N, D) and (D, D) are all that is kept, where the published code makes (N, D, D). For a batch of
+    128 (N = 1,500 words, D = 512) 23 MB are kept for backward and 28 MB held at the peak; published: 1.8 GB. N of 1
+    or a channel that is constant gives NaN.
     """
     a, b = ((x - x.mean(0)) / x.std(0) for x in (a, b))
     return (a if weight is None else a * weight[:, None]).T @ b / (count or len(a))

@@ -180,11 +180,11 @@ def test_changed_recipe_that_was_interrupted_goes_on(inputs, tmp_path):
 
 def test_finished_training_that_is_forced_is_done_again(inputs, tmp_path):
     train(inputs, tmp_path, recipe(epochs=1))
-    before = (tmp_path / "checkpoints" / "best.pt").stat().st_ino, tree(tmp_path)
+    before = (tmp_path / "checkpoints" / "best.pt").stat().st_mtime_ns, tree(tmp_path)
 
     run(stage(inputs, tmp_path, recipe(epochs=1)), "train", Settings(jobs=1, force=True))
 
-    assert (tmp_path / "checkpoints" / "best.pt").stat().st_ino != before[0]
+    assert (tmp_path / "checkpoints" / "best.pt").stat().st_mtime_ns != before[0]
     assert tree(tmp_path) == before[1]
 
 
