@@ -90,12 +90,14 @@ def _keys(
 
 
 def _projected(block: Block, x: Tensor, rows: tuple | None = None) -> tuple[Tensor, Tensor]:
-    """Queries (of x[rows] only, if given) and keys and values (2 W) of x (..., W)."""
+    """Queries (of x[rows] only, if given) and keys and values (2 W) of x (..., W).
+
+    Two products: out of one, the queries that backward keeps would keep all of it, beside the copy of keys and values.
+    """
     weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
     x = block.ln_1(x)
-    if rows is None:
-        return F.linear(x, weight, bias).split([width, 2 * width], -1)
-    return F.linear(x[rows], weight[:width], bias[:width]), F.linear(x, weight[width:], bias[width:])
+    q = F.linear(x if rows is None else x[rows], weight[:width], bias[:width])
+    return q, F.linear(x, weight[width:], bias[width:])
 
 
 def _heads(block: Block, q: Tensor, kv: Tensor) -> list[Tensor]:
