@@ -20,9 +20,11 @@ from pipeline.errors import ConfigError
 from pipeline.training.recipe import parse
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from models.base import RetrievalModel
+    from pipeline.evaluation.retrieve import Result
     from pipeline.training.setup import Setup
     from pipeline.training.trainer import Trainer, Validate
 
@@ -162,8 +164,22 @@ def _validation(setup: "Setup") -> "Validate | None":
         if not world.is_first:
             rankings(model, encoded, world=world)
             return {}
-        metrics = retrieve(model, encoded, corpus.video_of, Settings(world=world))["none"].metrics
+        result = retrieve(model, encoded, corpus.video_of, Settings(world=world))["none"]
+        metrics = result.metrics
+        by_map = setup.recipe.train.select.endswith("map")
+        precisions = _average_precisions(result, corpus.video_of) if by_map else {}
         sides = {f"{s}_{k.lower()}": float(v) for s in ("t2v", "v2t") for k, v in metrics[s].items() if k[0] in "RM"}
-        return sides | {"rsum": float(metrics["Rsum"])}
+        return sides | {"rsum": float(metrics["Rsum"])} | precisions
 
     return validate
+
+
+def _average_precisions(result: "Result", video_of: "np.ndarray") -> dict[str, float]:
+    """Mean average precision each way and their sum, in percent. A caption has one true video: 1 / its rank."""
+    import numpy as np
+
+    from pipeline.evaluation.metrics import count, mean_average_precision
+
+    t2v = float(np.mean(100.0 / (1 + count(result.t2v, video_of).ranks())))
+    v2t = 100.0 * mean_average_precision(result.v2t, video_of)
+    return {"t2v_map": t2v, "v2t_map": v2t, "map": t2v + v2t}

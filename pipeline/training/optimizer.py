@@ -79,6 +79,8 @@ def build(groups: list[dict], options: OptimizerOptions) -> torch.optim.Optimize
     settings = {"lr": options.lr, "betas": options.betas, "eps": options.eps}
     if options.name == "bertadam":
         return BertAdam(groups, **settings)
+    if options.name == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=options.lr, eps=options.eps, foreach=True)
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
     return kind(groups, fused=True, **settings)
 

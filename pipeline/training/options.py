@@ -9,11 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
-# what a validation may be judged by; rsum adds R@1, R@5 and R@10 (of both directions without a prefix)
-METRICS = tuple(f"{d}_{m}" for d in ("t2v", "v2t") for m in ("r1", "r5", "r10", "r50", "rsum")) + ("rsum",)
+# what a validation may be judged by; rsum adds R@1, R@5 and R@10, map is mean average precision (both directions
+# added without a prefix)
+METRICS = tuple(f"{d}_{m}" for d in ("t2v", "v2t") for m in ("r1", "r5", "r10", "r50", "rsum", "map")) + ("rsum", "map")
 Metric = Literal[
-    "t2v_r1", "t2v_r5", "t2v_r10", "t2v_r50", "t2v_rsum", "v2t_r1", "v2t_r5", "v2t_r10", "v2t_r50", "v2t_rsum", "rsum"
-]
+    "t2v_r1", "t2v_r5", "t2v_r10", "t2v_r50", "t2v_rsum", "t2v_map",
+    "v2t_r1", "v2t_r5", "v2t_r10", "v2t_r50", "v2t_rsum", "v2t_map", "rsum", "map",
+]  # fmt: skip
 
 
 def _compiles(pattern: str) -> str:
@@ -28,7 +30,9 @@ Pattern = Annotated[str, AfterValidator(_compiles)]
 
 
 class OptimizerOptions(BaseModel, extra="forbid"):
-    name: Literal["adam", "adamw", "bertadam"] = Field("adamw", description="update rule")
+    name: Literal["adam", "adamw", "bertadam", "rmsprop"] = Field(
+        "adamw", description="update rule; rmsprop (the ancestors' other one) has no betas"
+    )
     lr: float = Field(gt=0, description="learning rate before the schedule and the rules of `params`")
     betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the first and second moment")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")

@@ -243,3 +243,13 @@ def test_nan_in_the_features_stops_the_training_and_names_the_videos(inputs, tmp
 
     with pytest.raises(DataError, match=r"the loss is nan at step 1 .* videos of the batch: train"):
         train(broken, tmp_path / "out", recipe(selection_split="none"))
+
+
+def test_best_weights_may_be_picked_by_mean_average_precision(inputs, tmp_path):
+    train(inputs, tmp_path, recipe(epochs=1, select="map"))
+
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    scores = next(line for line in lines if line["event"] == "validation")
+    assert scores["map"] == pytest.approx(scores["t2v_map"] + scores["v2t_map"])
+    assert scores["t2v_r1"] <= scores["t2v_map"] <= 100
+    assert scores["best"]

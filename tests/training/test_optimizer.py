@@ -150,3 +150,14 @@ def test_average_follows_weights_and_copies_buffers():
 
     assert torch.allclose(ema.weights["weight"], torch.full((2,), 2.0))  # 0.75 * 1 + 0.25 * 5
     assert torch.equal(ema.weights["running_mean"], torch.full((2,), 7.0))
+
+
+def test_rmsprop_divides_by_the_root_of_the_mean_square():
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    rule = optimizer.build([{"params": [weight], "names": ["w"]}], OptimizerOptions(name="rmsprop", lr=0.1))
+    weight.grad = torch.tensor([3.0, -0.5])
+
+    rule.step()
+
+    # mean square after one step: 0.01 g^2, so each entry moves by lr / sqrt(0.01) = 1 against its gradient
+    assert torch.allclose(weight.detach(), torch.tensor([0.0, -1.0]), atol=1e-5)
