@@ -33,6 +33,8 @@ $(RUN_STAMP): requirements.txt requirements-clip.txt
 	test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	echo "installing requirements.txt into .venv"
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements.txt
+	@# of openai-clip only the table of the tokenizer is read; what it asks for (torchvision) must not come along
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements-clip.txt
 	touch $@
 
 $(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
