@@ -1,8 +1,13 @@
 """Fixtures shared by all tests: where recorded cases and real data are."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Before anything imports torch. Two test processes on two cores: one thread each. And no thread pool that a forked child
+# would wait for: several tests fork a child to kill it or to fill its disk, and OpenMP's pool does not survive a fork.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
