@@ -121,17 +121,53 @@ def _text(path: Path) -> str:
         raise ConfigError(f"not UTF-8 text (byte {error.start})", where=path, fix="Save it as UTF-8.") from None
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, with a list of keys that stand in one mapping twice: it keeps the last and says nothing.
+
+    repeated: (key, node of the later one, line of the first from 0). Keys that `<<` brings may be given again.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.repeated: list[tuple[str, yaml.Node, int]] = []
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], yaml.Node] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                before = first.setdefault((key.tag, key.value), key)
+                if before is not key:
+                    self.repeated.append((key.value, key, before.start_mark.line))
+        return node
+
+
 def safe_yaml(text: str, where: str) -> object:
-    """Parse YAML without executing or exploding; ConfigError with line and column."""
+    """Parse YAML without executing or exploding; ConfigError with line and column, also for keys given twice."""
     try:
-        value = yaml.safe_load(text)
+        loader = _Loader(text)
+        value = loader.get_single_data()
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or type(error).__name__
         raise ConfigError(f"not valid YAML: {problem}", where=place, fix="Correct the file.") from None
+    if loader.repeated:
+        raise _twice(loader.repeated, where)
     _count_nodes(value, where)
     return value
+
+
+def _twice(repeated: list[tuple[str, yaml.Node, int]], where: str) -> ConfigError:
+    """The error for keys that stand in one mapping twice."""
+    repeated = sorted(repeated, key=lambda found: found[1].start_mark.index)
+    examples = [f"{key} in line {node.start_mark.line + 1} (first in line {line + 1})" for key, node, line in repeated]
+    mark = repeated[0][1].start_mark
+    return ConfigError(
+        f"{len(repeated):,} x key that stands there twice: {'; '.join(examples[:3])}{' ...' * (len(examples) > 3)}",
+        where=f"{where}:{mark.line + 1}:{mark.column + 1}",
+        fix="Only one of them would count: remove the other, or give it another name.",
+    )
 
 
 def _count_nodes(value: object, where: str) -> None:
@@ -165,7 +201,10 @@ def merge(base: dict, over: dict) -> dict:
 
 
 def assign(target: dict, assignment: str, where: str) -> None:
-    """Apply `a.b.c=value` (the value is YAML) to nested mappings. ConfigError if it has no `=`."""
+    """Apply `a.b.c=value` (the value is YAML) to nested mappings. ConfigError if it has no `=`.
+
+    A name on the way (train.recipe is one) becomes an entry that extends it.
+    """
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise ConfigError(
@@ -174,6 +213,6 @@ def assign(target: dict, assignment: str, where: str) -> None:
     *parents, last = path.split(".")
     for key in parents:
         if not isinstance(target.get(key), dict):
-            target[key] = {}
+            target[key] = {"extends": target[key]} if isinstance(target.get(key), str) else {}
         target = target[key]
     target[last] = safe_yaml(text, f"{where} {path}")

@@ -261,7 +261,9 @@ def _wire(
         sources = named.get(need) or _default_sources(pipeline, spec)
         for source in sources:
             _check_source(pipeline, source, spec, f"{where}.{need}", faults)
-        if not sources and not spec.optional:
+        if (
+            not sources and not spec.optional and not any(".steps." in fault for fault in faults)
+        ):  # it may be one of those
             faults.append(
                 f"{where}: needs {spec.kind}, but no earlier step makes it. Add such a step, or name it with `in:`."
             )

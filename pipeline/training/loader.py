@@ -111,13 +111,19 @@ class TrainBatches:
             raise ConfigError(
                 f"{n:,} training captions do not fill one batch of {batch_size}",
                 where="train.batch_size",
-                fix="Lower it, or set train.drop_last: false.",
+                fix="Lower it, or set drop_last: false, both in the recipe (run: --set train.recipe.train.drop_last=false).",
             )
         self._slots = [Slot(pinned) for _ in range(_SLOTS)]
 
     def __len__(self) -> int:
         """Batches per epoch."""
         return self._count
+
+    @property
+    def smallest(self) -> int:
+        """Captions of the smallest batch, over all ranks."""
+        n, size = len(self.corpus.caption_ids), self._world.size
+        return min(self.batch_size, (n - (self._count - 1) * self.batch_size) // size * size)
 
     def rows(self, epoch: int) -> list[np.ndarray]:
         """The captions (rows of the corpus) of this rank in each batch of an epoch."""

@@ -125,6 +125,27 @@ def test_all_mistakes_of_a_pipeline_are_reported_together(tmp_path):
     assert "no dataset called 'tinny'" in message
 
 
+def test_fields_of_a_named_recipe_can_be_set(tmp_path):
+    steps = ["      frames: {}\n", "      tensors: {frames: {size: 64}}\n", "      train: {recipe: tiny_clip}\n"]
+    (tmp_path / "own.yaml").write_text(TINY + "".join(steps))
+    loaded = config.load(tmp_path / "own.yaml")
+
+    pipeline = Pipeline.open(loaded, "tiny", tmp_path, ["train.recipe.train.epochs=3"])
+
+    recipe = pipeline.steps["train"].options.recipe
+    assert (recipe["train"]["epochs"], recipe["model"]) == (3, "centerclip")
+
+
+def test_what_follows_from_a_mistake_is_not_reported_as_another(tmp_path):
+    (tmp_path / "own.yaml").write_text(TINY.replace("fps: 3", "fsp: 3") + "      frames: {}\n")
+
+    with pytest.raises(ConfigError) as caught:
+        Pipeline.open(config.load(tmp_path / "own.yaml"), "tiny", tmp_path)
+
+    assert "fsp: unknown option" in str(caught.value)
+    assert "no earlier step makes it" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
