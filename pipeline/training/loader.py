@@ -111,7 +111,7 @@ class TrainBatches:
             raise ConfigError(
                 f"{n:,} training captions do not fill one batch of {batch_size}",
                 where="train.batch_size",
-                fix="Lower it, or set drop_last: false, in the recipe (or with --set train.recipe.train.drop_last=false).",
+                fix="Lower it, or set drop_last: false in the recipe (--set train.recipe.train.drop_last=false).",
             )
         self._slots = [Slot(pinned) for _ in range(_SLOTS)]
 
