@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import click
 
 from pipeline import __version__, log, registry
+from pipeline.core import ranks
 from pipeline.errors import ConfigError, TvrError
 
 _PIPELINE = ("demo", "run", "status", "failures", "merge")
@@ -101,4 +102,4 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.leave(main())
