@@ -21,8 +21,8 @@ def size() -> int:
 def leave(code: int) -> None:
     """End this process with an exit code; all files are closed and on disk.
 
-    Of several processes without Python's clean-up: a thread of gloo that still lets go of a tensor while the interpreter
-    goes down aborts a process whose work is done (seen under load: signal 6, and torchrun then stops the others).
+    Of several processes without Python's clean-up: a thread of gloo that still lets go of a tensor while the
+    interpreter goes down aborts a process whose work is done (seen under load: signal 6; torchrun stops the others).
     """
     if size() > 1:
         for stream in (sys.stdout, sys.stderr):
