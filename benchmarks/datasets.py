@@ -8,6 +8,7 @@ published number, because their caption files are not there), else only those ma
 """
 
 import json
+import pickle
 import platform
 import sys
 import tempfile
@@ -69,8 +70,12 @@ def _real(work: Path, real: Path) -> list[tuple[str, dict]]:
     sentences = [{"caption": sentence, "video_id": f"video{i // 20}", "sen_id": i} for i in range(200_000)]
     (work / "msrvtt" / "MSRVTT_data.json").write_text(json.dumps({"sentences": sentences, "videos": []}))
     for name, file, count in (("msvd", "raw-captions.json", 41), ("vatex", "ref_captions.json", 10)):
-        ids = [i for path in (real / name).glob("*_list.txt") for i in path.read_text().split()]
+        ids = _ids_of(real / name)
         (work / name / file).write_text(json.dumps({i: [sentence] * count for i in ids}))
+    words = {i: [list(map("".join, map(list, sentence.split()))) for _ in range(41)] for i in _ids_of(real / "msvd")}
+    (work / "msvd" / "raw-captions.pkl").write_bytes(
+        pickle.dumps(words, 2)
+    )  # no word is shared, as in a file once read
     didemo = {"type": "didemo", "root": str(real / "didemo"), "train": "val_data.json", "train_list": "val_list.txt"}
     paths = {"video_paths": "video_path.json", "only_listed": True, "exclude": ["centerclip"]}
     return [
@@ -79,9 +84,15 @@ def _real(work: Path, real: Path) -> list[tuple[str, dict]]:
         ("DiDeMo val, test (real)", didemo),
         *((f"MSR-VTT {s} (real lists)", {"type": "msrvtt", "root": str(work / "msrvtt"), "split": s})
           for s in ("9k", "7k", "full", "1k-B")),
-        ("MSVD (real lists)", {"type": "msvd", "root": str(work / "msvd")}),
+        ("MSVD, JSON (real lists)", {"type": "msvd", "root": str(work / "msvd")}),
+        ("MSVD, pickle (real lists)", {"type": "msvd", "root": str(work / "msvd"), "captions": "raw-captions.pkl"}),
         ("VATEX (real lists)", {"type": "vatex", "root": str(work / "vatex")}),
     ]  # fmt: skip
+
+
+def _ids_of(folder: Path) -> list[str]:
+    """Ids of all lists of a folder."""
+    return [i for path in folder.glob("*_list.txt") for i in path.read_text().split()]
 
 
 def _list_membership(root: Path) -> float:

@@ -28,8 +28,9 @@ _PACKAGES = {
     "model": "models",
     "command": "pipeline.commands",
 }
+_MOST_CHOICES = 40  # that a message lists
 _SHARED = frozenset(
-    "annotation_files base benchmark folder_captions inventory path_files scenes sources video_files".split()
+    "annotation_files base benchmark draw folder_captions inventory path_files scenes sources video_files".split()
 )
 
 
@@ -75,9 +76,14 @@ def help_text(kind: str, name: str) -> str:
 
 
 def suggest(word: str, choices: list[str]) -> str:
-    """A did-you-mean, else the choices."""
+    """A did-you-mean, else the choices; of very many the nearest ones."""
     close = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.6)
-    return f"Did you mean {close[0]}?" if close else f"Choose one of: {', '.join(choices)}."
+    if close:
+        return f"Did you mean {close[0]}?"
+    if len(choices) <= _MOST_CHOICES:
+        return f"Choose one of: {', '.join(choices)}."
+    near = difflib.get_close_matches(str(word), choices, n=3, cutoff=0.0)
+    return f"There are {len(choices):,}, {', '.join(near)} and others (python cli.py list)."
 
 
 def options(model: type[BaseModel], values: dict, where: str) -> BaseModel:
@@ -100,7 +106,8 @@ def describe(model: type[BaseModel], error: ValidationError, where: str) -> list
             lines.append(f"{path}: required, but not given.{_meaning(model, fault['loc'])}")
         else:
             meaning = _meaning(model, fault["loc"])
-            lines.append(f"{path}: {fault['msg'].removeprefix('Value error, ')}, got {fault['input']!r}.{meaning}")
+            got = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"  # options that clash: said
+            lines.append(f"{path}: {fault['msg'].removeprefix('Value error, ')}{got}.{meaning}")
     return lines
 
 

@@ -1,14 +1,36 @@
 """What ships in pipelines.yaml: every recipe is valid, every pipeline says what it needs when nothing is there."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 import cli
 from pipeline import config
+from pipeline.commands._published import source_of
+from pipeline.core.plan import Pipeline
+from pipeline.core.status import missing_inputs
+from pipeline.datasets.base import open_dataset
 from pipeline.training.recipe import parse
 
 SHIPPED = config.load(config.SHIPPED)
+SETS = (
+    "msrvtt-9k",
+    "msrvtt-7k",
+    "msrvtt-full",
+    "msrvtt-1kb",
+    "msvd",
+    "lsmdc",
+    "activitynet",
+    "didemo",
+    "vatex",
+    "mine",
+)
+ONE_OF_EACH_KIND = (
+    "demo", "msrvtt-dual-encoding-rows", "msrvtt-centerclip", "lsmdc-fetch", "mine-fetch", "msvd-dual_encoding_2019",
+    "vatex-de_row_d", "centerclip-lsmdc_01", "dgl-activitynet", "diffusionret-didemo", "didemo-diffusionret",
+    "activitynet-drl", "mine-drl_zero_shot",
+)  # fmt: skip
 CAPTION_FILES = [n for n, pipeline in SHIPPED.pipelines.items() if str(pipeline["dataset"]).startswith("msrvtt10k")]
 
 
@@ -19,8 +41,51 @@ def test_recipe_is_valid_and_resolves_to_itself(name: str) -> None:
     assert parse(recipe.resolved()) == recipe
 
 
-@pytest.mark.parametrize("name", SHIPPED.pipelines)
-def test_pipeline_is_wired_and_its_recipes_exist(name: str, tmp_path, monkeypatch, capsys) -> None:
+def recipes_of(pipeline: dict) -> set[str]:
+    """Names of the recipes that a pipeline trains or, without training, evaluates."""
+    named = [(step or {}).get("recipe") for step in pipeline["steps"].values()]
+    given = str((pipeline["steps"].get("evaluate") or {}).get("in", ""))
+    trained = {recipe["extends"] if isinstance(recipe, dict) else recipe for recipe in named if recipe}
+    return trained | ({Path(given).name} if given.startswith("data/imported/") else set())
+
+
+def test_every_published_recipe_is_in_a_pipeline_of_every_data_set() -> None:
+    used: dict[str, set[str]] = {name: set() for name in SHIPPED.recipes}
+    for pipeline in SHIPPED.pipelines.values():
+        for recipe in recipes_of(pipeline):
+            used[recipe].add(str(pipeline["dataset"]))
+
+    # the paragraphs' words and frames, which the pipelines of ActivityNet and DiDeMo set themselves
+    assert {name for name, sets in used.items() if not sets and not name.startswith("tiny_")} == {
+        "drl_long", "drl_long_published", "clip4clip_long", "clip4clip_long_published",
+    }  # fmt: skip
+    assert [name for name, sets in used.items() if "mine" in sets and not set(SETS) <= sets] == []
+    # what is not for every data set: the demo, and numbered scripts that repeat another recipe on their own
+    rest = [name for name, sets in used.items() if sets and "mine" not in sets and not name.startswith("tiny_")]
+    assert {name.partition("_")[0] for name in rest} == {"centerclip", "diffusionret"}
+
+
+def test_every_data_set_is_in_a_pipeline() -> None:
+    named = {str(pipeline["dataset"]) for pipeline in SHIPPED.pipelines.values()}
+
+    assert SHIPPED.datasets.keys() == named
+
+
+def test_every_pipeline_says_without_data_which_files_go_where(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    for name in SHIPPED.pipelines:
+        pipeline = Pipeline.open(SHIPPED, name, tmp_path / "work")
+        missing = missing_inputs(pipeline, source_of)
+        expected = [str(file) for file in open_dataset(pipeline.dataset).expected_files() if file.kind == "annotations"]
+        assert all(file in missing["dataset"].split("\n    ") for file in expected), name
+        assert name == "demo" or expected
+        assert all("; from: " in what for key, what in missing.items() if not key.startswith(("dataset", "fetch.")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+def test_dry_run_shows_every_step(name: str, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
 
     assert cli.main(["run", name, "--dry-run"]) == 0

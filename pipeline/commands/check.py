@@ -1,6 +1,6 @@
 """Compare a dataset with its video files and with the published protocol. Exit code 1 if something is wrong.
 
-    python cli.py check msrvtt --videos data/msrvtt/videos --fps 3 --short-side 224
+    python cli.py check msrvtt-9k --videos data/small --fps 3 --short-side 224
 
 Every frame of every file is decoded (with --fast: the first). Videos that were looked at and did not change since are
 not opened again, so that a second check takes seconds; a stopped one goes on. The report is in OUT/report.json.

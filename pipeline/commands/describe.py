@@ -1,6 +1,6 @@
 """Show what a dataset is made of: counts, caption lengths, words that a model would cut, durations; table and plots.
 
-    python cli.py describe msrvtt --words 32
+    python cli.py describe msrvtt-9k --words 32
 
 Durations come from a `check` of the same dataset, if there was one, else from the annotations. The plots are in
 OUT/describe.png, and with the table in OUT/describe.html.

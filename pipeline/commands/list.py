@@ -1,6 +1,8 @@
 """List datasets, stages, models, recipes or pipelines, with one line each.
 
-python cli.py list recipes
+    python cli.py list pipelines msvd drl
+
+WORDS: only those whose name holds every one of them.
 """
 
 import json
@@ -49,12 +51,13 @@ _LISTS = {
 
 @click.command(help=__doc__)
 @click.argument("what", type=click.Choice(list(_LISTS)))
+@click.argument("words", nargs=-1)
 @click.option(
     "--config", "path", type=click.Path(path_type=Path), default=None, help="YAML file that adds to the shipped"
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
-def command(what: str, path: Path | None, as_json: bool) -> None:
-    rows = _LISTS[what](config.load(path))
+def command(what: str, words: tuple[str, ...], path: Path | None, as_json: bool) -> None:
+    rows = {n: line for n, line in _LISTS[what](config.load(path)).items() if all(word in n for word in words)}
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

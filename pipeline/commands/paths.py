@@ -1,6 +1,6 @@
 """Write the path files of the published readers: video_path.json, and with --dataset the DRL fork's two lists.
 
-    python cli.py paths data/msrvtt/videos --dataset msrvtt --split test --out data/msrvtt
+    python cli.py paths data/msrvtt/videos --dataset msrvtt-9k --out lists
 
 video_path.json: {file name without suffix: path below VIDEOS} (CenterCLIP, DGL). video_dict.json: {video id: path} and
 sentence_dict.json: {"0": [video id, [caption, start, end]], ...} of one split (the DRL fork).

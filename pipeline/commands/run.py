@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config
+from pipeline.commands._published import source_of
 from pipeline.commands._shared import run_options, settings_from
 from pipeline.core import ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
@@ -65,14 +66,14 @@ def _dry_run(pipeline: Pipeline, selection: Selection, as_json: bool) -> None:
         }
         if forced:
             plan[step.name]["items"] = "all"
-    missing = missing_inputs(pipeline)
+    missing = missing_inputs(pipeline, source_of)
     if as_json:
         click.echo(json.dumps(plan | ({"missing": missing} if missing else {}), indent=1, ensure_ascii=False))
         return
     for name, row in plan.items():
         count = "all items" if row["items"] in (None, "all") else f"{len(row['items']):,} of {row['total']:,} items"
         doing = "nothing to do" if row["would"] == "nothing" else f"would process {count}"
-        click.echo(f"{name:<20} {row['state']:<48} {doing}" + (f"   {row['estimate']}" if row["estimate"] else ""))
+        click.echo(f"{name:<20} {row['state']:<48}   {doing}" + (f"   {row['estimate']}" if row["estimate"] else ""))
     if missing:
         click.echo(f"\n{len(missing)} inputs are missing; put them into place, or name other places with --set:")
         for name, what in missing.items():

@@ -1,10 +1,10 @@
 """Draw the frames that a model would see of a video, at compressed quality, with its captions: one PNG.
 
-    python cli.py visualize data/msrvtt/videos/video7020.mp4 --dataset msrvtt --frames 12 --out sheet.png
+    python cli.py visualize video7020 --dataset msrvtt-9k --out sheet.png
 
 The video is compressed as the compress step would, the frames are chosen as for testing (or by --mode), and cropped to
 the square of the model. With --single and --patches every frame and every 32 x 32 patch is written as well; --kept
-greys out the patches that a token reduction dropped.
+greys out the patches that a token reduction dropped. An id that begins with - goes last, after --.
 """
 
 import tempfile

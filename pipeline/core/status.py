@@ -1,6 +1,6 @@
 """The state of each step of a pipeline, and why: up to date, stale (why), partial n/N, blocked, not started."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,10 +41,11 @@ def assess_all(pipeline: Pipeline) -> dict[str, State]:
     return states
 
 
-def missing_inputs(pipeline: Pipeline) -> dict[str, str]:
+def missing_inputs(pipeline: Pipeline, source_of: Callable[[Path], str] = lambda path: "") -> dict[str, str]:
     """What a run would look for and not find: {"dataset" or "step.option": what, where and what to do}.
 
-    Steps that still wait for others are asked too, so that everything can be put into place at once.
+    source_of: where to get the published file that belongs at a path, "" if that is not known. Steps that still wait
+    for others are asked too, so that everything can be put into place at once.
     """
     found: dict[str, str] = {}
     needs = [(step.kind.needs[n].kind, s) for step in pipeline.steps.values() for n, s in step.wiring.items()]
@@ -54,9 +55,13 @@ def missing_inputs(pipeline: Pipeline) -> dict[str, str]:
         found[DATASET] = fault
     for step in pipeline.steps.values():
         for name, paths, meaning in _given(step):
-            if absent := [f"{path}: there is no such file or folder" for path in paths if not path.exists()]:
+            if absent := [_absent(path, source_of(path)) for path in paths if not path.exists()]:
                 found[f"{step.name}.{name}"] = "\n    ".join([*absent, meaning])
     return found
+
+
+def _absent(path: Path, source: str) -> str:
+    return f"{path}: there is no such file or folder" + (f"; from: {source}" if source else "")
 
 
 def _given(step: Step) -> Iterator[tuple[str, list[Path], str]]:

@@ -93,7 +93,7 @@ def read_table(
 def expect_columns(path: Path, columns: list[str], *wanted: str) -> None:
     """DataError if a table lacks a column."""
     if missing := [name for name in wanted if name not in columns]:
-        found = ", ".join(columns)[:80] or "nothing"
+        found = repr(", ".join(columns)[:80])[1:-1] or "nothing"
         raise DataError(
             f"no column {', '.join(missing)}; its first line is: {found}",
             where=path,

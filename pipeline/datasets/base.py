@@ -80,7 +80,8 @@ class ExpectedFile:
     """A file, or with <...> in its path a set of files, that somebody has to put into place.
 
     kind: the artefact it is part of (annotations, video_files). what: its meaning. source: where to get it.
-    `found` of `wanted` are there; wanted is None while it is not known how many there should be.
+    `found` of `wanted` are there; wanted is None while it is not known how many there should be. may_lack: some of
+    them are enough.
     """
 
     path: Path
@@ -89,13 +90,16 @@ class ExpectedFile:
     source: str
     found: int = 0
     wanted: int | None = 1
+    may_lack: bool = False
 
     @property
     def is_missing(self) -> bool:
-        return self.found < (self.wanted or 1)
+        return self.found < (1 if self.may_lack else self.wanted or 1)
 
     @property
     def status(self) -> str:
+        if not self.found and (self.wanted or 1) > 1:
+            return f"all {self.wanted:,} missing"
         if not self.found or self.wanted == 1:
             return "found" if self.found else "missing"
         return f"{self.found:,} found" if self.wanted is None else f"{self.found:,} of {self.wanted:,} found"
@@ -158,7 +162,7 @@ class Faults:
         """True if an id from an annotation file is safe to use; else a fault is noted."""
         if SAFE_ID.fullmatch(item_id) and item_id not in (".", ".."):
             return True
-        self.add("id with characters outside A-Z a-z 0-9 . _ @ + -", f"{item_id!r} ({where})")
+        self.add("id with characters outside A-Z a-z 0-9 . _ @ + -", f"{item_id!r:.80} ({where})")
         return False
 
     def __bool__(self) -> bool:

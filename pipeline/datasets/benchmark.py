@@ -56,6 +56,8 @@ class Benchmark(base.Dataset, ABC):
     indifferent: ClassVar[frozenset[str]] = frozenset({"root", "videos", "words", "frames"})
     excluded: ClassVar[dict[str, tuple[str, ...]]] = {}
     video_source: ClassVar[str]  # where to get the videos
+    example: ClassVar[str]  # id of one of them
+    suffix: ClassVar[str] = ".mp4"  # that their files have where they are published; any other will do
 
     @abstractmethod
     def files(self) -> dict[str, AnnotationFile]:
@@ -76,7 +78,18 @@ class Benchmark(base.Dataset, ABC):
     @property
     def file_pattern(self) -> str:
         """How the name of a video's file is made, for people."""
-        return "<video id>.mp4"
+        return f"<video id>{self.suffix}"
+
+    @property
+    def file_example(self) -> str:
+        """The name that the file of one video has."""
+        names = self.file_names(self.example)
+        return names[0] if names else f"{self.file_stem(self.example)}{self.suffix}"
+
+    def has_published(self, *options: str) -> bool:
+        """Whether options that name lists name the published ones, wherever those lie."""
+        fields = type(self.options).model_fields
+        return all(Path(getattr(self.options, name)).name == fields[name].default.name for name in options)
 
     def load(self) -> Annotations:
         self._expect_files()
@@ -107,7 +120,7 @@ class Benchmark(base.Dataset, ABC):
         """The annotation files and the videos, each with its status."""
         found = [
             ExpectedFile(file.path, "annotations", file.what, file.source, int(file.path.is_file()))
-            for file in self._needed.values()
+            for file in self._listed
         ]
         return [*found, self._expected_videos(readable=not any(file.is_missing for file in found))]
 
@@ -117,11 +130,14 @@ class Benchmark(base.Dataset, ABC):
 
     def _expected_videos(self, readable: bool) -> ExpectedFile:
         pattern = self.video_folder / self.file_pattern
-        about = ("video_files", "the videos, in any folder below", self.video_source)
+        freedom = "in any folder below" if self.file_names(self.example) else "in any folder below, of any format"
+        about = ("video_files", f"the videos, {freedom}; e.g. {self.file_example}", self.video_source)
         if readable:
+            reader = type(self)(self.options.model_copy(update={"missing": "report"}))
             try:
-                videos = self.load().videos.values()
-                return ExpectedFile(pattern, *about, sum(v.path is not None for v in videos), len(videos))
+                paths = [video.path for video in reader.load().videos.values()]
+                found, may_lack = sum(path is not None for path in paths), self.options.missing == "drop"
+                return ExpectedFile(pattern, *about, found, len(paths), may_lack)
             except DataError:  # the annotations are there but wrong: the step that reads them says how
                 pass
         return ExpectedFile(pattern, *about, len(video_files.walk(self.video_folder).stems), None)
@@ -133,16 +149,27 @@ class Benchmark(base.Dataset, ABC):
             files["video_paths"] = AnnotationFile(
                 self.options.root / self.options.video_paths,
                 "JSON {id: path of its file}",
-                "python cli.py paths, or the annotation folder of CenterCLIP or DGL",
+                f"python cli.py paths {self.video_folder} --out {self.options.root}, "
+                "or the annotation folder of CenterCLIP or DGL",
             )
         return files
 
+    @property
+    def _listed(self) -> list[AnnotationFile]:
+        """The files that are needed, each once although it may be two lists (val is test)."""
+        files: dict[Path, AnnotationFile] = {}
+        for file in self._needed.values():
+            other = files.setdefault(file.path, file)
+            if other is not file:
+                files[file.path] = replace(other, what=f"{other.what}, {file.what}")
+        return list(files.values())
+
     def _expect_files(self) -> None:
-        missing = [file for file in self._needed.values() if not file.path.is_file()]
+        missing = [file for file in self._listed if not file.path.is_file()]
         if missing:
             lines = [f"{file.path} ({file.what}); from: {file.source}" for file in missing]
             raise DataError(
-                "\n    ".join([f"{len(missing)} of {len(self._needed)} annotation files are missing:", *lines]),
+                "\n    ".join([f"{len(missing)} of {len(self._listed)} annotation files are missing", *lines]),
                 where=self.options.root,
                 fix="Put them there, or set `root` and the names of the files (docs/datasets.md).",
             )
@@ -164,6 +191,7 @@ class Benchmark(base.Dataset, ABC):
         options, listed = self.options, None
         if options.video_paths:
             listed = video_files.read_list(options.root / options.video_paths, faults)
+            faults.raise_if_any()  # before one of its paths is looked for
         if options.only_listed and listed is not None:
             gone = [v for v in annotations.videos if self.file_stem(v) not in listed]
             annotations = without(annotations, set(gone))
@@ -262,8 +290,10 @@ def with_captions(
             f"{where}: {len(unknown):,} of {len(ids):,} ids have no captions and are skipped: {_some(unknown)}"
         )
         return [i for i in ids if i in known]
+    all_of_them = " (nor has any other of its list: is one of the files of another data set?)"
+    kind = "id of a split that has no captions" + all_of_them * (len(unknown) == len(ids) > 1)
     for video_id in unknown:
-        faults.add("id of a split that has no captions", f"{video_id!r} ({where})")
+        faults.add(kind, f"{video_id!r} ({where})")
     return [i for i in ids if i in known]
 
 

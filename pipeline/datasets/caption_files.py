@@ -18,11 +18,12 @@ from pydantic import BaseModel, Field
 from pipeline.core.files import file_digest
 from pipeline.core.state import digest
 from pipeline.datasets import base
-from pipeline.datasets.base import Annotations, Caption, Faults, Split, Video
+from pipeline.datasets.base import Annotations, Caption, ExpectedFile, Faults, Split, Video
 from pipeline.errors import DataError
 
 SPLITS = ("train", "val", "test")
 _BOM = b"\xef\xbb\xbf"
+_SOURCE = "msrvtt10k-resnext101_resnet152.tar.gz of MSR-VTT: README of danieljf24/hybrid_space; else your own"
 _NUMBER = re.compile(r"[A-Za-z0-9._@+#-]+")  # of a caption id, after its first #
 Line = tuple[str, str, str]  # where (file:line), caption id, text
 
@@ -56,6 +57,18 @@ class Dataset(base.Dataset):
 
     def digest(self) -> str:
         return digest({split: file_digest(path) for split, path in self.files().items()})
+
+    def expected_files(self) -> list[ExpectedFile]:
+        """The caption files of a collection that has none; [] where there are some, or they are named by options."""
+        options, folder = self.options, self.options.root / "TextData"
+        given = any(getattr(options, split) for split in SPLITS) or options.root.is_file()
+        if given or any(folder.glob(f"{options.prefix or ''}*.caption.txt")):
+            return []
+        name = options.prefix or "<collection>"
+        return [
+            ExpectedFile(folder / f"{name}{split}.caption.txt", "annotations", f"captions of {split}", _SOURCE)
+            for split in SPLITS
+        ]
 
     def files(self) -> dict[str, Path]:
         """{split: its caption file}. DataError if there is none, or it is not clear which."""

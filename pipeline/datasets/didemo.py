@@ -44,11 +44,12 @@ class Options(benchmark.Options):
 class Dataset(Benchmark):
     Options: ClassVar[type[BaseModel]] = Options
     video_source: ClassVar[str] = "LisaAnne/LocalizingMoments: README.md, Getting the Videos (YFCC100M)"
+    example: ClassVar[str] = "100233434@N08_9622921646_c39ac10ea3.mp4"
     excluded: ClassVar[dict[str, tuple[str, ...]]] = {"centerclip": _MISSING, "dgl": _MISSING}
 
     def published_counts(self) -> dict[str, tuple[int | None, int | None]]:
-        train = 8389 if self.options.exclude else 8392
-        return {"train": (train, train), "val": (1065, 1065), "test": (1004, 1004)}
+        counts = {"train": 8389 if self.options.exclude else 8392, "val": 1065, "test": 1004}
+        return {s: (n, n) for s, n in counts.items() if self.has_published(s, f"{s}_list")}
 
     def file_names(self, video_id: str) -> list[str]:
         names = {"exact": [video_id], "either": [video_id, f"{video_id}.mp4"], "reencoded": []}

@@ -129,21 +129,21 @@ class Dataset(base.Dataset):
 
 
 def _names(root: Path, paths: dict[str, Path]) -> dict[str, list[str]]:
-    """Ids by every name a person may use for a video: id, path, file name, stem."""
+    """Ids by every name a person may use for a video: id and path, which nobody else has; else file name and stem."""
+    exact = {name: [i] for i, path in paths.items() for name in (i, str(path.relative_to(root)))}
     names: dict[str, dict[str, None]] = {}
     for video_id, path in paths.items():
-        relative = path.relative_to(root)
-        for name in (video_id, str(relative), path.name, path.stem):
+        for name in (path.name, path.stem):
             names.setdefault(name, {})[video_id] = None
-    return {name: list(ids) for name, ids in names.items()}
+    return {name: list(ids) for name, ids in names.items()} | exact
 
 
 def _video_id(found: Spoken, names: dict[str, list[str]], faults: Faults) -> str | None:
     """The id of the video a caption names. A video that is not there keeps a safe name, to be missed later."""
     name = found.video.removeprefix("./").replace("\\", "/")
     ids = names.get(name, [])
-    if len(ids) == 1 or name in ids:
-        return name if name in ids else ids[0]
+    if len(ids) == 1:
+        return ids[0]
     if ids:
         faults.add("name that several videos have", f"{found.video!r}: {', '.join(ids[:3])} ({found.where})")
     elif not SAFE_ID.fullmatch(name) or name in (".", ".."):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.datasets.annotation_files import (
+    LAYOUTS,
     caption_text,
     expect_columns,
     read_json,
@@ -18,10 +19,13 @@ from pipeline.datasets.annotation_files import (
     read_text,
 )
 from pipeline.datasets.base import Faults
+from pipeline.errors import DataError
 
 SPLITS = ("train", "val", "test")
 _VIDEO_COLUMNS = ("video_id", "video", "file", "filename", "file_name", "path", "clip", "clip_id", "name", "id")
 _CAPTION_COLUMNS = ("caption", "sentence", "text", "description", "captions", "sentences", "title")
+_SPLIT_NAMES = {"training": "train", "validation": "val", "valid": "val", "dev": "val", "testing": "test"}
+_FOREIGN = frozenset(LAYOUTS) - {"captions of DiDeMo", "lists of captions by video", "a text by video"}
 _SEPARATORS = (",", "\t", ";")
 
 
@@ -79,7 +83,10 @@ def _json_lines(reading: Reading) -> Iterator[Spoken]:
 
 def _json_file(reading: Reading) -> Iterator[Spoken]:
     """A list of objects, or {video: caption or list of captions}."""
-    value = read_json(reading.path)[1]
+    found, value = read_json(reading.path)
+    if found in _FOREIGN:
+        fix = "Is it the file of another data set? `python cli.py list datasets` shows those with a reader."
+        raise DataError(f"holds {found}, not videos with their captions", where=reading.path, fix=fix)
     if isinstance(value, list):
         for n, entry in enumerate(value):
             yield from _entry(f"{reading.path.name}: entry {n}", entry, reading)
@@ -134,13 +141,14 @@ def _one(where: str, video: object, texts: object, split: object, faults: Faults
     if not isinstance(video, str) or not video.strip():
         faults.add("video that is no text", f"{video!r:.40} ({where})")
         return
-    if split not in ("", *SPLITS):
+    name = split.strip().lower() if isinstance(split, str) else ""
+    if _SPLIT_NAMES.get(name, name) not in ("", *SPLITS) or not isinstance(split, str):
         faults.add(f"split other than {', '.join(SPLITS)}", f"{split!r:.40} ({where})")
         return
     for text in texts if isinstance(texts, list) else [texts]:
         clean = caption_text(text, where, faults).strip()
         if clean:
-            yield Spoken(where, video.strip(), clean, split)
+            yield Spoken(where, video.strip(), clean, _SPLIT_NAMES.get(name, name))
         elif isinstance(text, str):
             faults.add("caption without text", where)
 

@@ -120,7 +120,7 @@ def _duplicates(records: list[Record]) -> list[str]:
         if digest := record.facts.get("sha256"):
             by_digest.setdefault(digest, []).append(record)
     return [
-        f"{record.id} is {same[0].id} ({record.source})"
+        f"{record.id} has the bytes of {same[0].id} ({record.source})"
         for same in by_digest.values()
         for record in same[1:]
         if record.source != same[0].source

@@ -42,7 +42,9 @@ class Options(benchmark.Options):
 
 class Dataset(Benchmark):
     Options: ClassVar[type[BaseModel]] = Options
-    video_source: ClassVar[str] = f"{_SOURCE}; python cli.py fetch takes the list of their addresses"
+    video_source: ClassVar[str] = f"{_SOURCE}; `run lsmdc-fetch` takes the lists of their addresses"
+    example: ClassVar[str] = "3086_UGLY_TRUTH_00.23.23.000-00.23.28.886"
+    suffix: ClassVar[str] = ".avi"
     excluded: ClassVar[dict[str, tuple[str, ...]]] = {
         "diffusion_ret": _DIFFUSION_RET,
         "emcl": _EMCL,
@@ -50,11 +52,14 @@ class Dataset(Benchmark):
     }
 
     def published_counts(self) -> dict[str, tuple[int | None, int | None]]:
-        return {"train": (None, 101_079), "val": (None, 7408), "test": (1000, 1000)}
+        if self.options.exclude:  # how many lines the clips that are left out have is not known
+            return {}
+        counts = {"train": (None, 101_079), "val": (None, 7408), "test": (1000, 1000)}
+        return {split: found for split, found in counts.items() if self.has_published(split)}
 
     @property
     def file_pattern(self) -> str:
-        return "<clip id>.avi"
+        return f"<clip id>{self.suffix}"
 
     def files(self) -> dict[str, AnnotationFile]:
         return {

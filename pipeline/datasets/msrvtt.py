@@ -33,6 +33,7 @@ _CAPTION_FILES = ("MSRVTT_data.json", "MSR_VTT.json", "annotation/MSR_VTT.json")
 _SENTENCES = "captions of MSR-VTT (sentences)"
 _ANNOTATIONS = "captions of MSR-VTT (annotations)"
 _FORK = "sentences of the DRL fork (sentence_dict)"
+_CAPTIONS = "captions of all videos; MSR_VTT.json or annotation/MSR_VTT.json of MSRVTT.zip will do as well"
 _ZIP = "msrvtt_data.zip, https://github.com/ArrowLuo/CLIP4Clip/releases/download/v0.0/msrvtt_data.zip"
 _MIECH = "albanie/collaborative-experts: misc/datasets/msrvtt/"
 _EMCL = "jpthu17/EMCL: video_retrieval/As_an_inference_module/data/msrvtt_data/"
@@ -58,17 +59,20 @@ class Options(benchmark.Options):
 class Dataset(Benchmark):
     Options: ClassVar[type[BaseModel]] = Options
     video_source: ClassVar[str] = (
-        "https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip (also .webm, as CLIP4Clip accepts)"
+        "https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip (folder videos/all)"
     )
+    example: ClassVar[str] = "video7020"
 
     def published_counts(self) -> dict[str, tuple[int | None, int | None]]:
-        return {s: n for s, n in _PUBLISHED[self.options.split].items() if getattr(self.options, s) is None}
+        lists, options = _LISTS[self.options.split], self.options
+        published = _PUBLISHED[options.split].items()
+        return {s: n for s, n in published if (getattr(options, s) or Path(lists[s])).name == lists[s]}
 
     def files(self) -> dict[str, AnnotationFile]:
         options = self.options
         root, name = options.root, options.captions
         path = root / name if name else first_existing(root, _CAPTION_FILES, _CAPTION_FILES[0])
-        files = {"captions": AnnotationFile(path, "captions of all videos", f"{_ZIP}, or MSRVTT.zip of frozen-in-time")}
+        files = {"captions": AnnotationFile(path, _CAPTIONS, f"{_ZIP}, or {self.video_source.split()[0]}")}
         for split, name in _LISTS[options.split].items():
             source = _SOURCES.get(options.split, _ZIP)
             files[split] = AnnotationFile(root / (getattr(options, split) or name), f"list of {split}", source)

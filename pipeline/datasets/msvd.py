@@ -19,6 +19,7 @@ from pipeline.text import pickles
 
 _PUBLISHED = {"train": (1200, 48_774), "val": (100, 4290), "test": (670, 27_763)}
 _CAPTION_FILES = ("raw-captions.json", "raw-captions.pkl")
+_CAPTIONS = "captions of all videos; raw-captions.json of `convert-captions` will do as well"
 _ZIP = "msvd_data.zip, https://github.com/ArrowLuo/CLIP4Clip/releases/download/v0.0/msvd_data.zip"
 
 
@@ -31,16 +32,18 @@ class Options(benchmark.Options):
 
 class Dataset(Benchmark):
     Options: ClassVar[type[BaseModel]] = Options
-    video_source: ClassVar[str] = "YouTubeClips, https://www.cs.utexas.edu/users/ml/clamp/videoDescription/ (.avi)"
+    video_source: ClassVar[str] = "YouTubeClips.tar, https://www.cs.utexas.edu/users/ml/clamp/videoDescription/"
+    example: ClassVar[str] = "-4wsuPCjDBc_5_15"
+    suffix: ClassVar[str] = ".avi"
 
     def published_counts(self) -> dict[str, tuple[int | None, int | None]]:
-        return dict(_PUBLISHED)
+        return {split: counts for split, counts in _PUBLISHED.items() if self.has_published(split)}
 
     def files(self) -> dict[str, AnnotationFile]:
         options = self.options
         root, name = options.root, options.captions
         path = root / name if name else first_existing(root, _CAPTION_FILES, "raw-captions.pkl")
-        files = {"captions": AnnotationFile(path, "captions of all videos, .pkl or .json", _ZIP)}
+        files = {"captions": AnnotationFile(path, _CAPTIONS, _ZIP)}
         for split in ("train", "val", "test"):
             files[split] = AnnotationFile(root / getattr(options, split), f"list of {split}", _ZIP)
         return files

@@ -1,6 +1,6 @@
 """What a demo clip shows: one or two moving shapes on a background, its time reversal, and sentences that describe it.
 
-A scene is words only; `pipeline/stores/draw.py` turns it into pictures. Nothing here is random: every choice comes
+A scene is words only; `draw.py` turns it into pictures. Nothing here is random: every choice comes
 from a `Chooser`, which is a hash of a seed and a key, so that a corpus is the same on every machine and any Python.
 """
 

@@ -12,6 +12,7 @@ from pipeline.datasets.annotation_files import read_json
 from pipeline.datasets.base import Faults
 from pipeline.datasets.sources import VIDEO_SUFFIXES
 
+_LONGEST_NAME = 255  # bytes
 LIST_LAYOUT = "a text by video"  # of video_path.json (CenterCLIP, DGL) and video_dict.json (the DRL fork)
 
 
@@ -63,12 +64,15 @@ def read_list(path: Path, faults: Faults) -> dict[str, str]:
         pure = PurePosixPath(value) if isinstance(value, str) else None
         if pure is None or not pure.name or pure.is_absolute() or ".." in pure.parts or "\\" in value:
             faults.add("path that is absolute, or leaves its folder", f"{video_id!r}: {value!r:.60} ({path.name})")
+        elif "\0" in value or max(len(part.encode("utf-8", "replace")) for part in pure.parts) > _LONGEST_NAME:
+            faults.add("path that no file can have", f"{video_id!r}: {value!r:.60} ({path.name})")
     return listed
 
 
 def listed_file(listed: Mapping[str, str], key: str, files: VideoFiles) -> Path | None:
-    """The file that a list names for a key: below the folder as it says, else the file of that name anywhere in it."""
+    """The file that a list names for a key: below the folder as it says, else the file of that name anywhere in it,
+    else the video with that name and another suffix (a list of .avi files, of which one has compressed .mp4)."""
     if key not in listed:
         return None
     path = files.folder / listed[key]
-    return path if path.is_file() else files.by_name(path.name)
+    return path if path.is_file() else files.by_name(path.name) or files.by_stem(path.stem)

@@ -21,7 +21,7 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.files import DigestCache
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import STATE, Record, digest
-from pipeline.datasets.sources import unusable, video_sources
+from pipeline.datasets.sources import Source, unusable, video_sources
 from pipeline.errors import ConfigError, DataError, ItemError
 from pipeline.stores.big_file_stage import BigFileStage, Rows
 from pipeline.stores.choice import FrameChoice, Limits
@@ -97,6 +97,9 @@ class Pictures(NamedTuple):
     frames: dict[Preprocess, np.ndarray]
 
 
+Shrunk = Iterator[tuple[int, dict[Preprocess, np.ndarray]]]  # frame number, picture as each network sees it
+
+
 class _How(NamedTuple):
     """How networks are run. full: every batch has its full size, whatever came together in it."""
 
@@ -129,19 +132,20 @@ class Stage(BigFileStage):
 
     def items(self) -> Iterable[Item]:
         weights = list(self._weight_digests().values())
-        for video_id, key, path, problem in self._sources():
-            yield Item(video_id, digest([key, weights]), (path, problem), str(path))
+        for source in self._sources():
+            yield Item(source.id, digest([source.key, weights]), source, str(source.path))
 
     def timeout(self, item: Item) -> float:
         return 12 * 3600.0 if self._device == "cpu" and self.options.trained else 3600.0
 
     def process(self, item: Item) -> Outcome:
         """Rows of the video (CPU), or its resized frames for the GPU of the parent process."""
-        path, problem = item.payload
-        if problem:
-            raise unusable(problem, "unreadable")
-        clip = self._clip(item.id, path)
-        value = self._pictures(item.id, clip) if self._in_parent else self._rows(item.id, clip)
+        source: Source = item.payload
+        if source.problem:
+            raise unusable(source.problem, "unreadable")
+        clip = self._clip(item.id, source.path)
+        shrunk = self._shrunk(clip, source.end)
+        value = self._pictures(item.id, shrunk) if self._in_parent else self._rows(item.id, shrunk)
         facts = {"frames": len(value.ids), "bytes": len(value.ids) * self.dim * 4, "computed": self._computed}
         return Outcome(clip.status, value, {}, facts, clip.reason, clip.message)
 
@@ -194,14 +198,12 @@ class Stage(BigFileStage):
         self._pending.clear()
         _loaded.cache_clear()  # later steps in this process want the memory
 
-    def _sources(self) -> Iterator[tuple[str, str, Path, str]]:
-        """(id, digest of content, path, problem) of each video."""
+    def _sources(self) -> Iterator[Source]:
         cache = self.out / STATE / "digests.jsonl"
         if self.inputs.get("frames"):
             yield from _stored(self.inputs["frames"], self._store, cache)
         elif self.inputs.get("videos"):
-            for source in video_sources(self.inputs["videos"], cache).sources:
-                yield source.id, source.key, source.path, source.problem
+            yield from video_sources(self.inputs["videos"], cache).sources
         else:
             raise ConfigError("there is nothing to read", where="features", fix="Name videos (--in) or a frame store.")
 
@@ -222,10 +224,12 @@ class Stage(BigFileStage):
 
         return FrameStore.open(self.inputs["frames"].path)
 
-    def _shrunk(self, clip: "StoredClip | ClipReader") -> Iterator[tuple[int, dict[Preprocess, np.ndarray]]]:
-        """Number and pictures of each chosen frame; one that fills several slots is one row."""
+    def _shrunk(self, clip: "StoredClip | ClipReader", end: float | None) -> Shrunk:
+        """Number and pictures of each chosen frame before `end` seconds; one that fills several slots is one row."""
         last = None
         for frame in clip:
+            if end is not None and frame.time_ms >= 1000 * end:
+                break
             if frame.source_index != last:
                 ways = dict.fromkeys(self.options.ways)
                 yield frame.source_index, {w: shrink(frame.image, w, self.options.max_long_side) for w in ways}
@@ -233,18 +237,18 @@ class Stage(BigFileStage):
         if last is None:
             raise ItemError("no_frames", "no frame decodes")
 
-    def _rows(self, video_id: str, clip: "StoredClip | ClipReader") -> Rows:
+    def _rows(self, video_id: str, shrunk: Shrunk) -> Rows:
         for batches in self._networks():
             batches.clear()  # of what a video that failed half-way has left
         ids = []
-        for index, pictures in self._shrunk(clip):
+        for index, pictures in shrunk:
             ids.append(f"{video_id}_{index}")
             for way, batches in zip(self.options.ways, self._networks(), strict=True):
                 _add(batches, pictures[way], way)
         return Rows(ids, self._drained())
 
-    def _pictures(self, video_id: str, clip: "StoredClip | ClipReader") -> Pictures:
-        shrunk = list(self._shrunk(clip))
+    def _pictures(self, video_id: str, shrunk: Shrunk) -> Pictures:
+        shrunk = list(shrunk)
         frames = {way: np.stack([pictures[way] for _, pictures in shrunk]) for way in dict.fromkeys(self.options.ways)}
         return Pictures([f"{video_id}_{index}" for index, _ in shrunk], frames)
 
@@ -307,15 +311,15 @@ def _weight_digest(name: str, file: Path, cache: DigestCache) -> str:
     return found
 
 
-def _stored(artefact: Artefact, store: "FrameStore", cache: Path) -> Iterator[tuple[str, str, Path, str]]:
+def _stored(artefact: Artefact, store: "FrameStore", cache: Path) -> Iterator[Source]:
     records = artefact.records()
     if records:
-        yield from ((record.id, record.content, store.path, "") for record in records)
+        yield from (Source(record.id, store.path, record.content) for record in records)
         return
     remembered = DigestCache(cache)  # a store that no step of ours made: any change of the file changes every video
     content = remembered(store.path)
     remembered.save()
-    yield from ((video_id, content, store.path, "") for video_id in store.ids)
+    yield from (Source(video_id, store.path, content) for video_id in store.ids)
 
 
 def _add(batches: "Batches", frame: np.ndarray, way: Preprocess) -> None:

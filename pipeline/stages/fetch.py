@@ -35,7 +35,9 @@ class Options(BaseModel, extra="forbid"):
     netrc: Path | None = Field(None, description="file with user and password per host (else $NETRC, ~/.netrc)")
     plain_password: bool = Field(False, description="send the password to http addresses too, readable on the way")
     rate: float | None = Field(None, gt=0, description="MB per second of all workers together; null: no limit")
-    tries: int = Field(5, ge=1, le=100, description="attempts in a row that bring nothing before a file is set aside")
+    tries: int = Field(
+        5, ge=1, le=100, description="attempts in a row that bring less than 1 MB; then a file is set aside"
+    )
     pause: float = Field(1.0, ge=0, le=60, description="seconds before the second attempt; doubles each time, to 60")
     patience: float = Field(30.0, gt=0, description="seconds without data after which a connection is given up")
     max_bytes: int = Field(16 << 30, ge=1, description="bytes of one file")
@@ -58,10 +60,12 @@ class Stage(stage.Stage):
     _ignored = 0
 
     def items(self) -> Iterable[Item]:
-        from pipeline.stores.credentials import check_hosts
+        from pipeline.stores.credentials import check_encrypted, check_hosts
 
         found = read_links(self.options.links, self.options.folders)
         check_hosts((link.host for link in found.links), self.options.netrc)
+        if not self.options.plain_password:
+            check_encrypted((link.url for link in found.links), self.options.netrc)
         self._ignored = found.ignored
         return [Item(link.id, digest([link.url, link.checksum]), link, link.shown) for link in found.links]
 

@@ -73,7 +73,7 @@ def _encode(clip: synthetic.Clip, path: Path, crf: int) -> None:
     """Write the clip as an H.264 mp4; the stored picture is turned back by `clip.rotation`, which players undo."""
     import av
 
-    from pipeline.stores import draw
+    from pipeline.datasets import draw
 
     turns = clip.rotation // 90
     rate = Fraction(clip.fps)

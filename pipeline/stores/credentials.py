@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipeline.errors import ConfigError
 
 USER, PASSWORD = "TVRKIT_FETCH_USER", "TVRKIT_FETCH_PASSWORD"  # noqa: S105  (names of variables)
+LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})  # hosts on the way to which nobody can listen
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,20 @@ def check_hosts(hosts: Iterable[str], netrc_file: Path | None = None) -> None:
         )
     for name in names[:1]:
         login(name, netrc_file)
+
+
+def check_encrypted(urls: Iterable[str], netrc_file: Path | None = None) -> None:
+    """ConfigError if a password that is known would be sent to http addresses, over which anybody can read it."""
+    plain = [parts for parts in map(urlsplit, urls) if parts.scheme == "http" and parts.hostname not in LOCAL]
+    known = {host for host in {parts.hostname or "" for parts in plain} if login(host, netrc_file)}
+    named = [parts for parts in plain if parts.hostname in known]
+    if named:
+        raise ConfigError(
+            f"{len(named):,} addresses are http, over which anybody can read the password for {named[0].hostname}",
+            where="links",
+            fix="Write https in the lists if the server has it; else --plain-password allows it "
+            "(in a pipeline: --set fetch.plain_password=true).",
+        )
 
 
 def _entries(path: Path | None) -> dict[str, tuple[str, str, str]]:

@@ -43,9 +43,10 @@ class Rules:
 
 @dataclass
 class _Note:
-    """What is known about a partial file. etag, modified: the server's marks. sha256: set when it is complete."""
+    """What is known about a partial file. address: SHA-256 of its address, which may hold a key. etag, modified: the
+    server's marks. sha256: set when it is complete."""
 
-    url: str
+    address: str
     etag: str = ""
     modified: str = ""
     total: int | None = None
@@ -226,12 +227,12 @@ def _read_note(part: Path, link: Link) -> _Note:
         note = _Note(**json.loads(_note_path(part).read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         note = _Note("")
-    size = part.stat().st_size
-    can_continue = note.url == link.url and bool(note.etag or note.modified or link.checksum)
-    is_whole = note.url == link.url and bool(note.sha256) and note.total == size
+    size, address = part.stat().st_size, hashlib.sha256(link.url.encode()).hexdigest()
+    can_continue = note.address == address and bool(note.etag or note.modified or link.checksum)
+    is_whole = note.address == address and bool(note.sha256) and note.total == size
     if is_whole or (can_continue and not note.sha256 and (note.total is None or size <= note.total)):
         return note
-    fresh = _Note(link.url)
+    fresh = _Note(address)
     _forget(part, fresh)
     return fresh
 

@@ -33,7 +33,7 @@ def import_text(source: Path, folder: Path) -> TextImport:
     The dimension is that of the first row. `video2frames.txt` is written if all ids are frame ids (`<video>_<number>`).
     Raises DataError with the line number for a row of another length, or a value that is no number.
     """
-    rows = _rows(source)
+    rows = read_rows(source)
     first = next(rows, None)
     if first is None:
         raise DataError("there is no row in it", where=source, fix="Expected lines of the form: id v1 v2 ... vD")
@@ -55,8 +55,8 @@ def import_text(source: Path, folder: Path) -> TextImport:
     return report
 
 
-def _rows(source: Path) -> Iterator[tuple[int, str, np.ndarray]]:
-    """(line number, id, float32 values) of each line that is not blank."""
+def read_rows(source: Path) -> Iterator[tuple[int, str, np.ndarray]]:
+    """(line number, id, float32 values) of each line that is not blank. DataError names a line that is no row."""
     with source.open("rb") as file:
         number = 0
         while line := file.readline(_LONGEST_LINE):

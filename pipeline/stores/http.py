@@ -13,14 +13,13 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from pipeline import __version__
 from pipeline.errors import ItemError
-from pipeline.stores.credentials import Login
+from pipeline.stores.credentials import LOCAL, Login
 from pipeline.stores.links import shown
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK = 256 << 10
 _SLOWEST = 1024  # bytes that must come within the patience, else the server is stalling
-_LOCAL = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class TransferError(Exception):
@@ -89,7 +88,7 @@ def get(url: str, headers: dict[str, str], login: Login | None, manners: Manners
     for _ in range(_MOST_REDIRECTS + 1):
         target = urlsplit(url)
         own = dict(headers)
-        if login and _may_know(target, first, manners):
+        if login and may_know(target, first, manners):
             own["Authorization"] = login.header
         connection = _connection(target, manners)
         try:
@@ -105,17 +104,21 @@ def get(url: str, headers: dict[str, str], login: Login | None, manners: Manners
     raise ItemError("io_error", f"more than {_MOST_REDIRECTS} redirects, the last to {shown(url)}")
 
 
-def _may_know(target: SplitResult, first: SplitResult, manners: Manners) -> bool:
-    if target.hostname != first.hostname:
+def may_know(target: SplitResult, first: SplitResult, manners: Manners) -> bool:
+    """Whether a login for `first` may be told to `target`: the same server, or the same one over TLS."""
+    one, other = _server(first), _server(target)
+    if one != other and (one[0], one[1:], other[1:]) != (other[0], ("http", 80), ("https", 443)):
         return False
-    if target.scheme == "https":
-        return True
-    is_local = target.hostname in _LOCAL
-    if not (is_local or manners.plain_password):
+    if target.scheme == "http" and target.hostname not in LOCAL and not manners.plain_password:
         raise ItemError(
             "io_error", "the address is http, over which anybody can read a password (--plain-password allows it)"
         )
-    return (target.scheme, target.port) == (first.scheme, first.port)
+    return True
+
+
+def _server(parts: SplitResult) -> tuple[str, str, int]:
+    """Host, scheme and port of an address."""
+    return parts.hostname or "", parts.scheme, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _next(url: str, place: str) -> str:

@@ -91,7 +91,9 @@ def _lines(path: Path, faults: Faults) -> Iterator[tuple[str, str]]:
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise DataError(
-            f"cannot be read: {error.strerror}", where=path, fix="Give --links the path of a text file."
+            f"cannot be read: {error.strerror}",
+            where=path,
+            fix="Put it there, or name a text file with one address per line (--links).",
         ) from error
     for number, raw in enumerate(data.splitlines(), start=1):
         where = f"{path.name}:{number}"
@@ -108,7 +110,7 @@ def _link(line: str, where: str, in_folders: bool, faults: Faults) -> Link | Non
     urls = [word for word in words if _SCHEME.match(word) and "://" in word]
     if not urls:
         if "://" in line:
-            faults.add("line that does not hold an address by itself", f"{line[:60]!r} ({where})")
+            faults.add("line that does not hold an address by itself", where)
         return None
     parts = _checked(urls[0], where, faults)
     if parts is None:
@@ -126,17 +128,17 @@ def _link(line: str, where: str, in_folders: bool, faults: Faults) -> Link | Non
 
 
 def _checked(url: str, where: str, faults: Faults) -> SplitResult | None:
-    """The parts of an address that may be asked for."""
+    """The parts of an address that may be asked for. One that is not understood is not repeated in the message either:
+    there may be a password in it."""
     try:
         parts = urlsplit(url)
         port_is_fine = parts.port != 0
     except ValueError:
-        faults.add("address that cannot be read", f"{url[:60]!r} ({where})")
+        faults.add("address that cannot be read", where)
         return None
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine:
-        faults.add("address that is not http or https", f"{shown(url)[:80]!r} ({where})")
-    elif parts.username is not None or parts.password is not None:
-        # the address itself is not repeated: it holds the password
+        faults.add("address that is not http or https", f"{parts.scheme[:20]}:... ({where})")
+    elif parts.username is not None or ("//" in parts.path and "@" in parts.path):  # or an address within an address
         faults.add("address with a user name in it (use the environment or a netrc file)", where)
     elif not url.isprintable() or not parts.netloc.isascii() or not parts.query.isascii():
         faults.add("address with characters that must be percent-encoded", f"{shown(url)[:80]!r} ({where})")

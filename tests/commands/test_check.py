@@ -1,11 +1,17 @@
 """The check command on real files: exit codes, report, resumption, bad names."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import cli
+from tests.conftest import ROOT
 from tests.videos import Film, cut, write
 
 
@@ -89,6 +95,36 @@ def test_the_json_on_stdout_is_the_report(world: Path, capsys: pytest.CaptureFix
     _, out, _ = check(world, capsys, "--json")
 
     assert json.loads(out) == report(world)
+
+
+@pytest.mark.parametrize(("option", "value", "kind"), [("--fps", 25, "wrong_fps"), ("--short-side", 80, "wrong_size")])
+def test_another_rate_or_size_than_asked_for_is_wrong(option, value, kind, world: Path, capsys) -> None:
+    code, out, _ = check(world, capsys, option, value)
+
+    assert code == 1
+    assert f"2 {kind}" in out
+    assert report(world)["faults"].keys() == {kind}
+
+
+def test_a_killed_check_goes_on_and_says_the_same(world: Path, capsys: pytest.CaptureFixture) -> None:
+    film = write(world / "films/c.mp4", Film(frames=90, noise=30)).read_bytes()
+    for n in range(40):
+        (world / f"films/c{n}.mp4").write_bytes(film + bytes(n))
+    arguments = ["check", world / "test.caption.txt", "--videos", world / "films", "--out", world / "out", "-j", "1"]
+    started = subprocess.Popen([sys.executable, "cli.py", *map(str, arguments)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    journal = world / "out/full/_state/items.jsonl"
+    while not journal.exists() or journal.stat().st_size == 0:
+        time.sleep(0.005)
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+
+    code, _, err = check(world, capsys)
+
+    killed = report(world)
+    assert code == 1
+    assert 0 < int(err.split(" new, ")[1].split(" kept")[0]) < 43
+    assert check(world, capsys, "--out", world / "whole")[0] == 1
+    assert json.loads((world / "whole/report.json").read_bytes()) == killed
 
 
 @pytest.mark.parametrize(

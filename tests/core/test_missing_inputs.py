@@ -45,7 +45,8 @@ def test_every_missing_file_is_listed_with_its_place_and_where_to_get_it(opened,
         f"missing: {tmp_path}/data/train_list.txt (list of train); from: msvd_data.zip, "
         "https://github.com/ArrowLuo/CLIP4Clip/releases/download/v0.0/msvd_data.zip"
     )
-    assert lines[-1].startswith(f"missing: {tmp_path}/data/videos/<video id>.mp4 (the videos")
+    assert lines[-1].startswith(f"missing: {tmp_path}/data/videos/<video id>.avi (the videos")
+    assert "e.g. -4wsuPCjDBc_5_15.avi); from: YouTubeClips.tar, https://" in lines[-1]
 
 
 def test_videos_count_only_where_a_step_reads_them(opened, tmp_path: Path) -> None:
@@ -89,6 +90,23 @@ def test_name_without_a_slash_is_a_step(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="steps.train.init: there is no earlier step 'tain'"):
         Pipeline.open(config.load(path), "given", tmp_path)
+
+
+def test_a_list_that_is_two_splits_is_named_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.yaml", YAML.replace("type: msvd", "type: msrvtt").format(root=tmp_path))
+    lines = missing_inputs(Pipeline.open(config.load(path), "texts", tmp_path))["dataset"].split("\n    ")
+
+    assert [line.split("/")[-1] for line in lines if "JSFUSION" in line and "list of val, list of test" in line]
+    assert sum("JSFUSION" in line for line in lines) == 1
+
+
+def test_caption_files_of_a_collection_are_named_one_by_one(tmp_path: Path) -> None:
+    config_ = YAML.replace("type: msvd", "type: caption_files, prefix: own").format(root=tmp_path)
+    lines = missing_inputs(Pipeline.open(config.load(write(tmp_path / "own.yaml", config_)), "texts", tmp_path))
+
+    assert [line.split(" (")[0] for line in lines["dataset"].split("\n    ")] == [
+        f"missing: {tmp_path}/data/TextData/own{split}.caption.txt" for split in ("train", "val", "test")
+    ]
 
 
 @pytest.mark.parametrize("name", ["msrvtt-9k-drl", "activitynet-hybrid_space", "mine-dual_encoding_pp"])

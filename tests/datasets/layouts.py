@@ -79,6 +79,21 @@ def vatex(root: Path) -> Path:
     return root
 
 
+def caption_files(root: Path) -> Path:
+    """A collection in the layout of Dual Encoding."""
+    for split in ("train", "val", "test"):
+        write(root / f"TextData/x{split}.caption.txt", f"{split}#0 a film\n{split}#1 the same film\n")
+    return root
+
+
+def folder(root: Path) -> Path:
+    """One's own folder with a table."""
+    write(root / "a.mp4", b"")
+    write(root / "captions.csv", "video,caption,split\na.mp4,a film,train\nb.mp4,a film,val\nc.mp4,a film,test\n")
+    return root
+
+
 WRITERS = {
     "msvd": msvd, "msrvtt": msrvtt, "lsmdc": lsmdc, "activitynet": activitynet, "didemo": didemo, "vatex": vatex,
 }  # fmt: skip
+ALL = WRITERS | {"caption_files": caption_files, "folder": folder}

@@ -1,5 +1,6 @@
 """ActivityNet: paragraphs, order of the lists, file names of each system, counts on the real files."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,17 @@ def test_list_of_mostly_unknown_ids_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("duration", ["1e400", "-1", "0", "true", '"3"', "null", "9" * 400])
+def test_duration_that_is_none_is_refused(tmp_path: Path, duration: str) -> None:
+    write(
+        activitynet(tmp_path) / "val_1.json",
+        f'{{"v_x": {{"duration": {duration}, "timestamps": [], "sentences": ["a"]}}}}',
+    )
+
+    with pytest.raises(DataError, match="video without a duration in seconds"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -83,3 +95,11 @@ def test_val_2_is_a_list_of_the_same_captions(shared: Path) -> None:
     annotations = load(shared / "data/annotations/activitynet", test_ids="val_2_list.txt")
 
     assert counts(annotations)["test"] == (4885, 4885)
+
+
+def test_plain_lists_give_the_same_videos_in_the_order_of_the_captions(shared: Path) -> None:
+    root = shared / "data/annotations/activitynet"
+    plain = load(root, train_ids="train_list.txt", test_ids="val_1_list.txt")
+
+    assert plain.split("train").video_ids == list(json.loads((root / "train.json").read_text()))
+    assert sorted(plain.split("test").video_ids) == sorted(load(root).split("test").video_ids)

@@ -63,6 +63,17 @@ def test_status_says_how_many_videos_are_there(tmp_path: Path) -> None:
     assert (videos.status, videos.is_missing) == ("1 of 3 found", True)
 
 
+@pytest.mark.parametrize(("there", "status", "is_missing"), [(0, "all 3 missing", True), (2, "2 of 3 found", False)])
+def test_videos_that_may_be_dropped_are_counted_and_not_waited_for(tmp_path, there, status, is_missing) -> None:
+    msvd(tmp_path)
+    for clip in CLIPS[:there]:
+        write(tmp_path / "videos" / f"{clip}.avi", "x")
+
+    *_, videos = open_dataset({"type": "msvd", "root": str(tmp_path), "missing": "drop"}).expected_files()
+
+    assert (videos.status, videos.is_missing) == (status, is_missing)
+
+
 def test_missing_videos_can_be_dropped_with_their_captions(tmp_path: Path) -> None:
     msvd(tmp_path)
     for clip in CLIPS[:2]:
@@ -103,6 +114,21 @@ def test_listed_paths_are_looked_up_and_never_leave_the_folder(tmp_path: Path) -
     videos = load("msvd", tmp_path, video_paths="video_path.json").videos
 
     assert [video.path for video in videos.values()] == [path, path, None]
+
+
+def test_listed_file_may_have_another_suffix_by_now(tmp_path: Path) -> None:
+    path = write(msvd(tmp_path) / "videos" / f"{CLIPS[0]}.mp4", "x")
+    write(tmp_path / "video_path.json", {CLIPS[0]: f"YouTubeClips/{CLIPS[0]}.avi"})
+
+    assert load("msvd", tmp_path, video_paths="video_path.json").videos[CLIPS[0]].path == path
+
+
+@pytest.mark.parametrize("value", ["x" * 300, "a\0b.mp4", "\u00e9" * 200])
+def test_listed_path_that_no_file_can_have_is_refused(tmp_path: Path, value: str) -> None:
+    write(msvd(tmp_path) / "video_path.json", {CLIPS[0]: value})
+
+    with pytest.raises(DataError, match="1 x path that no file can have"):
+        load("msvd", tmp_path, video_paths="video_path.json")
 
 
 @pytest.mark.parametrize("value", ["../x.mp4", "/etc/passwd", "a\\..\\x", ""])

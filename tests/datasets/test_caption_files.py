@@ -140,6 +140,15 @@ def test_a_folder_without_caption_files_says_what_was_looked_for(tmp_path: Path,
         load(tmp_path, **options)
 
 
+def test_expected_files_of_a_collection_of_any_name(tmp_path: Path) -> None:
+    expected = open_dataset({"type": "caption_files", "root": str(tmp_path)}).expected_files()
+    (tmp_path / "TextData").mkdir()
+    (tmp_path / "TextData/xtest.caption.txt").write_text("a#0 b")
+
+    assert [file.path.name for file in expected] == [f"<collection>{s}.caption.txt" for s in ("train", "val", "test")]
+    assert open_dataset({"type": "caption_files", "root": str(tmp_path)}).expected_files() == []
+
+
 def test_a_named_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone.txt: cannot be read"):
         load(tmp_path, train="gone.txt")

@@ -87,6 +87,15 @@ def test_a_column_says_the_split(root: Path) -> None:
     assert {name: part.video_ids for name, part in splits.items()} == {"train": ["my clip"], "test": ["sub/b"]}
 
 
+@pytest.mark.parametrize(
+    ("word", "split"), [("Test", "test"), ("validation", "val"), ("dev", "val"), ("TRAINING ", "train")]
+)
+def test_usual_words_for_splits_will_do(root: Path, word: str, split: str) -> None:
+    write(root / "captions.csv", f"video,caption,split\nb,a cat,{word}\n")
+
+    assert list(load(root).splits) == [split]
+
+
 def test_without_a_column_new_videos_do_not_move_others(tmp_path: Path) -> None:
     def splits(n: int) -> dict[str, str]:
         for i in range(n):
@@ -125,7 +134,10 @@ def test_another_encoding_is_read_on_request(root: Path) -> None:
         ("captions.csv", "video,caption\nb,\n", r"1 x caption without text: captions.csv:2"),
         ("captions.csv", "video,caption\nb,a, b\n", "needs quotes"),
         ("captions.csv", "b.mov,a cat\n", "no column video, caption; its first line is: b.mov, a cat"),
-        ("captions.csv", "video,caption,split\nb,a,testing\n", "split other than train, val, test: 'testing'"),
+        ("captions.csv", "video,caption,split\nb,a,probe\n", "split other than train, val, test: 'probe'"),
+        ("captions.jsonl", '{"video": "b", "caption": "a", "split": 3}', "split other than train, val, test: 3"),
+        ("captions.json", {"sentences": [{"video_id": "b", "caption": "a"}]}, r"MSR-VTT .*\n.* another data set\?"),
+        ("captions.json", [{"videoID": "b", "enCap": ["a"]}], r"holds the VATEX release .*\n.* another data set\?"),
         ("captions.csv", "video,caption,split\nb,a,test\nb,c,val\n", "1 x video in two splits"),
         ("captions.csv", 'video,caption\nb,"a\n', "Are its quotes closed"),
         ("captions.txt", "b.mov\n", "line without a video and a caption"),
@@ -141,6 +153,14 @@ def test_wrong_captions_are_explained(root: Path, name: str, content: object, me
 
     with pytest.raises(DataError, match=message):
         load(root)
+
+
+def test_whole_path_goes_before_a_name_that_several_videos_have(root: Path) -> None:
+    for name in ("x.mp4", "other/x.mp4"):
+        write(root / name, "x")
+    write(root / "captions.txt", "x.mp4 a cat\nother/x.mp4 a dog\n")
+
+    assert spoken(root) == [("x", "a cat"), ("other/x", "a dog")]
 
 
 def test_name_of_several_videos_is_refused(root: Path) -> None:

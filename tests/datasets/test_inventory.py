@@ -46,7 +46,7 @@ def test_nothing_is_wrong_where_every_video_has_its_file():
         ),
         ("unreadable", [record("a"), record("b", status="failed", reason="unreadable", message="text")], "b: unread"),
         ("damaged", [record("a"), record("b", status="damaged", reason="truncated", message="half")], "b: truncated"),
-        ("duplicate", [record("a"), record("b", facts={"sha256": "a"})], "b is a (/films/b.mp4)"),
+        ("duplicate", [record("a"), record("b", facts={"sha256": "a"})], "b has the bytes of a (/films/b.mp4)"),
         ("wrong_fps", [record("a"), record("b", facts={"fps": 29.97})], "b: 29.97 instead of 3"),
         ("wrong_size", [record("a"), record("b", facts={"width": 64, "height": 80})], "b: 64x80, short side 64"),
     ],

@@ -42,6 +42,18 @@ def test_clip_id_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
         load(lsmdc(tmp_path, LSMDC.format("../x", "a")))
 
 
+def test_published_counts_hold_for_the_published_files_with_nothing_left_out(tmp_path: Path) -> None:
+    spec = {"type": "lsmdc", "root": str(tmp_path)}
+    counts = [
+        open_dataset(spec | more).published_counts()
+        for more in ({}, {"test": "LSMDC16_annos_val.csv"}, {"exclude": ["emcl"]})
+    ]
+
+    assert counts[0] == {"train": (None, 101_079), "val": (None, 7408), "test": (1000, 1000)}
+    assert counts[1].keys() == {"train", "val"}
+    assert counts[2] == {}
+
+
 @pytest.mark.parametrize(("name", "kept"), [("emcl", 1), ("diffusion_ret", 0)])
 def test_clips_that_systems_skip_are_left_out_by_name(tmp_path: Path, name: str, kept: int) -> None:
     clips = ["0017_Pianist_00.23.28.872-00.23.34.843", "3023_DISTRICT_9_01.12.44.778-01.12.48.729"]

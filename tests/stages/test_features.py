@@ -13,6 +13,7 @@ from models import resnet
 from models.tiny_random import TinyRandom
 from pipeline.core.artefact import Artefact
 from pipeline.core.manifest import stage_fingerprint
+from pipeline.core.plan import dataset_artefact
 from pipeline.core.runner import Settings, run
 from pipeline.core.state import STATE, Journal, Record, read_manifest, read_records
 from pipeline.errors import ConfigError, DataError, ItemError
@@ -21,6 +22,7 @@ from pipeline.stores.big_file import BigFile
 from pipeline.stores.preprocess import Preprocess, shrink
 from pipeline.stores.video import Frame, FrameChoice, decode_clip
 from tests import videos
+from tests.datasets.layouts import didemo
 from tests.stages.store_runs import ONE, frames, killed_runs
 from tests.stores.frame_clips import images, write_video
 from tests.trees import tree
@@ -70,6 +72,17 @@ def test_every_so_many_seconds_is_a_choice(source, tmp_path):
     run(stage(tmp_path, source, every=1.0), settings=ONE)
 
     assert BigFile.open(tmp_path).videos["video3"] == ["video3_0", "video3_12", "video3_24", "video3_36"]
+
+
+def test_of_a_video_that_counts_only_so_long_the_rest_has_no_rows(tmp_path):
+    root = didemo(tmp_path / "data")
+    write_video(root / "videos" / "4.mp4", images(0, 40), fps=10)
+    spec = {"type": "didemo", "root": str(root), "seconds": 2}
+
+    found = stage(tmp_path / "out", dataset_artefact(spec, "video_files"), every=0.5)
+    run(found, settings=LOOSE)
+
+    assert BigFile.open(tmp_path / "out").videos["4.mp4"] == ["4.mp4_0", "4.mp4_5", "4.mp4_10", "4.mp4_15"]
 
 
 def test_a_frame_that_fills_several_slots_is_one_row(tmp_path):
@@ -165,13 +178,13 @@ class Broken:
 
 def test_a_video_that_fails_half_way_leaves_nothing_to_the_next(tmp_path):
     work = stage(tmp_path)
-    expected = work._rows("v", Broken(fails=False))
+    expected = work._rows("v", work._shrunk(Broken(fails=False), None))
 
     with pytest.raises(ItemError):
-        work._rows("w", Broken(fails=True))
+        work._rows("w", work._shrunk(Broken(fails=True), None))
 
     assert expected.ids == ["v_0"]  # the same frame again is no second row
-    assert np.array_equal(work._rows("v", Broken(fails=False)).values, expected.values)
+    assert np.array_equal(work._rows("v", work._shrunk(Broken(fails=False), None)).values, expected.values)
 
 
 def test_networks_and_preprocessing_are_recorded(whole):

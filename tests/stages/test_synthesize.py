@@ -9,11 +9,10 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.runner import run
 from pipeline.core.stage import Item
 from pipeline.core.state import STATE, Record
-from pipeline.datasets import base
+from pipeline.datasets import base, draw
 from pipeline.datasets.synthetic import Dataset, Options
 from pipeline.errors import ConfigError
 from pipeline.stages.synthesize import Stage
-from pipeline.stores import draw
 
 CORPUS = {"videos": {"train": 40, "val": 2, "test": 4}, "seconds": [1.5, 2.0], "long_side": [160, 200], "rotated": 0.5}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.stores.credentials import PASSWORD, USER, Login, check_hosts, login
+from pipeline.stores.credentials import PASSWORD, USER, Login, check_encrypted, check_hosts, login
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +84,19 @@ def test_one_password_is_not_sent_to_two_hosts(monkeypatch: pytest.MonkeyPatch):
     check_hosts(["a", "a"])
     with pytest.raises(ConfigError, match="2 hosts"):
         check_hosts(["a", "b"])
+
+
+def test_a_password_for_http_addresses_is_refused_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(USER, "me")
+    monkeypatch.setenv(PASSWORD, "secret")
+    plain = ["http://films.example/a.mp4", "http://films.example/b.mp4"]
+
+    with pytest.raises(ConfigError, match="2 addresses are http, .* for films.example") as caught:
+        check_encrypted(plain)
+
+    assert "--plain-password" in caught.value.fix
+    check_encrypted(["https://films.example/a.mp4", "http://127.0.0.1/a.mp4"])
+
+
+def test_http_addresses_of_a_host_without_a_password_are_fine():
+    check_encrypted(["http://films.example/a.mp4"])

@@ -71,8 +71,8 @@ def test_a_later_run_continues_a_partial_file(web: Web, tmp_path: Path):
     with pytest.raises(ItemError):
         fetch(web, "always/film.mp4", tmp_path / "x.part")
     kept = (tmp_path / "x.part").stat().st_size
-    note = (tmp_path / "x.json").read_text().replace("always", "plain")
-    (tmp_path / "x.json").write_text(note)
+    before, after = (hashlib.sha256(web.url(f"{kind}/film.mp4").encode()).hexdigest() for kind in ("always", "plain"))
+    (tmp_path / "x.json").write_text((tmp_path / "x.json").read_text().replace(before, after))
 
     fetch(web, "plain/film.mp4", tmp_path / "x.part")
 
@@ -81,7 +81,7 @@ def test_a_later_run_continues_a_partial_file(web: Web, tmp_path: Path):
     assert (tmp_path / "x.part").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("note", ["", "not json", '{"url": 3}', "[]", '{"what": 1}'])
+@pytest.mark.parametrize("note", ["", "not json", '{"address": 3}', "[]", '{"what": 1}'])
 def test_a_partial_file_without_a_sound_note_is_not_trusted(note: str, web: Web, tmp_path: Path):
     (tmp_path / "x.part").write_bytes(b"of something else")
     (tmp_path / "x.json").write_text(note)
@@ -163,6 +163,13 @@ def test_the_right_password_opens_the_door(web: Web, tmp_path: Path):
 
     assert (tmp_path / "x.part").read_bytes() == DATA
     assert SECRET not in repr(Login(USER, SECRET))
+
+
+def test_the_note_of_a_partial_file_does_not_repeat_the_key_in_its_address(web: Web, tmp_path: Path):
+    with pytest.raises(ItemError):
+        fetch(web, "always/film.mp4?key=hidden", tmp_path / "x.part")
+
+    assert "hidden" not in (tmp_path / "x.json").read_text()
 
 
 def test_a_redirect_is_followed_without_the_password_on_another_host(web: Web, tmp_path: Path):

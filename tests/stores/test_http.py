@@ -1,10 +1,12 @@
 """Who may be told a password, before any address is contacted; what an answer says about itself."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
 from pipeline.errors import ItemError
 from pipeline.stores.credentials import Login
-from pipeline.stores.http import Manners, TransferError, get
+from pipeline.stores.http import Manners, TransferError, get, may_know
 from tests.stores.web import serving
 
 NOBODY = "http://films.invalid/a.mp4"  # a name that never resolves (RFC 2606)
@@ -29,6 +31,29 @@ def test_a_redirect_to_another_port_gets_no_password():
 
         assert ask(first.url("go/a.mp4"), Login("me", "secret")) == (200, b"yz")
         assert (first.asked[0][2] is None, second.asked[0][2]) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "knows"),
+    [
+        ("https://films.example/b", True),
+        ("https://films.example:443/b", True),
+        ("https://films.example:8443/b", False),
+        ("https://other.example/b", False),
+        ("https://films.example.other.example/b", False),
+        ("https://films.example@other.example/b", False),
+    ],
+)
+def test_a_login_is_told_to_its_own_server_alone(target: str, knows: bool):
+    assert may_know(urlsplit(target), urlsplit("https://films.example/a"), Manners()) is knows
+
+
+def test_a_login_follows_a_server_to_its_encrypted_port():
+    first = urlsplit("http://films.example/a")
+
+    assert may_know(urlsplit("https://films.example/a"), first, Manners())
+    assert not may_know(urlsplit("https://films.example:444/a"), first, Manners())
+    assert not may_know(first, urlsplit("https://films.example/a"), Manners())
 
 
 def test_a_relative_redirect_stays_on_the_host():

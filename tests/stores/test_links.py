@@ -60,6 +60,7 @@ def test_several_lists_are_one(tmp_path: Path):
         ("http:///a.mp4", "not http or https"),
         ("http://h:99999/a.mp4", "cannot be read"),
         ("http://[/a.mp4", "cannot be read"),
+        ("http://http://me:secret@h/a.mp4", "user name in it"),
         ("<a href=http://h/a.mp4>", "by itself"),
         ("http://h/..%2f..%2fetc%2fpasswd.mp4/%2e%2e.mp4", "characters outside"),
         ("http://h/..mp4", "characters outside"),
@@ -108,3 +109,15 @@ def test_a_list_that_is_not_there_is_named(tmp_path: Path):
 
     assert "none.txt" in caught.value.where
     assert "--links" in caught.value.fix
+
+
+@pytest.mark.parametrize("line", [
+    "http://me:secret?@h/a.mp4", "http:////me:secret@h/a.mp4", "htp[://me:secret@h/a.mp4", "http://me:secret]/a.mp4",
+    "http://http://me:secret@h/a.mp4", "ftp://me:secret@h/a.mp4", "x http: //me:secret@h/a.mp4 ://",
+])  # fmt: skip
+def test_a_password_in_an_address_is_never_repeated(line: str, tmp_path: Path):
+    with pytest.raises(DataError) as caught:
+        read_links(listed(tmp_path, line))
+
+    assert "secret" not in str(caught.value)
+    assert ":1" in str(caught.value)

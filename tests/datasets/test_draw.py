@@ -3,8 +3,8 @@ from itertools import product
 import numpy as np
 import pytest
 
+from pipeline.datasets import draw
 from pipeline.datasets.scenes import BACKGROUNDS, COLOURS, REVERSED, SHAPES, Scene, Shape
-from pipeline.stores import draw
 
 
 def film(*shapes: Shape, background: str = "black", size: tuple[int, int] = (96, 64), n_frames: int = 5) -> np.ndarray:

@@ -1,0 +1,160 @@
+"""Make one feature folder (BigFile) of several: text files of features, BigFile folders; scale the rows on the way.
+
+python cli.py union --in id.feature.txt --out features
+
+python cli.py union --in train --in val --norm l2 --out features
+
+Text files hold "id v1 v2 ... vD" per line. Rows come in the order of the inputs; of rows with the same id the first
+counts, rows with values that are not finite are left out, and both are counted. Source: danieljf24/hybrid_space:
+util/txt2bin.py; danieljf24/w2vv: merge_feat, norm_feat (specs/dual-encoding.md 9.1, 11.3).
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from pipeline import log
+from pipeline.core.artefact import Artefact
+from pipeline.core.files import DigestCache, atomic_path, written
+from pipeline.core.stage import Item, Need, Outcome
+from pipeline.core.stage import Stage as Base
+from pipeline.core.state import STATE, Record, digest
+from pipeline.errors import DataError
+from pipeline.stores.big_file import BigFile, file_names
+from pipeline.stores.big_file_stage import content
+from pipeline.stores.big_file_writer import BigFileWriter
+from pipeline.stores.feature_text import read_rows
+from pipeline.stores.frame_lists import group_frames
+
+TEXT = "id.feature.txt"
+_ROWS_AT_ONCE = 4096
+_NORMS = {"l1": 1, "l2": 2}
+_TINY = 1e-9  # as published: a row of zeros stays one
+
+
+class Options(BaseModel, extra="forbid"):
+    norm: Literal["none", "l1", "l2"] = Field("none", description="divide each row by the sum or length of its values")
+    signed_sqrt: bool = Field(False, description="before that, replace each value by its root, the sign kept")
+    frames: Literal["auto", "yes", "no"] = Field(
+        "auto", description="ids are those of frames, <video>_<number>; auto: if all are, or the inputs list frames"
+    )
+    text: bool = Field(False, description=f"also write {TEXT}, in the form that the published tools read")
+
+
+class Stage(Base):
+    needs = {"features": Need("features", many=True, help="text files of features, or BigFile folders")}
+    makes = "features"
+    Options = Options
+
+    def items(self) -> Iterable[Item]:
+        given = self.inputs["features"]
+        if not given:
+            raise DataError("no features given", where="union", fix="Name a text file or a BigFile folder with --in.")
+        yield Item("union", digest([self._digest(artefact) for artefact in given]), source=str(given[0].path))
+
+    def process(self, item: Item) -> Outcome:
+        report = {"rows": 0, "repeated": 0, "not_finite": 0}
+        sources = [artefact.path for artefact in self.inputs["features"]]
+        rows = self._rows(sources, report)
+        first = next(rows, None)
+        if first is None:
+            raise DataError("there is no row in it", where=sources[0], fix="Expected rows of an id and its values.")
+        with BigFileWriter(self.out, len(first[1])) as writer:
+            writer.append(first[0], [first[0]], first[1][None])
+            for item_id, row in rows:
+                writer.append(item_id, [item_id], row[None])
+            report["rows"] = len(writer.videos)
+            writer.finish(self._frame_lists(sources, writer.videos))
+        names = file_names(self.out)
+        if self.options.text:
+            _write_text(BigFile.open(self.out), self.out / TEXT)
+            names = [*names, TEXT]
+        left_out = {name: n for name, n in report.items() if n and name != "rows"}
+        if left_out:
+            log.warning(f"union: rows left out: {', '.join(f'{n:,} {name}' for name, n in left_out.items())}")
+        return Outcome(outputs={name: written(self.out / name) for name in names}, facts=report)
+
+    def finish(self, records: list[Record]) -> dict:
+        return records[0].facts if records else {}
+
+    def _rows(self, sources: list[Path], report: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
+        """Each id once, with its scaled row. DataError for rows of another length."""
+        seen: set[str] = set()
+        dim = 0
+        for source in sources:
+            for where, item_id, row in _read(source):
+                dim = dim or len(row)
+                if len(row) != dim:
+                    what = f"{len(row):,} values for {item_id!r}, the first row has {dim:,}"
+                    raise DataError(what, where=where, fix="Only features of the same network can be put together.")
+                if item_id in seen:
+                    report["repeated"] += 1
+                    continue
+                seen.add(item_id)
+                row = self._scaled(row)
+                if np.isfinite(row).all():
+                    yield item_id, row
+                else:
+                    report["not_finite"] += 1
+
+    def _scaled(self, row: np.ndarray) -> np.ndarray:
+        values = row.astype(np.float64)
+        if self.options.signed_sqrt:
+            values = np.sign(values) * np.sqrt(np.abs(values))
+        if self.options.norm != "none":
+            values = values / (np.linalg.norm(values, _NORMS[self.options.norm]) + _TINY)
+        return values.astype(np.float32)
+
+    def _frame_lists(self, sources: list[Path], stored: Iterable[str]) -> dict[str, list[str]] | None:
+        """Frames of each video: as the inputs list them, else by their ids."""
+        if self.options.frames == "no":
+            return None
+        ids, lists = list(stored), {}
+        known_ids = set(ids)
+        stores = [BigFile.open(source) for source in sources if source.is_dir()]
+        if len(stores) == len(sources) and all(store.has_frames for store in stores):
+            for store in stores:
+                for video_id, frames in store.videos.items():
+                    known = lists.setdefault(video_id, [])
+                    known += [frame for frame in frames if frame in known_ids and frame not in known]
+            return lists
+        grouped = group_frames(ids)
+        if grouped is None and self.options.frames == "yes":
+            raise DataError("ids that are not <video>_<number>", where=sources[0], fix="Set frames: no, or auto.")
+        return grouped
+
+    def _digest(self, artefact: Artefact) -> str:
+        if artefact.content or artefact.path.is_dir():
+            return content(artefact, self.out)
+        remembered = DigestCache(self.out / STATE / "digests.jsonl")
+        try:
+            found = remembered(artefact.path)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}", where=artefact.path, fix="Check the path.") from error
+        remembered.save()
+        return found
+
+
+def _read(source: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(where, id, row) of a text file or a BigFile folder, in file order."""
+    if not source.is_dir():
+        for number, item_id, row in read_rows(source):
+            yield f"{source}:{number}", item_id, row
+        return
+    store = BigFile.open(source)
+    for start in range(0, store.rows, _ROWS_AT_ONCE):
+        block = store.block(start, min(start + _ROWS_AT_ONCE, store.rows))
+        for item_id, row in zip(store.ids[start:], block, strict=False):
+            yield str(source), item_id, row
+
+
+def _write_text(store: BigFile, path: Path) -> None:
+    """Nine digits: float32 comes back exactly (the published tools write six)."""
+    stored_ids = (store.path / "id.txt").read_bytes().split()
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for n, item_id in enumerate(stored_ids):
+            values = " ".join(f"{value:.9g}" for value in store.block(n, n + 1)[0])
+            file.write(item_id + b" " + values.encode() + b"\n")
