@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.bag_of_words import PAD, Bag, bag_linear
-from models.base import Assets, Batch, Encoding, Inputs, Mismatch, Ranking, RetrievalModel, Shared, load_init
+from models.base import Assets, Batch, Encoding, Fusion, Inputs, Mismatch, Ranking, RetrievalModel, Shared, load_init
 from models.interaction import cosine, jaccard
 from models.losses import tag_loss, triplets
 from models.options.dual_encoding import Levels, Loss, Options
@@ -112,7 +112,7 @@ class DualEncoding(RetrievalModel):
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
         return 5 * text["latent"].element_size()  # two results, and three intermediates of the Jaccard similarity
 
-    def fuse(self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding) -> Ranking:
+    def fuse(self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()) -> Ranking:
         """Both scores scaled over the whole matrix, so blocks cannot be fused one by one, and mixed by alpha."""
         fused = mix(scores["latent"], scores["concept"], self.options.alpha, self.options.scaling)
         return Ranking(fused, fused.T)

@@ -18,26 +18,28 @@ Where we differ, and why:
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.bag_of_words import PAD, Bag, bag_linear
-from models.base import Assets, Batch, Encoding, Inputs, Mismatch, Ranking, RetrievalModel, Shared, load_init
+from models.base import Assets, Batch, Encoding, Fusion, Inputs, Mismatch, Ranking, RetrievalModel, Shared, load_init
 from models.dual_encoding import embedding, encoder, mean_over_time, mix, space_losses
 from models.interaction import cosine, euclidean, jaccard, order
 from models.losses import tag_loss
 from models.options.hybrid_space import Options
 from models.sequence import SequenceEncoder, Steps
 
-START, END, SPECIAL = 1, 2, 4  # <pad>, <start>, <end>, <unk> open the vocabulary
-_MEASURES = {"cosine": cosine, "order": order, "euclidean": euclidean}
+START, END, UNKNOWN, SPECIAL = 1, 2, 3, 4  # <pad>, <start>, <end>, <unk> open the vocabulary
+_MEASURES = {"cosine": cosine, "order": order, "euclidean": euclidean, "jaccard": jaccard}
 
 
 def build(options: Options, assets: Assets) -> "HybridSpace":
     """The model, initialised as published or from `assets.init`.
 
-    Needs n_words and feature_dim, and n_tags for the hybrid space. Raises Mismatch if something is missing or unfit.
+    Needs n_words and feature_dim, n_tags for the hybrid space, and bag_columns where bags have their own vocabulary.
+    Raises Mismatch if something is missing or unfit.
     """
     return load_init(HybridSpace(options, assets), assets)
 
@@ -55,7 +57,8 @@ class HybridSpace(RetrievalModel):
         self.video = encoder(assets.feature_dim, options.video, "full")
         self.words = embedding(options.text.word_dim, assets)
         self.text = encoder(self.words.embedding_dim, options.text, "full")
-        self.bag_words = options.text.bag_words or assets.n_words - SPECIAL
+        self.bag_words, columns = _bag(options, assets)
+        self.register_buffer("bag_columns", columns, persistent=False)
         self.dropout = nn.Dropout(options.dropout)
         full = options.levels == "full"
         widths = {
@@ -67,7 +70,10 @@ class HybridSpace(RetrievalModel):
             self.concept = nn.ModuleDict({side: Head(width, assets.n_tags) for side, width in widths.items()})
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: text (B, L) int64, words without boundaries; text_mask (B, L) bool; if given, bow (B, bag_words)."""
+        """batch: text (B, L) int64, words without boundaries; text_mask (B, L) bool; if given, bow (B, bag_words).
+
+        Ids from n_words on are words that only the bag knows (`Assets.bag_columns`).
+        """
         bag, rest = self.text_levels(batch["text"], batch["text_mask"], batch.get("bow"))
         return self._project("text", rest, bag)
 
@@ -78,7 +84,7 @@ class HybridSpace(RetrievalModel):
     def text_levels(self, text: Tensor, mask: Tensor, bow: Tensor | None = None) -> tuple[Bag | None, Tensor]:
         """Level 1 as a bag (None if left out), levels 2 and 3 side by side."""
         bag = self._bag(text.masked_fill(~mask, PAD), bow) if self.options.levels == "full" else None
-        text, mask = with_boundaries(text, mask)
+        text, mask = with_boundaries(torch.where(text < self.words.num_embeddings, text, UNKNOWN), mask)
         steps = self._steps(mask, self.text)
         hidden = self.text.hidden(self.words(text.flatten()[steps.source]), steps)
         return bag, self._levels(self.text, hidden, steps)
@@ -104,36 +110,38 @@ class HybridSpace(RetrievalModel):
     def _bag(self, text: Tensor, bow: Tensor | None) -> Bag:
         if bow is not None:
             return Bag(torch.arange(self.bag_words, device=bow.device), bow.float(), self.bag_words)
-        if self.options.text.bag_words not in (None, self.words.num_embeddings - SPECIAL):
+        if self.bag_columns is None:
             raise Mismatch(
                 f"bags of {self.bag_words} words, a vocabulary of {self.words.num_embeddings}",
-                "Deliver bow (B, bag_words) in the batch, counted with the vocabulary of the bags.",
+                "Give the vocabulary of the bags.",
             )
-        bag = Bag.of(text, self.words.num_embeddings, skip=SPECIAL)
-        return replace(bag, columns=bag.columns - SPECIAL, n_words=self.bag_words)
+        bag = Bag.of(self.bag_columns[text] + 1, self.bag_words, skip=1)  # 0: not in the bag
+        return replace(bag, columns=bag.columns - 1)
 
     def _project(self, side: str, levels: Tensor, bag: Bag | None = None) -> Encoding:
-        encoding = {"latent": F.normalize(self.latent[side](levels, bag), dim=1)}
+        latent = self.latent[side](levels, bag)
+        normalised = {"text": self.options.text_norm, "video": self.options.video_norm}[side]
+        encoding = {"latent": F.normalize(latent, dim=1) if normalised else latent}
         if self.options.space == "hybrid":
             logits = self.concept[side](levels, bag)
             encoding |= {"concept": torch.sigmoid(logits)} | ({"concept_logit": logits} if self.training else {})
         return encoding
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Similarities (n_t, n_v) of the latent space and, in the hybrid space, of the concepts (Jaccard)."""
+        """Similarities (n_t, n_v) of the latent space and, in the hybrid space, of the concepts."""
         scores = {"latent": _MEASURES[self.options.measure](text["latent"], video["latent"])}
         if self.options.space == "hybrid":
-            scores["concept"] = jaccard(text["concept"], video["concept"])
+            scores["concept"] = _MEASURES[self.options.concept_measure](text["concept"], video["concept"])
         return scores
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
         width = 5 + (text["latent"].shape[1] if self.options.measure == "order" else 0)
         return width * text["latent"].element_size()
 
-    def fuse(self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding) -> Ranking:
+    def fuse(self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()) -> Ranking:
         """Both scores scaled to [0, 1] over the whole matrix and mixed by alpha; in the latent space its score."""
         if self.options.space == "latent":
-            return super().fuse(scores, text, video)
+            return super().fuse(scores, text, video, how)
         fused = mix(scores["latent"], scores["concept"], self.options.alpha, "minmax")
         return Ranking(fused, fused.T)
 
@@ -176,6 +184,21 @@ def with_boundaries(text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     longer[:, 0] = START
     longer.scatter_(1, lengths + 1, END)
     return longer, torch.arange(longer.shape[1], device=text.device) < lengths + 2
+
+
+def _bag(options: Options, assets: Assets) -> tuple[int, Tensor | None]:
+    """Words of a bag, and the column of each word id in it, int64, -1: in none.
+
+    Without a vocabulary of its own a bag counts all words but the special ones. No columns: it has one, not given here.
+    """
+    stated, default = options.text.bag_words, assets.n_words - SPECIAL
+    if assets.bag_columns is None:
+        own = stated not in (None, default)
+        return (stated, None) if own else (default, (torch.arange(assets.n_words) - SPECIAL).clamp(min=-1))
+    n_words = int(np.max(assets.bag_columns)) + 1
+    if stated not in (None, n_words):
+        raise Mismatch(f"a bag vocabulary of {n_words:,} words, where {stated:,} are expected", "Give that one.")
+    return n_words, torch.tensor(assets.bag_columns)
 
 
 def _check(options: Options, assets: Assets) -> None:

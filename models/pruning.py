@@ -6,11 +6,12 @@ how ties are broken differs: ours go by position, the published order is undefin
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from models.base import Mismatch
+from models.base import Mismatch, RetrievalModel
 
 _LAYERS = (nn.GRU, nn.Conv1d, nn.Linear)
 
@@ -40,6 +41,37 @@ def prune(model: nn.Module, rate: float, *, weights: bool = True, biases: bool =
     for name, parameter in pool.items():
         parameter.mul_(kept[name])
     return kept
+
+
+def keep_zeros(model: RetrievalModel, pruned: Mapping[str, object]) -> None:
+    """Let what pruning set to zero stay zero in training: entries that are zero get no gradient from now on.
+
+    Published pruning is never followed by training; with it, zeros would fill up again at the first step. pruned: what
+    `prune` did, {amount, weights, biases}. The weights themselves say which entries, so nothing need be stored.
+    """
+    pool = prunable(model, weights=bool(pruned["weights"]), biases=bool(pruned["biases"]))
+    for parameter in pool.values():
+        parameter.register_hook(partial(_where_not_zero, parameter))
+    model.pruned = dict(pruned)
+
+
+def recognise(model: nn.Module) -> dict[str, object] | None:
+    """What `prune` must have done to a model whose file does not say: {amount, weights, biases}, None for nothing.
+
+    Weights that were only trained are never exactly zero in such numbers (a thousandth of them).
+    """
+    shares = {}
+    for kind in ("weights", "biases"):
+        pool = prunable(model, weights=kind == "weights", biases=kind == "biases").values()
+        zeros, size = (sum(counts) for counts in zip(*((int((p == 0).sum()), p.numel()) for p in pool), strict=True))
+        shares[kind] = (zeros, size) if zeros >= 1e-3 * size else (0, 0)
+    zeros, size = (sum(counts) for counts in zip(*shares.values(), strict=True))
+    found = {kind: share[0] > 0 for kind, share in shares.items()}
+    return {"amount": round(zeros / size, 4), **found} if zeros else None
+
+
+def _where_not_zero(parameter: nn.Parameter, grad: Tensor) -> Tensor:
+    return grad.masked_fill(parameter == 0, 0)
 
 
 def masks(tensors: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:

@@ -6,12 +6,12 @@ command for MSR-VTT. Source: specs/dual-encoding.md section 11.
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from models.options import dual_encoding
 from models.options.dual_encoding import Levels
 
-READS = frozenset({"words", "features", "tags"})  # what of a corpus the model looks at
+READS = frozenset({"words", "bag", "features", "tags"})  # what of a corpus the model looks at
 
 
 class Video(Levels):
@@ -36,9 +36,16 @@ class Options(BaseModel, extra="forbid"):
     levels: Literal["full", "reduced"] = Field("full", description="reduced leaves level 1 out (published: --concate)")
     gru_pool: Literal["mean", "max"] = Field("mean", description="how GRU outputs are pooled over time")
     measure: Literal["cosine", "order", "euclidean"] = Field("cosine", description="similarity of the latent space")
+    concept_measure: Literal["jaccard", "cosine"] = Field(
+        "jaccard", description="similarity of the concept space (published: --measure_2; for TRECVID AVS: cosine)"
+    )
+    text_norm: bool = Field(True, description="latent vectors of texts get length 1; cosine needs both")
+    video_norm: bool = Field(True, description="latent vectors of videos get length 1 (published: --visual_norm)")
     latent_dim: int = Field(1536, ge=1, description="size of the latent space")
     dropout: float = Field(0.2, ge=0, lt=1, description="of GRU means, of filter responses, of the latent head")
-    alpha: float = Field(0.6, ge=0, le=1, description="weight of the latent scores, each scaled to [0, 1] first")
+    alpha: float = Field(
+        0.6, ge=0, le=1, description="weight of the latent scores, each scaled to [0, 1] first (TRECVID AVS: 0.8)"
+    )
     pooling: Literal["masked", "padded"] = Field(
         "masked",
         description="masked: padding changes nothing; published: padded, the video GRU runs over padding and "
@@ -47,3 +54,9 @@ class Options(BaseModel, extra="forbid"):
     video: Video = Field(Video(), description="the video encoder")
     text: Text = Field(Text(), description="the text encoder")
     loss: Loss = Field(Loss(), description="what training minimises")
+
+    @model_validator(mode="after")
+    def _cosine_of_unit_vectors(self) -> "Options":
+        if self.measure == "cosine" and not (self.text_norm and self.video_norm):
+            raise ValueError("measure cosine needs text_norm and video_norm, as published")
+        return self

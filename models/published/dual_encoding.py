@@ -15,14 +15,22 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from torch import Tensor
 
-from models.base import Assets, Mismatch
+from models.base import Assets, Mismatch, RetrievalModel
 from models.options.dual_encoding import Options, Side
+from models.pruning import recognise
 from models.published.keys import Rule, to_ours, to_theirs
 
 RECIPE = "dual_encoding_pp_published"  # of pipelines.yaml: how such files were trained, and how captions are read
 SUFFIX = ".bin"
 SIDE_FILE = ".ckpt"  # behind the whole name: {"epoch", "best_<metric>", "patience", "optim_state_dict"}
 IMPLIED = {"pooling": "padded", "scaling": "shifted_max"}  # what the published program does without being told
+
+
+def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[str]]:
+    """Where the files of words lie, relative to the checkpoint or a folder above it: its program's working folder."""
+    stem = name.removesuffix(SUFFIX)  # as `export-checkpoint` names them
+    return {"vocab": [f"{stem}.vocab.json", "vocab.json"], "tags": [f"{stem}.tag_vocab.json", "tag_vocab.json"]}
+
 
 _GRU = r"(weight|bias)_(ih|hh)_l0(_reverse)?"
 _PARAMETER = r"(weight|bias)"
@@ -56,6 +64,11 @@ def recognises(value: object) -> bool:
 def training_facts(published: Mapping[str, object], side: Mapping[str, object]) -> dict[str, object]:
     """What is known of the training: epoch, patience and the best score by its published name. side: the side file."""
     return {key: value for key, value in side.items() if isinstance(key, str) and isinstance(value, (int, float))}
+
+
+def pruned(model: RetrievalModel) -> dict[str, object] | None:
+    """What its scripts/prune.py did to a model; the files do not say so."""
+    return recognise(model)
 
 
 def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:

@@ -9,6 +9,7 @@ Changed on the way: convolutions are 2-d there, (channels, 1, width, C) instead 
 mappings stand in the order (GRU, filters, level 1) there, (level 1, GRU, filters) here.
 """
 
+import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,6 +33,21 @@ _GRU = r"(weight|bias)_(ih|hh)_l0(_reverse)?"
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _MODULES = ("vid_encoding", "text_encoding", "vid_mapping", "text_mapping")
 _FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/dual_encoding."
+
+
+def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[str]]:
+    """Where the files of words lie: in the folder of the training collection, which also holds the checkpoints."""
+    opt = published.get("opt")
+    said = {key: value for key, value in (opt.items() if isinstance(opt, Mapping) else ()) if isinstance(value, str)}
+    words = said.get("vocab", "word_vocab_5")
+    words = words if re.fullmatch(r"[\w.-]+", words) else "word_vocab_5"  # it becomes part of a path
+    size = opt.get("tag_vocab_size", 512) if isinstance(opt, Mapping) else 512
+    stem, tags = name.removesuffix(SUFFIX), f"TextData/tags/video_label_th_1/tag_vocab_{size}.json"
+    return {
+        "vocab": [f"TextData/vocabulary/rnn/{words}.pkl", f"{stem}.vocab.json"],
+        "bag": [f"TextData/vocabulary/bow/{words}.pkl", f"{stem}.bow_vocab.json"],
+        "tags": [tags, f"{stem}.tag_vocab.json"],
+    }
 
 
 def recognises(value: object) -> bool:
@@ -71,7 +87,7 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
 def export_file(options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]) -> dict[str, object]:
     """The whole content of a published file. "opt" says what the model is built from, not where the data lie.
 
-    Raises Mismatch for convolutions of different numbers of filters, which the format cannot say.
+    Raises Mismatch for different numbers of filters and for GRUs in one direction, which the format cannot say.
     """
     scores = training.get("scores") or {}  # ours; a checkpoint that was imported has the published names
     known = {"epoch": 0, "best_rsum": scores.get("rsum", 0.0), "Eiters": training.get("step", 0)}
@@ -84,12 +100,14 @@ def export_file(options: Options, state: Mapping[str, Tensor], training: Mapping
 
 def _opt(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
     words, heads = state["words.weight"], {side: state[f"latent.{side}.linear.weight"] for side in _SIDES}
-    bag_words = options.text.bag_words or len(words) - SPECIAL
+    full, rest = options.levels == "full", 2 * options.text.rnn + sum(options.text.filters)
+    bag_words = heads["text"].shape[1] - rest if full else options.text.bag_words or len(words) - SPECIAL
     opt: dict[str, object] = {
         "model": f"dual_encoding_{options.space}", "space": options.space, "concate": options.levels,
-        "gru_pool": options.gru_pool, "measure": options.measure, "measure_2": "jaccard", "dropout": options.dropout,
+        "gru_pool": options.gru_pool, "measure": options.measure, "measure_2": options.concept_measure,
+        "dropout": options.dropout, "text_norm": options.text_norm, "visual_norm": options.video_norm,
         "word_dim": words.shape[1], "vocab_size": len(words), "bow_vocab_size": bag_words, "we_parameter": None,
-        "visual_feat_dim": state["video.gru.weight_ih_l0"].shape[1], "text_norm": True, "visual_norm": True,
+        "visual_feat_dim": state["video.gru.weight_ih_l0"].shape[1],
         "loss_fun": "mrl", "margin": options.loss.margin, "direction": options.loss.direction,
         "margin_2": options.loss.margin if options.loss.concept_margin is None else options.loss.concept_margin,
         "max_violation": options.loss.max_violation, "cost_style": options.loss.cost,
@@ -99,6 +117,8 @@ def _opt(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
         levels = getattr(options, side)
         if len(set(levels.filters)) > 1:
             raise Mismatch(f"{side} filters {levels.filters}: the format knows one number", "Export is not possible.")
+        if not levels.bidirectional:
+            raise Mismatch(f"{side}: a GRU in one direction; the format knows two", "Export is not possible.")
         out, width = heads[side].shape
         opt |= {f"{prefix}_rnn_size": levels.rnn, f"{prefix}_kernel_sizes": levels.kernels}
         opt |= {f"{prefix}_kernel_num": levels.filters[0], f"{prefix}_mapping_layers": [width, out]}
@@ -134,6 +154,9 @@ def _options(opt: Mapping[str, object], n_parts: int) -> dict[str, object]:
         "levels": opt.get("concate", "full"),
         "gru_pool": opt.get("gru_pool", "mean"),
         "measure": opt["measure"],
+        "concept_measure": opt.get("measure_2") or "jaccard",
+        "text_norm": opt.get("text_norm", True),
+        "video_norm": opt.get("visual_norm", True),
         "latent_dim": opt["visual_mapping_layers"][-1],
         "dropout": opt["dropout"],
         **IMPLIED,

@@ -25,6 +25,8 @@ from pipeline.text.tags import Reader, TagCounts
 from pipeline.text.word_vectors import Vectors, weight_matrix
 from pipeline.text.words import count_words
 
+_ONE_CAPTION = ("MPII-MD", "TGIF")
+
 
 class _Text:
     """The captions of a case, and what is computed from them once."""
@@ -176,7 +178,9 @@ def text_stages_hybrid_space(case: Case) -> Iterator[Comparison]:
     for style in case.info["pickles"]:
         vocabularies[style] = yield from _pickle_rows(style, text, options["threshold"])
     size, min_count = options["tag_vocab_size"], options["th4vl"] + 1
-    made = tag_files.hybrid_files(*tag_files.annotate_hybrid(text.tags, size, min_count), size, min_count)
+    # these collections have one caption per video, which keeps everything; the file names say what was asked for
+    enough = 1 if str(options.get("collection", "")).startswith(_ONE_CAPTION) else min_count
+    made = tag_files.hybrid_files(*tag_files.annotate_hybrid(text.tags, size, enough), size, min_count)
     for name, ours in made.items():
         yield _file_row(f"tags/{name}", ours.encode(), case)
     yield from _hybrid_array_rows(text, vocabularies)

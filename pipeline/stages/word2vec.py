@@ -33,7 +33,8 @@ class Stage(Base):
 
     class Options(BaseModel, extra="forbid"):
         source: Path | None = Field(
-            None, description="vectors: a BigFile folder of words, or a word2vec file (.txt, .vec, .bin, also .gz)"
+            None,
+            description="vectors: a BigFile folder, a word2vec file (.txt, .vec, .bin, also .gz), or gensim's .kv",
         )
         train: Training | None = Field(None, description="learn them from the captions, e.g. {dim: 300}")
         random: int | None = Field(None, ge=1, description="no vectors: random rows of so many values")

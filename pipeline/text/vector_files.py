@@ -1,8 +1,8 @@
 """Word vectors in published files: only the words that are wanted are kept in memory.
 
 Forms: a BigFile folder whose ids are words; word2vec or GloVe text (.txt, .vec: "word v1 ... vD" per line, an optional
-first line "words dims"); word2vec binary (.bin: that line, then word, space, D float32 each). Files may be packed
-(.gz).
+first line "words dims"); word2vec binary (.bin: that line, then word, space, D float32 each), both also packed (.gz);
+gensim's KeyedVectors (.kv, .wordvectors, with their .vectors.npy), a pickle of which only words and numbers are read.
 """
 
 import gzip
@@ -16,12 +16,15 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.stores.adopted import resolve
 from pipeline.stores.big_file import BigFile
+from pipeline.text import pickles
 from pipeline.text.word_vectors import Vectors
 
 _BUFFER = 1 << 24
 _LONGEST_WORD = 1 << 16
 _LARGEST_DIM = 1 << 16
-_PICKLES = (".kv", ".model", ".pkl", ".pickle", ".wordvectors")
+_GENSIM = (".kv", ".wordvectors")
+_PICKLES = (".model", ".pkl", ".pickle")
+_KEYED_VECTORS = ("KeyedVectors", "Word2VecKeyedVectors", "EuclideanKeyedVectors", "Vocab")  # the last: before gensim 4
 Row = tuple[bytes, np.ndarray]
 
 
@@ -31,8 +34,10 @@ def read(path: Path, wanted: Iterable[str]) -> Vectors:
         return _read_big_file(path, set(wanted))
     packed = path.suffix == ".gz"
     suffix = Path(path.stem).suffix if packed else path.suffix
-    if suffix in _PICKLES:
-        raise _wrong(path, "this is a pickle, which is never loaded")
+    if suffix in _GENSIM and not packed:
+        return _read_gensim(path, wanted)
+    if suffix in (*_PICKLES, *_GENSIM):
+        raise _wrong(path, "a pickle of a whole model; save its vectors in gensim with model.wv.save('vectors.kv')")
     rows: dict[str, np.ndarray] = {}
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
@@ -48,7 +53,7 @@ def read(path: Path, wanted: Iterable[str]) -> Vectors:
 def files(path: Path) -> list[Path]:
     """The files that decide what `read` finds, for digests."""
     if not path.is_dir():
-        return [path]
+        return [path, *(p for p in [_beside(path)] if p.exists())]
     folder = resolve(path, "bigfile")
     return [folder / name for name in ("feature.bin", "id.txt", "shape.txt")]
 
@@ -57,6 +62,27 @@ def _read_big_file(path: Path, wanted: set[str]) -> Vectors:
     store = BigFile.open(path)
     found = sorted(word for word in wanted if word in store)
     return Vectors(dict(zip(found, store.read(found), strict=True)), store.dim)
+
+
+def _beside(path: Path) -> Path:
+    """Where gensim keeps the numbers of a large .kv."""
+    return path.with_name(f"{path.name}.vectors.npy")
+
+
+def _read_gensim(path: Path, wanted: Iterable[str]) -> Vectors:
+    """KeyedVectors of gensim 4 (index_to_key) or before (index2word)."""
+    held = getattr(pickles.read(path, shells=_KEYED_VECTORS, arrays=True), "__dict__", {})
+    words, vectors = held.get("index_to_key", held.get("index2word")), held.get("vectors", held.get("syn0"))
+    try:
+        vectors = np.load(_beside(path), mmap_mode="r", allow_pickle=False) if vectors is None else vectors.values
+    except (OSError, ValueError, AttributeError) as error:
+        raise _wrong(path, f"its numbers cannot be read: {error}") from error
+    fits = isinstance(words, list) and vectors.ndim == 2 and len(words) == len(vectors)
+    if not fits or vectors.dtype.kind != "f" or vectors.shape[1] > _LARGEST_DIM:
+        raise _wrong(path, "holds no words with as many vectors")
+    wanted = set(wanted)
+    rows = {word: np.array(row, np.float32) for word, row in zip(words, vectors, strict=True) if word in wanted}
+    return Vectors(rows, vectors.shape[1])
 
 
 def _text(file: BinaryIO, wanted: set[bytes], path: Path) -> tuple[int, Iterator[Row]]:
@@ -118,5 +144,5 @@ def _header(line: bytes) -> tuple[int, int] | None:
 
 
 def _wrong(path: object, what: str) -> DataError:
-    fix = "Give a BigFile folder, or a word2vec file: text (.txt, .vec) or binary (.bin), also packed (.gz)."
+    fix = "Give a BigFile folder, a word2vec file (.txt, .vec, .bin, also .gz), or gensim's KeyedVectors (.kv)."
     return DataError(what, where=path, fix=fix)

@@ -97,16 +97,53 @@ def counter_text(counts: Counter[str], min_count: int = 5) -> str:
     return "\n".join(f"{word} {counts[word]}" for word in most_frequent(counts, min_count, len(counts)))
 
 
+def joined(words: Vocabulary, bag: Vocabulary | None) -> Vocabulary:
+    """The words, and behind them those that only the bag knows: one id says both what a word is and where it counts."""
+    extra = [word for word in bag.words if word not in words.ids] if bag else []
+    return Vocabulary(words.ids | {word: n for n, word in enumerate(extra, start=len(words))}) if extra else words
+
+
+def bag_columns(words: Vocabulary, bag: Vocabulary) -> np.ndarray:
+    """Column in the bag of each id of `joined(words, bag)`, int64, -1: not in it."""
+    ids = joined(words, bag)
+    columns = np.full(len(ids), -1, dtype=np.int64)
+    columns[[ids.ids[word] for word in bag.ids]] = list(bag.ids.values())
+    return columns
+
+
+def load_bag(path: Path, words: Vocabulary) -> Vocabulary | None:
+    """The vocabulary of the bags from a file, or from where `load` finds that of the words in a folder.
+
+    None if there is none, or if it is the words themselves without the special entries: then nothing need be kept.
+    """
+    file = _in_folder(path, BAG_FILE, "bow") if path.is_dir() else path
+    bag = load(file) if file else None
+    plain = [word for word in words.words if word not in HYBRID_SPECIALS]
+    return None if bag is None or bag.words == plain and min(bag.ids.values()) == 0 else bag
+
+
 def load(path: Path) -> Vocabulary:
     """A vocabulary from a vocab step's folder, a .json, a published .pkl (read without running it) or a w2vv .txt.
 
+    A folder may also be `TextData/vocabulary` of hybrid_space, with one pickle in `rnn`.
+
     Raises DataError if the file is unreadable or its entries are not words with distinct ids without gaps.
     """
-    path = path / FILE if path.is_dir() else path
+    if path.is_dir():
+        path = _in_folder(path, FILE, "rnn") or path / FILE
     readers = {".pkl": _read_pickle, ".pickle": _read_pickle, ".txt": _read_word_list}
     ids = readers.get(path.suffix, _read_json)(path)
     _check(ids, path)
     return Vocabulary(ids)
+
+
+def _in_folder(folder: Path, name: str, style: str) -> Path | None:
+    """The file of a vocab step, or the pickle that hybrid_space keeps in a folder named after the style."""
+    found = [folder / name] if (folder / name).is_file() else sorted((folder / style).glob("word_vocab_*.pkl"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise DataError(f"{len(found)} vocabularies: {names}", where=folder / style, fix="Name one of these files.")
+    return found[0] if found else None
 
 
 def _read_json(path: Path) -> object:

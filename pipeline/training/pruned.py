@@ -68,14 +68,14 @@ def make(source: Path, amount: float, *, weights: bool = True, biases: bool = Fa
         )
     kept = prune(model, amount, weights=weights, biases=biases)
     what = {"amount": amount, "weights": weights, "biases": biases}
-    info = replace(info, training=info.training | {"pruned": what})
+    info = replace(info, facts=info.facts | {"pruned": what})
     names = frozenset(name for name, _ in model.named_parameters())
     return Pruned(info, model.state_dict(), names, kept, amount, file.stat().st_size)
 
 
 def save(made: Pruned, path: Path) -> None:
     """Write the checkpoint, packed, and read it back: DataError if that does not give the very same weights."""
-    checkpoint.write_model(path, made.info, sparse.packed(made.weights))
+    checkpoint.write_model(path, made.info, made.weights)
     again = checkpoint.load_model(path)[0].state_dict()
     if wrong := sorted(name for name, value in made.weights.items() if not torch.equal(again[name], value)):
         raise DataError(
@@ -85,9 +85,9 @@ def save(made: Pruned, path: Path) -> None:
         )
 
 
-def file_suffix(training: dict) -> str:
+def file_suffix(facts: dict) -> str:
     """What the published script puts behind a file's name for a pruned model ("_pruned_wb_0.3"), else ""."""
-    done = training.get("pruned")
+    done = facts.get("pruned")
     if not done:
         return ""
     letters = "w" * bool(done["weights"]) + "b" * bool(done["biases"])

@@ -10,6 +10,7 @@ from models.options.hybrid_space import Options
 from models.published.hybrid_space import export_model, import_checkpoint
 from pipeline.parity.case import Case
 from pipeline.parity.run import run_case
+from tests.models import plain_hybrid_space
 
 SMALL = {
     "latent_dim": 8,
@@ -49,8 +50,10 @@ def test_recorded_cases(name: str, golden: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"space": "latent"}, {"levels": "reduced"}, {"gru_pool": "max"}, {"measure": "order"}]
-)
+    "changed",
+    [{}, {"space": "latent"}, {"levels": "reduced"}, {"gru_pool": "max"}, {"measure": "order", "text_norm": False},
+     {"concept_measure": "cosine"}],
+)  # fmt: skip
 @torch.no_grad()
 def test_padding_changes_nothing_under_any_option(changed: dict[str, str]) -> None:
     model = small(**changed).eval()
@@ -70,6 +73,43 @@ def test_every_parameter_that_is_read_learns(changed: dict[str, object]) -> None
 
     assert ("tags_text" in losses) == (model.options.space == "hybrid") == model.inputs.tags
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("changed", [
+    {}, {"gru_pool": "max"}, {"levels": "reduced"}, {"space": "latent", "measure": "euclidean"},
+    {"measure": "order", "text_norm": False, "video_norm": False},
+    {"video": SMALL["video"] | {"max_frames": 4}, "gru_pool": "max"},
+])  # fmt: skip
+@torch.no_grad()
+def test_padded_pooling_equals_plain_loops_under_every_option(changed: dict[str, object]) -> None:
+    model, given = small(pooling="padded", **changed).eval(), batch()
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+
+    found = model.score(model.encode_text(given), model.encode_video(given))
+
+    for space, expected in plain_hybrid_space.scores(model, given).items():
+        torch.testing.assert_close(found[space], expected, atol=2e-6, rtol=0)  # float32 rounding of sums
+
+
+@torch.no_grad()
+def test_every_measure_compares_as_its_name_says() -> None:
+    plain = small(measure="euclidean", concept_measure="cosine", text_norm=False).eval()
+
+    text, video = plain.encode_text(batch()), plain.encode_video(batch())
+
+    scores = plain.score(text, video)
+    a, b = (torch.nn.functional.normalize(side["concept"], dim=1) for side in (text, video))
+    torch.testing.assert_close(scores["concept"], a @ b.T)
+    torch.testing.assert_close(scores["latent"], -(torch.cdist(text["latent"], video["latent"]) ** 2))
+    assert (text["latent"].norm(dim=1) - 1).abs().min() > 1e-3
+    torch.testing.assert_close(video["latent"].norm(dim=1), torch.ones(4))
+
+
+def test_cosine_without_normalised_vectors_is_refused() -> None:
+    with pytest.raises(ValueError, match="measure cosine needs text_norm and video_norm"):
+        Options(video_norm=False)
 
 
 def test_level_1_reads_all_frames_and_the_others_the_first_ones() -> None:

@@ -57,7 +57,7 @@ def test_pruned_checkpoint_says_so_and_is_evaluated_like_any_other(tmp_path) -> 
 
     manifest = evaluate(tmp_path / "results", world().inputs | {"checkpoints": checkpoints})
 
-    assert load_model(tmp_path / "pruned")[1].training["pruned"] == {"amount": 0.2, "weights": True, "biases": False}
+    assert load_model(tmp_path / "pruned")[1].facts["pruned"] == {"amount": 0.2, "weights": True, "biases": False}
     assert set(manifest["summary"]) == {"train", "prune"}
     assert manifest["summary"]["prune"]["none"]["t2v_R10"] > 0
 

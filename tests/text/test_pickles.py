@@ -1,5 +1,6 @@
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,22 @@ def test_damaged_files_are_refused(tmp_path: Path, data: bytes) -> None:
 
     with pytest.raises(DataError, match="v.pkl"):
         pickles.read(tmp_path / "v.pkl")
+
+
+@pytest.mark.parametrize("data", [
+    b"\x80\x02Nr\x00\x00\x00\x10.",  # a place far beyond the objects of the file
+    b"Np268435456\n.",  # the same in digits
+    b"\x80\x05\x96\x00\x00\x00\x00\x02\x00\x00\x00.",  # 8 GB of bytes that are not there
+    b"\x80\x04\x8d\x00\x00\x00\x00\x02\x00\x00\x00.",  # a text of 8 GB
+])  # fmt: skip
+def test_a_few_bytes_cannot_ask_for_gigabytes(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "v.pkl").write_bytes(data)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with pytest.raises(DataError, match="v.pkl: not a pickle of plain data"):
+        pickles.read(tmp_path / "v.pkl")
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

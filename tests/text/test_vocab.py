@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -128,3 +129,36 @@ def test_recorded_batch_is_encoded_raw_and_padded(golden: Path) -> None:
 
         assert np.array_equal(batch, expected["caption_batch"])
         assert np.array_equal(lengths, expected["caption_lengths"])
+
+
+WORDS = vocab.Vocabulary({"<pad>": 0, "<start>": 1, "<end>": 2, "<unk>": 3, "a": 4, "dog": 5})
+BAG = vocab.Vocabulary({"zebra": 0, "a": 1, "the": 2})
+
+
+def test_two_vocabularies_become_one_that_says_where_each_word_counts() -> None:
+    both = vocab.joined(WORDS, BAG)
+
+    assert both.words == [*WORDS.words, "zebra", "the"]
+    assert both.encode("a the dog sings", boundaries=False) == [4, 7, 5, 3]
+    assert vocab.bag_columns(WORDS, BAG).tolist() == [-1, -1, -1, -1, 1, -1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("bag", "is_kept"), [({"a": 0, "dog": 1}, False), ({"dog": 0, "a": 1}, True), ({"a": 0}, True)]
+)
+def test_a_bag_vocabulary_is_kept_only_where_it_is_not_that_of_the_words(tmp_path: Path, bag: dict, is_kept) -> None:
+    (tmp_path / vocab.BAG_FILE).write_text(json.dumps(bag))
+
+    found = vocab.load_bag(tmp_path, WORDS)
+
+    assert (found is not None) == is_kept
+    assert vocab.load_bag(tmp_path / vocab.BAG_FILE, WORDS) == found
+
+
+def test_a_folder_with_two_published_vocabularies_is_not_guessed_from(tmp_path: Path) -> None:
+    (tmp_path / "rnn").mkdir()
+    for n in (3, 5):
+        (tmp_path / f"rnn/word_vocab_{n}.pkl").touch()
+
+    with pytest.raises(DataError, match="2 vocabularies: word_vocab_3.pkl, word_vocab_5.pkl\n.*Name one"):
+        vocab.load(tmp_path)

@@ -1,0 +1,123 @@
+"""Where another program's training stopped, for one of ours that goes on from there (train.init.go_on).
+
+`import-checkpoint` writes it beside the weights, best.pt -> best.moments.pt: moments of the optimizer by our parameter
+names, loss scale, finished epochs and steps. What is inside published files is known to
+`models/published/<model>_training.py`: `companion(name)`, the file beside a checkpoint that has them ("": it has them
+itself), and `import_training(published, side, options, weights)`, None where there are none.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from models.base import Mismatch
+from pipeline import registry
+from pipeline.errors import ConfigError, DataError
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import ModelInfo
+
+if TYPE_CHECKING:
+    from pipeline.training.step import Stepper
+
+FORMAT = "tvrkit/moments"
+_KINDS = {"adamw": {"exp_avg", "exp_avg_sq", "step"}, "bertadam": {"m", "v"}}
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Start:
+    """epoch: finished epochs; step: optimizer steps; moments: by parameter; scaler: of the loss, {} without one."""
+
+    epoch: int
+    step: int
+    moments: dict[str, dict[str, Tensor]]
+    scaler: dict[str, float]
+
+
+def of_published(file: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> Start | None:
+    """Where the training of a published file stopped; None if the file does not say. info, weights: as imported.
+
+    Raises DataError for an optimizer of another model.
+    """
+    name = f"{info.recipe.model}_training"
+    if not (registry.ROOT / "models" / "published" / f"{name}.py").is_file():
+        return None
+    module = importlib.import_module(f"models.published.{name}")
+    companion = file.with_name(module.companion(file.name) or file.name)
+    if not companion.is_file():
+        return None
+    side = checkpoint.read(companion, published=True) if companion != file else {}
+    published = checkpoint.read(file, published=True) if companion == file else {}
+    try:
+        found = module.import_training(published, side, info.recipe.options, weights)
+    except (Mismatch, KeyError, TypeError, AttributeError, ValueError) as error:
+        what = error.what if isinstance(error, Mismatch) else f"not the optimizer state it should be: {error!r}"
+        fix = (
+            "The file is damaged." if companion == file else f"Take {companion.name} away to import the weights alone."
+        )
+        raise DataError(what, where=companion, fix=fix) from error
+    return Start(**found) if found else None
+
+
+def place(weights: Path) -> Path:
+    """Where the moments of a weight file lie."""
+    return weights.with_name(f"{weights.stem}.moments.pt")
+
+
+def write(path: Path, start: Start | None) -> None:
+    """Save it; without one, what an earlier import left there goes."""
+    if start is None:
+        path.unlink(missing_ok=True)
+        return
+    checkpoint.write(path, {"format": FORMAT, "version": checkpoint.VERSION} | asdict(start))
+
+
+def read(init: Path | None) -> Start:
+    """What lies beside the weights that a training starts from."""
+    path = place(checkpoint.find(init)) if init is not None else None
+    if path is None or not path.is_file():
+        raise ConfigError(
+            "no training to go on from: there is no optimizer state beside the weights to start from",
+            where="train.init.go_on" if path is None else path,
+            fix="Import a published checkpoint that has one (CenterCLIP: .pth.tar; CLIP4Clip: pytorch_opt.bin.N beside "
+            "pytorch_model.bin.N; Dual Encoding++: .bin.ckpt beside .bin) and start from that, or leave go_on out.",
+        )
+    value = checkpoint.read_format(path, FORMAT)
+    return Start(**{name: value[name] for name in Start.__dataclass_fields__})
+
+
+def adopt(start: Start, stepper: "Stepper", optimizer: str, where: Path | str) -> None:
+    """Give a new optimizer (`optimizer`: its name in recipes) the moments, and the loss scaler its scale.
+
+    Parameters that the other training left alone have none and start anew. Raises DataError naming what does not fit.
+    """
+    trained = {n: p for group in stepper.groups for n, p in zip(group["names"], group["params"], strict=True)}
+    kind = "adamw" if optimizer == "adam" else optimizer
+    wanted = _KINDS.get(kind, set())
+    faults = [f"{name}: not trained here" for name in start.moments.keys() - trained.keys()]
+    for name in start.moments.keys() & trained.keys():
+        state, shape = start.moments[name], trained[name].shape
+        if state.keys() != wanted:
+            faults.append(f"{name}: {', '.join(sorted(state))} are not the moments of {optimizer}")
+        elif any(value.ndim and value.shape != shape for value in state.values()):
+            faults.append(f"{name}: not of the shape {tuple(shape)}")
+    if faults:
+        more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
+        raise DataError(
+            f"moments that do not fit the training: {'; '.join(sorted(faults)[:_SHOWN])}{more}",
+            where=where,
+            fix="Train with the optimizer and the frozen parameters of that training, or leave train.init.go_on out.",
+        )
+    for name, state in start.moments.items():
+        parameter = trained[name]
+        stepper.optimizer.state[parameter] = {
+            key: value.to(parameter.device, torch.float32 if key == "step" else parameter.dtype, copy=True)
+            for key, value in state.items()
+        }
+    if start.scaler and stepper.scaler.is_enabled():
+        stepper.scaler.load_state_dict(dict(start.scaler))
