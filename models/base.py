@@ -10,12 +10,17 @@ mzhaoshuai/CenterCLIP: modules/utils.py), plus the one under which N processes e
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from models.noise import NoiseSource
+
+if TYPE_CHECKING:
+    from models.generative import Features, Sampling
 
 Encoding = dict[str, Tensor]  # tensors that share dimension 0; so cat, index, gather and cache are one-liners
 Batch = Mapping[str, Tensor]  # what the loader delivers; names and shapes at RetrievalModel
@@ -52,8 +57,10 @@ class Assets:
     n_tags: int = 0  # concepts: entries of the tag vocabulary
     feature_dim: int = 0  # numbers per frame
     word_vectors: np.ndarray | None = None  # (n_words, dim) float32, copied
+    bag_columns: np.ndarray | None = None  # (ids,) int64: where each word id counts in bags of words; -1: nowhere
     clip: Mapping[str, Tensor] | None = None  # weights of a CLIP under OpenAI's names: where its backbone starts
     init: Mapping[str, Tensor] | None = None  # a state dict of this very model; strict
+    is_start: bool = False  # a training starts from `init`: it may lack what its stage of the training did not have
 
 
 class Ranking(NamedTuple):
@@ -61,6 +68,21 @@ class Ranking(NamedTuple):
 
     t2v: Tensor
     v2t: Tensor
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What `fuse` gets besides scores and encodings.
+
+    noise: for models that sample; of a query it never depends on what else is ranked. rank, processes: all of them call
+    `fuse` together and may share the work. t2v_rows, v2t_rows int64: the only rows that will be read; None: all.
+    """
+
+    noise: NoiseSource | None = None
+    rank: int = 0
+    processes: int = 1
+    t2v_rows: np.ndarray | None = None
+    v2t_rows: np.ndarray | None = None
 
 
 class RetrievalModel(nn.Module):
@@ -74,6 +96,8 @@ class RetrievalModel(nn.Module):
     inputs: Inputs
     targets: tuple[str, ...] = ("video_index",)  # batch entries of the loss, one row per pair, gathered like encodings
     gather_rule: GatherRule = "full_gradient"
+    pruned: Mapping[str, object] | None = None  # {amount, weights, biases}: training keeps its zeros (pruning.py)
+    sampling: "Sampling | None" = None  # how a generative model re-ranks; evaluation may replace it
 
     def prepare(self) -> Shared:
         """What both encoders share and no batch changes: computed once per training step and once per evaluation."""
@@ -100,14 +124,25 @@ class RetrievalModel(nn.Module):
         """What a similarity is multiplied by to become a logit."""
         return 1.0
 
-    def fuse(self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding) -> Ranking:
+    def fuse(self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()) -> Ranking:
         """The final scores of the whole gallery; by default the only score and its transpose."""
         (only,) = scores.values()
         return Ranking(only, only.T)
 
+    def generative_features(self, text: Encoding, video: Encoding) -> "Features":
+        """What denoisers see of the encodings of a generative model."""
+        raise TypeError(f"{type(self).__name__} has no denoisers")
+
+    def generate(self, scores: Ranking, features: "Features", how: Fusion) -> Ranking:
+        """Similarities, of whatever model, re-ranked by the denoisers of a generative model."""
+        raise TypeError(f"{type(self).__name__} has no denoisers")
+
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
         """Named terms () and "loss", what to minimise. Row i of text and video is a matching pair."""
         raise TypeError(f"{type(self).__name__} cannot be trained")
+
+    def check_batch(self, n: int) -> None:
+        """Raise Mismatch if `loss` cannot work on n pairs (over all processes); asked before a training starts."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a batch over all processes: so a DDP wrapper sees them and no model writes a line on ranks."""

@@ -90,7 +90,7 @@ def picture(looks: Looks, title: str, per_video: bool = False) -> bytes:
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, color=_INK)
         axes.spines[:].set_visible(False)
     curve = rows[-1]
-    curve.plot(looks.maps["global"].sum((1, 2)), color=_CURVE, marker=".", linewidth=1.5)
+    curve.plot(looks.maps["global"].sum((1, 2)), color=_CURVE, marker=".", linewidth=1.5, clip_on=False)
     curve.set(xlim=(-0.5, len(looks.frames) - 0.5), ylim=(0, None))
     curve.set_xlabel("frame", fontsize=8, color=_MUTED)
     curve.set_ylabel("global prompt", rotation=0, ha="right", va="center", fontsize=8, color=_INK)

@@ -2,7 +2,26 @@
 
 import numpy as np
 
+from pipeline.evaluation.generation import SIMILARITY
 from pipeline.evaluation.retrieve import Result
+
+_OVER = {"none": SIMILARITY, "diffusion": "none"}  # ways of ranking that sample, and what sampling starts from
+
+
+def gains(found: dict[str, dict]) -> dict[str, dict]:
+    """What sampling adds, from the metrics of each way of ranking: {way: {over, t2v: {R1, ...}, v2t: {R1, ...}}}.
+
+    Differences of every recall, of the median and of the mean rank; {} where nothing was sampled.
+    """
+    return {
+        way: {"over": over} | {side: _differences(found[way][side], found[over][side]) for side in ("t2v", "v2t")}
+        for way, over in _OVER.items()
+        if way in found and over in found
+    }
+
+
+def _differences(values: dict, others: dict) -> dict[str, float]:
+    return {key: round(values[key] - others[key], 4) for key in values if key[0] in "RM"}
 
 
 def attribute_rates(

@@ -1,8 +1,15 @@
 """From a corpus to encodings: each distinct caption once, in batches of like length; or in chunks as published."""
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
+import torch
 
 from models.base import RetrievalModel
+from models.noise import keys
 from pipeline.evaluation.retrieve import Batches, Encoded, encode_all
 from pipeline.training.checkpoint import ModelInfo
 from pipeline.training.corpus import Corpus, Sentences, VideoStore
@@ -27,7 +34,7 @@ def encode_corpus(
         size = batch_size
         rows, row_of_text = distinct(texts)
         order = np.argsort(texts.lengths[rows], kind="stable")  # short ones first: little of a batch is padding
-    return encode_all(
+    encoded = encode_all(
         model,
         _text_batches(texts, rows, order, size, _share(len(rows), size, world)),
         video_batches(videos, size, _share(len(videos), size, world)),
@@ -35,6 +42,12 @@ def encode_corpus(
         len(videos),
         world,
     )
+    return _known(encoded, texts, rows, corpus.video_ids)
+
+
+def in_precision(kind: Literal["float32", "bfloat16"], device: torch.device) -> AbstractContextManager:
+    """Let models encode like this; what they give is float32 all the same."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=kind == "bfloat16")
 
 
 def encode_bank(
@@ -51,7 +64,19 @@ def encode_bank(
     videos = store.videos([video_ids[n] for n in _evenly(len(video_ids), size)])
     rows = np.arange(len(chosen.lengths))
     batches = _text_batches(chosen, rows, np.argsort(chosen.lengths, kind="stable"), batch_size)
-    return encode_all(model, batches, video_batches(videos, batch_size), rows, len(videos))
+    encoded = encode_all(model, batches, video_batches(videos, batch_size), rows, len(videos))
+    return _known(encoded, chosen, rows, [video_ids[n] for n in _evenly(len(video_ids), size)])
+
+
+def _known(encoded: Encoded, texts: Sentences, rows: np.ndarray, video_ids: Sequence[str]) -> Encoded:
+    """With keys: of texts what the model reads, so that equal captions and typed queries are one; of videos the ids."""
+    return replace(encoded, text_keys=text_keys(texts, rows), video_keys=keys(video_ids))
+
+
+def text_keys(texts: Sentences, rows: np.ndarray) -> np.ndarray:
+    """A number for what a model reads of each of the texts `rows`, uint64: the same wherever the text is met."""
+    tokens = (texts.batch(np.array([n]))["text"].numpy().ravel() for n in rows)
+    return keys([np.trim_zeros(ids, "b").astype("<i8").tobytes() for ids in tokens])
 
 
 def _evenly(n: int, wanted: int) -> np.ndarray:

@@ -24,11 +24,18 @@ from pipeline.evaluation.html_parts import (
     table,
     text,
 )
+from pipeline.evaluation.results import ALONE
 
 RUN_PAGE = "_state/times.html"
 _SIDES = (("t2v", "Text → video"), ("v2t", "Video → text"))
 _BINS = (("1", 1, 1), ("2–5", 2, 5), ("6–10", 6, 10), ("11–50", 11, 50), ("over 50", 51, float("inf")))
-_RERANKS = {"dsl": "with dual softmax", "qbnorm": "with query bank"}
+_RERANKS = {
+    "dsl": "with dual softmax",
+    "qbnorm": "with query bank",
+    "diffusion": "with diffusion",
+    "similarity": "similarity alone",
+}
+_TRANSDUCTIVE = {"dsl", "qbnorm"}
 _FAILURES_SHOWN = 50
 _TILES = 5  # videos beside each other below a query
 _RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
@@ -131,7 +138,20 @@ def _results(report: Report) -> str:
     chance = report.entries[0].metrics["chance"]
     guesses = [cell(one(chance[s].get(key)), "" if n else "first") for s, _ in _SIDES for n, key in enumerate(keys)]
     body.append(row([cell("chance", "name"), *guesses, cell(""), cell("")], "chance"))
-    return "\n".join([_cards(report), table(heads, body), note(_legend(rows))])
+    gains = [note(f"<b>{text(entry.name)}</b>: {text(_gain(gain))}") for entry, gain in _gains(report)]
+    return "\n".join([_cards(report), table(heads, body), *gains, note(_legend(rows))])
+
+
+def _gains(report: Report) -> list[tuple[Entry, dict]]:
+    return [(entry, gain) for entry in report.entries for gain in entry.metrics.get("gains", {}).values()]
+
+
+def _gain(gain: dict) -> str:
+    """What sampling adds to the scores it starts from."""
+    both = "; ".join(
+        f"{words.lower()} R@1 {gain[side]['R1']:+.1f}, mean rank {gain[side]['MnR']:+.1f}" for side, words in _SIDES
+    )
+    return f"Sampling, against {ALONE[gain['over']]}: {both}."
 
 
 def _legend(rows: list[tuple[Entry, str, dict]]) -> str:
@@ -143,7 +163,7 @@ def _legend(rows: list[tuple[Entry, str, dict]]) -> str:
         "without re-ranking. Trained: share of the parameters. "
         f"Ties {text(first['tie_policy'])} ({tied:,} tied queries); video → text over {gallery}."
     )
-    if any(name != "none" for _, name, _ in rows):
+    if any(name in _TRANSDUCTIVE for _, name, _ in rows):
         words += " Dual softmax and query bank use other queries than the one asked: compare them with their like only."
     if any(entry.published for entry, _, _ in rows):
         words += " Small: difference to the published figure."

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from models.base import RetrievalModel
+from pipeline import log
 from pipeline.datasets.base import Annotations
 from pipeline.errors import DataError
 from pipeline.training.checkpoint import ModelInfo, load_model
-from pipeline.training.corpus import Corpus, VideoStore, open_corpus
+from pipeline.training.corpus import Corpus, VideoStore, mostly_unknown, open_corpus
 from pipeline.training.inputs import Given, open_videos
 
 
@@ -22,7 +23,14 @@ class Opened:
     store: VideoStore
 
     def corpus(self, annotations: Annotations, split: str) -> Corpus:
-        """A split with the captions as the ids this model was trained on. DataError if nothing of it can be read."""
+        """A split with the captions as the ids this model was trained on. DataError if nothing of it can be read.
+
+        Warns if most of their words are unknown to the model: its vocabulary is of another corpus.
+        """
+        if vocabulary := self.info.vocabulary:
+            texts = [caption.text for caption in annotations.texts(split)]
+            if what := mostly_unknown(vocabulary, texts, self.info.recipe.train.clean_captions):
+                log.warning(f"evaluate: the model's vocabulary is of another corpus, so scores mean little: {what}")
         return open_corpus(annotations, split, self.store, self.info.encode, width=self.model.inputs.tokens)
 
 

@@ -131,10 +131,11 @@ def _logsumexp(x: np.ndarray, axis: int) -> np.ndarray:
 def check_bank(scores: np.ndarray, bank: np.ndarray, where: object) -> None:
     """DataError unless the bank has the gallery of scores as its columns and only finite numbers."""
     if bank.shape[1] != scores.shape[1]:
+        hint = " It seems transposed (metrics: --bank-v2t-transposed)." if len(bank) == scores.shape[1] else ""
         raise DataError(
             f"the bank has {bank.shape[1]:,} columns, the gallery {scores.shape[1]:,} items",
             where=where,
-            fix="Rows are the bank's queries, columns the same gallery as in the scores.",
+            fix=f"Rows are the bank's queries, columns the same gallery as in the scores.{hint}",
         )
     if not np.isfinite(bank).all():
         raise DataError("the bank holds NaN or infinite scores", where=where, fix="Score the bank again.")

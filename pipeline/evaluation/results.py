@@ -2,7 +2,7 @@
 
     metrics.json      {checkpoint, model, recipe, split, texts, videos, results: {rerank: metrics}, examples, ...}
     ranks.npz         per rerank: <rerank>/t2v_above, /t2v_tied, /v2t_above, /v2t_tied (int64), /v2t_rows; target
-    gallery.json      {checkpoint, split, video_ids, caption_ids, texts (distinct), row_of_text}
+    gallery.json      {checkpoint, split, video_ids, caption_ids, texts (distinct), row_of_text, text_keys}
     encodings.npz     float32: text/<name> (a row per distinct text), video/<name> (a row per gallery video)
     <rerank>.t2v.npy, <rerank>.v2t.npy   with save_similarity: float32, rows = queries
 
@@ -10,7 +10,7 @@ No times, no paths: equal evaluations give equal bytes. No pickles.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +27,18 @@ if TYPE_CHECKING:
 
 METRICS, RANKS, GALLERY, ENCODINGS = "metrics.json", "ranks.npz", "gallery.json", "encodings.npz"
 _COLUMNS = ("R1", "R5", "R10", "MdR", "MnR")
+_SIDES = {"t2v": "text -> video", "v2t": "video -> text"}
+_ROWS = {"similarity": "similarity alone"}
+ALONE = {"none": "the scores alone", "similarity": "the similarity alone"}  # what sampling is compared with
 Vectors = dict[str, dict[str, np.ndarray]]  # {"text": {name: rows}, "video": {name: rows}}
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What was ranked. checkpoint: sha256 of its file. row_of_text: place of each caption's text among `texts`."""
+    """What was ranked. checkpoint: sha256 of its file. row_of_text: place of each caption's text among `texts`.
+
+    text_keys: what each of `texts` is known by where it is a query or a candidate of sampling.
+    """
 
     checkpoint: str
     split: str
@@ -40,6 +46,12 @@ class Gallery:
     caption_ids: list[str]
     texts: list[str]
     row_of_text: np.ndarray
+    text_keys: Sequence[int] = ()
+
+    @property
+    def keys(self) -> np.ndarray:
+        """text_keys as models/noise.py wants them, uint64 (n,)."""
+        return np.array(self.text_keys, dtype=np.uint64)
 
 
 def save(
@@ -120,7 +132,10 @@ def read_vectors(folder: Path) -> Vectors:
 
 
 def table(step: Path) -> str:
-    """The metrics of an evaluate step as aligned lines: a row for each checkpoint and way of ranking, and chance."""
+    """The metrics of an evaluate step as aligned lines: a row for each checkpoint and way of ranking, and chance.
+
+    trained: the share of the parameters that the recipe trains.
+    """
     found = read_all(step)
     if not found:
         raise DataError("there are no evaluated checkpoints", where=step, fix="Run the evaluate step.")
@@ -129,24 +144,39 @@ def table(step: Path) -> str:
     titles = "".join(f"{f'R@{c[1:]}' if c[1:].isdigit() else c:>7}" for c in _COLUMNS)
     lines = [
         f"{'':<{width}}   {'text -> video':<{len(titles)}}   {'video -> text':<{len(titles)}}",
-        f"{'checkpoint':<{width}}   {titles}   {titles}     Rsum",
+        f"{'checkpoint':<{width}}   {titles}   {titles}     Rsum   trained",
     ]
     rows = [values for m in found for values in m["results"].values()]
-    lines += [f"{label:<{width}}{_sides(row)}{row['Rsum']:9.1f}" for label, row in zip(labels, rows, strict=True)]
+    shares = [_share(m.get("parameters"), n) for m in found for n in range(len(m["results"]))]
+    for label, row, share in zip(labels, rows, shares, strict=True):
+        lines.append(f"{label:<{width}}{_sides(row)}{row['Rsum']:9.1f}{share:>10}")
     first = found[0]
+    said = [(m["checkpoint"], gain_words(gain)) for m in found for gain in m.get("gains", {}).values()]
     lines.append(f"{'chance':<{width}}{_sides(first['chance'])}")
     policy, gallery = rows[0]["tie_policy"], rows[0]["v2t_definition"]
     lines.append(
         f"{first['texts']:,} texts, {first['videos']:,} videos of {first['split']}; ties {policy}; "
         f"video -> text over {gallery}"
     )
+    lines += [f"{name}: {words}" for name, words in said]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def gain_words(gain: dict) -> str:
+    """What sampling adds, in one line."""
+    both = ", ".join(f"{words} R@1 {gain[side]['R1']:+.1f}" for side, words in _SIDES.items())
+    return f"sampling, against {ALONE[gain['over']]}: {both}"
 
 
 def _label(metrics: dict, rerank: str, place: int) -> str:
     if place:
-        return f"  {rerank}"
+        return f"  {_ROWS.get(rerank, rerank)}"
     return metrics["checkpoint"] if rerank == "none" else f"{metrics['checkpoint']} {rerank}"
+
+
+def _share(parameters: dict[str, int] | None, place: int) -> str:
+    """Of a model's parameters, those that its recipe trains; said once for each checkpoint."""
+    return f"{100 * parameters['trained'] / parameters['all']:.3g} %" if parameters and not place else ""
 
 
 def _sides(values: dict) -> str:

@@ -2,31 +2,45 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.base import Batch, Encoding, RetrievalModel, gather
+from models.base import Batch, Encoding, Fusion, Mismatch, Ranking, RetrievalModel, gather
+from models.noise import Noise
 from pipeline.errors import DataError
 from pipeline.evaluation import rerank as reranking
+from pipeline.evaluation.generation import SIMILARITY, SecondStage
 from pipeline.evaluation.metrics import KS, Convention, Evaluation, Median, Ties, check_finite, evaluate
 from pipeline.training.distributed import World
 
 Batches = Iterable[tuple[Sequence[int], Batch]]  # positions of the items in the result, and the batch
 BLOCK_BYTES = 256 << 20
+_NO_ROWS = np.zeros(0, np.int64)
 _PLACE = "tvrkit.place"  # among the encodings that processes exchange: where each row belongs
 COSINE_SCALE = 100.0  # CLIP's factor; for models whose own scale is 1
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Texts and videos of a split, encoded. row_of_text int64 (N_t,): equal captions share one row of `text`."""
+    """Texts and videos of a split, encoded. row_of_text int64 (N_t,): equal captions share one row of `text`.
+
+    text_keys, video_keys uint64: what rows of `text` and `video` are known by, wherever they are ranked (noise.py).
+    """
 
     text: Encoding
     video: Encoding
     row_of_text: np.ndarray
+    text_keys: np.ndarray | None = None
+    video_keys: np.ndarray | None = None
+
+    def noise(self, seed: int) -> Noise | None:
+        """For models that sample; None where nobody said what the rows are."""
+        if self.text_keys is None or self.video_keys is None:
+            return None
+        return Noise(seed, self.text_keys, self.video_keys)
 
     @property
     def vectors(self) -> dict[str, dict[str, np.ndarray]]:
@@ -37,11 +51,12 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a split is ranked. rerank: any of none, dsl, qbnorm, each giving a Result of its own.
+    """How a split is ranked. rerank: any of none, dsl, qbnorm, diffusion, each giving a Result of its own.
 
     dsl_scale: what scores are multiplied by before the dual softmax; None: the model's scale, or 100 if it has none.
     bank, beta, k, theta: QB-Norm, on unscaled scores (its published defaults are for cosines); it needs a bank of other
-    texts and videos. budget: bytes for a block of scores. world: the processes that score together.
+    texts and videos. budget: bytes for a block of scores. world: the processes that score together. seed: of the noise
+    of models that sample. second: whose denoisers re-rank in diffusion.
     """
 
     rerank: tuple[str, ...] = ("none",)
@@ -56,6 +71,8 @@ class Settings:
     theta: int = 1
     budget: int = BLOCK_BYTES
     world: World = World()
+    seed: int = 0
+    second: SecondStage | None = None
 
 
 @dataclass(frozen=True)
@@ -160,21 +177,51 @@ def _part(encoding: Encoding, start: int, n: int, device: torch.device) -> Encod
 
 @torch.inference_mode()
 def rankings(
-    model: RetrievalModel, encoded: Encoded, budget: int = BLOCK_BYTES, world: World = World()
+    model: RetrievalModel,
+    encoded: Encoded,
+    budget: int = BLOCK_BYTES,
+    world: World = World(),
+    how: Fusion | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Final scores of a split, float32: t2v (N_t, N_v) and v2t (N_v, N_t), a row per caption. DataError on NaN."""
+    """Final scores of a split, float32: t2v (N_t, N_v) and v2t (N_v, N_t), a row per caption. DataError on NaN.
+
+    how: what the fusion gets; by default noise of seed 0 and the processes of `world`.
+    """
+    scores = finite_scores(model, encoded, budget, world)
+    return fused(model, scores, encoded, how or Fusion(encoded.noise(0), world.rank, world.size))
+
+
+def finite_scores(
+    model: RetrievalModel, encoded: Encoded, budget: int = BLOCK_BYTES, world: World = World()
+) -> dict[str, Tensor]:
+    """As `score`, of encoded texts and videos; DataError if a score is NaN or infinite."""
     scores = score(model, encoded.text, encoded.video, budget, world)
-    text = encoded.text
-    if len(encoded.row_of_text) != len(next(iter(text.values()))):
-        rows = torch.from_numpy(encoded.row_of_text)
-        for name in scores:  # one after another: each is as large as the result
-            scores[name] = scores[name][rows]
-        text = {name: values[rows] for name, values in text.items()}
     for name, values in scores.items():
         check_finite(values.numpy(), f"score {name!r}")
-    fused = model.fuse(scores, text, encoded.video)
-    check_finite(fused.t2v.numpy(), "fused scores")
-    return fused.t2v.numpy(), fused.v2t.numpy()
+    return scores
+
+
+@torch.inference_mode()
+def fused(
+    model: RetrievalModel, scores: dict[str, Tensor], encoded: Encoded, how: Fusion
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the model makes of scores of distinct texts: t2v and v2t with a row per caption, as `rankings`."""
+    try:
+        found = model.fuse(scores, encoded.text, encoded.video, how)
+    except Mismatch as error:
+        raise DataError(error.what, where="ranking", fix=error.fix) from error
+    return per_caption(found, encoded.row_of_text)
+
+
+def per_caption(found: Ranking, row_of_text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of distinct texts -> of captions, t2v (N_t, N_v) and v2t (N_v, N_t). DataError on NaN."""
+    check_finite(found.t2v.numpy(), "fused scores")
+    t2v, v2t = found.t2v.numpy(), found.v2t.numpy()
+    if len(row_of_text) == len(t2v) and (row_of_text == np.arange(len(t2v))).all():
+        return t2v, v2t
+    is_transpose = found.v2t.data_ptr() == found.t2v.data_ptr()  # then the result needs one matrix only
+    t2v = t2v[row_of_text]
+    return t2v, t2v.T if is_transpose else v2t[:, row_of_text]
 
 
 def ranked(
@@ -182,17 +229,28 @@ def ranked(
 ) -> Iterator[Result]:
     """Rank a split: a Result for each way of re-ranking in turn, from one matrix of scores.
 
+    A model that samples is also ranked by its similarities alone, so that one sees what sampling adds.
     target int64 (N_t,): gallery row of each caption's own video. One after another, because the matrices of a large
     split fill the memory: drop a Result before asking for the next. Raises DataError if a score is NaN or infinite.
     """
-    raw = rankings(model, encoded, settings.budget, settings.world)
-    for name in dict.fromkeys(settings.rerank):
-        t2v, v2t, used = _RERANKERS[name](_Given(model, encoded, raw, settings))
+    names = list(dict.fromkeys(settings.rerank))
+    if model.sampling is not None:
+        names.insert(names.index("none") + 1 if "none" in names else 0, SIMILARITY)
+    given = _given(model, encoded, settings)
+    for name in names:
+        t2v, v2t, used = _RERANKERS[name](given)
         found = evaluate(
             t2v, v2t, target, ties=settings.ties, convention=settings.convention, ks=settings.ks,
             t2v_median=settings.t2v_median,
         )  # fmt: skip
         yield Result(name, found.metrics | {"rerank": name} | used, found, t2v, v2t)
+
+
+def take_part(model: RetrievalModel, encoded: Encoded, settings: Settings) -> None:
+    """The share of a process that is not the first in what the first one's `ranked` computes with all of them."""
+    given = _given(model, encoded, settings)
+    if "diffusion" in settings.rerank:
+        _diffusion(given)
 
 
 def retrieve(
@@ -204,12 +262,21 @@ def retrieve(
 
 @dataclass(frozen=True)
 class _Given:
-    """What a re-ranking may use. raw: t2v and v2t scores."""
+    """What a re-ranking may use. scores: as the model gives them. raw: t2v and v2t, as it fuses them."""
 
     model: RetrievalModel
     encoded: Encoded
+    scores: dict[str, Tensor]
     raw: tuple[np.ndarray, np.ndarray]
     settings: Settings
+
+
+def _given(model: RetrievalModel, encoded: Encoded, settings: Settings) -> _Given:
+    world = settings.world
+    scores = finite_scores(model, encoded, settings.budget, world)
+    how = Fusion(encoded.noise(settings.seed), world.rank, world.size)
+    raw = fused(model, scores, encoded, how)
+    return _Given(model, encoded, scores if model.sampling else {}, raw, settings)
 
 
 Reranked = tuple[np.ndarray, np.ndarray, dict]  # t2v, v2t, what was used
@@ -217,6 +284,19 @@ Reranked = tuple[np.ndarray, np.ndarray, dict]  # t2v, v2t, what was used
 
 def _none(given: _Given) -> Reranked:
     return *given.raw, {}
+
+
+def _similarity(given: _Given) -> Reranked:
+    (scores,) = given.scores.values()
+    return *per_caption(Ranking(scores, scores.T), given.encoded.row_of_text), {}
+
+
+def _diffusion(given: _Given) -> Reranked:
+    settings, second = given.settings, given.settings.second
+    if second is None:
+        raise DataError("needs a denoiser", where="rerank diffusion", fix="Give one, or leave diffusion out of rerank.")
+    t2v, v2t = second.reranked(given.raw, given.encoded.row_of_text, settings.seed, settings.world)
+    return t2v, v2t, {"sampling": {"seed": settings.seed} | asdict(second.model.sampling)}
 
 
 def _dsl(given: _Given) -> Reranked:
@@ -232,8 +312,12 @@ def _qbnorm(given: _Given) -> Reranked:
             "needs a bank of other queries", where="rerank qbnorm", fix="Give one, or leave qbnorm out of rerank."
         )
     # fused apart from the test queries: their scores must not depend on which bank was chosen
-    t2v_bank, _ = rankings(given.model, Encoded(bank.text, encoded.video, bank.row_of_text), settings.budget)
-    _, v2t_bank = rankings(given.model, Encoded(encoded.text, bank.video, encoded.row_of_text), settings.budget)
+    of_texts = Encoded(bank.text, encoded.video, bank.row_of_text, bank.text_keys, encoded.video_keys)
+    of_videos = Encoded(encoded.text, bank.video, encoded.row_of_text, encoded.text_keys, bank.video_keys)
+    t2v_only = Fusion(of_texts.noise(settings.seed), v2t_rows=_NO_ROWS)
+    v2t_only = Fusion(of_videos.noise(settings.seed), t2v_rows=_NO_ROWS)
+    t2v_bank, _ = rankings(given.model, of_texts, settings.budget, how=t2v_only)
+    _, v2t_bank = rankings(given.model, of_videos, settings.budget, how=v2t_only)
     options = {"beta": settings.beta, "k": settings.k, "theta": settings.theta}
     t2v, v2t = (
         reranking.qb_norm(scores, queries, **options)
@@ -244,4 +328,4 @@ def _qbnorm(given: _Given) -> Reranked:
     return t2v.scores, v2t.scores, options | used
 
 
-_RERANKERS = {"none": _none, "dsl": _dsl, "qbnorm": _qbnorm}
+_RERANKERS = {"none": _none, SIMILARITY: _similarity, "dsl": _dsl, "qbnorm": _qbnorm, "diffusion": _diffusion}

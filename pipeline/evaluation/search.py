@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.base import Encoding, RetrievalModel
+from models.base import Encoding, Fusion, RetrievalModel
+from models.noise import Noise, keys
 from pipeline.core.files import file_digest
 from pipeline.core.state import read_manifest
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import results
+from pipeline.evaluation.encode import text_keys
 from pipeline.evaluation.encode_file import encode_file
+from pipeline.evaluation.generation import configure
 from pipeline.evaluation.retrieve import Encoded, rankings
 from pipeline.stores.big_file import BigFile
 from pipeline.text.words import clean_words, raw_words
@@ -87,12 +90,17 @@ def unknown_words(info: ModelInfo, query: str) -> list[str]:
 def search_text(model: RetrievalModel, info: ModelInfo, folder: Path, query: str, top: int | None) -> list[Hit]:
     """The `top` videos (None: all) for a query, with the scores that evaluate would have given it."""
     gallery, encodings = results.read_gallery(folder), _encodings(folder)
-    batch = info.sentences([query]).batch(np.zeros(1, np.int64))
-    encoding = model.encode_text(batch, model.prepare())
+    sentences = info.sentences([query])
+    encoding = model.encode_text(sentences.batch(np.zeros(1, np.int64)), model.prepare())
     text = {
         name: torch.cat([_some(rows, encodings["video"]), encoding[name]]) for name, rows in encodings["text"].items()
     }
-    t2v, _ = _ranked(model, text, encodings["video"])
+    n = len(next(iter(text.values())))
+    known = np.zeros(n, np.uint64)  # of the other texts nothing is read
+    known[-1:] = text_keys(sentences, np.zeros(1, np.int64))
+    noise = Noise(as_evaluated(model, folder), known, keys(gallery.video_ids))
+    how = Fusion(noise, t2v_rows=np.array([n - 1]), v2t_rows=np.zeros(0, np.int64))
+    t2v, _ = rankings(model, Encoded(text, encodings["video"], np.arange(n)), how=how)
     return _hits(t2v[-1], gallery.video_ids, top)
 
 
@@ -118,7 +126,9 @@ def search_video(
     else:
         new = encode_video(model, features, video_id) if features else encode_file(model, Path(video_id), frames)
         video, row = {name: torch.cat([rows, new[name]]) for name, rows in video.items()}, len(gallery.video_ids)
-    _, v2t = _ranked(model, encodings["text"], video)
+    noise = Noise(as_evaluated(model, folder), gallery.keys, keys([*gallery.video_ids, video_id]))
+    how = Fusion(noise, t2v_rows=np.zeros(0, np.int64), v2t_rows=np.array([row]))
+    _, v2t = rankings(model, Encoded(encodings["text"], video, np.arange(len(gallery.texts))), how=how)
     return _hits(v2t[row], gallery.texts, top)
 
 
@@ -127,8 +137,14 @@ def _encodings(folder: Path) -> dict[str, Encoding]:
     return {side: {name: torch.from_numpy(rows) for name, rows in vectors.items()} for side, vectors in sides.items()}
 
 
-def _ranked(model: RetrievalModel, text: Encoding, video: Encoding) -> tuple[np.ndarray, np.ndarray]:
-    return rankings(model, Encoded(text, video, np.arange(len(next(iter(text.values()))))))
+def as_evaluated(model: RetrievalModel, folder: Path) -> int:
+    """Let a model sample as it did in the evaluation in this folder; returns the seed of the noise."""
+    found = results.read_metrics(folder).get("sampling") if model.sampling else None
+    if not found:
+        return 0
+    sides = {f"{side}_{name}": value for side in ("t2v", "v2t") for name, value in found[side].items()}
+    configure(model, sides | {"steps": found["steps"]}, where=str(folder))
+    return found["seed"]
 
 
 def _some(rows: torch.Tensor, video: Encoding) -> torch.Tensor:

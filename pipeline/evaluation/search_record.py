@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.base import RetrievalModel
+from models.base import Fusion, RetrievalModel
+from models.noise import keys
 from pipeline.errors import ConfigError
 from pipeline.evaluation import results
 from pipeline.evaluation.arrays import read_npz
 from pipeline.evaluation.retrieve import Encoded, rankings
+from pipeline.evaluation.search import as_evaluated
 
 
 def record_of(text: str, video: str | None, ranked: Sequence[str]) -> dict[str, object]:
@@ -36,7 +38,9 @@ def all_records(model: RetrievalModel, folder: Path, path: str) -> dict[str, dic
     """A record for each caption of the evaluated split, by its number. path: of a video, with {} for its id."""
     gallery, vectors = results.read_gallery(folder), results.read_vectors(folder)
     text, video = ({k: torch.from_numpy(v) for k, v in vectors[side].items()} for side in ("text", "video"))
-    t2v, _ = rankings(model, Encoded(text, video, gallery.row_of_text))
+    encoded = Encoded(text, video, gallery.row_of_text, gallery.keys, keys(gallery.video_ids))
+    how = Fusion(encoded.noise(as_evaluated(model, folder)), v2t_rows=np.zeros(0, np.int64))
+    t2v, _ = rankings(model, encoded, how=how)
     paths, targets = [path.replace("{}", video_id) for video_id in gallery.video_ids], _targets(folder)
     return {
         str(n): record_of(
