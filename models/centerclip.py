@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel, Shared, load_init
 from models.clip import CLIP, end_row, round_to_half, sizes_of
 from models.clip_blocks import Block, set_recompute
-from models.clip_sizes import BACKBONES, Sizes
+from models.clip_sizes import BACKBONES, Sizes, Variant
 from models.clustering_tokens import last_of_segments
 from models.losses import contrastive
 from models.options.centerclip import Options
@@ -42,16 +42,17 @@ def build(options: Options, assets: Assets) -> "CenterCLIP":
 
     Raises Mismatch if sizes, weights and options do not fit each other.
     """
+    variant = Variant(activation=options.activation)
     if assets.init is not None:
         own = {name.removeprefix(_CLIP): value for name, value in assets.init.items() if name.startswith(_CLIP)}
-        return load_init(CenterCLIP(options, CLIP(_sizes(options, own))), assets)
+        return load_init(CenterCLIP(options, CLIP(_sizes(options, own), variant)), assets)
     if assets.clip is not None:
         _sizes(options, assets.clip)
-        clip = CLIP.from_state_dict(assets.clip, half_rounding=False)
+        clip = CLIP.from_state_dict(assets.clip, variant, half_rounding=False)
     elif options.backbone == "given":
         raise Mismatch("backbone: given, but there are no weights", "Give weights to start from, or name a backbone.")
     else:
-        clip = CLIP(BACKBONES[options.backbone])
+        clip = CLIP(BACKBONES[options.backbone], variant)
     model = CenterCLIP(options, clip)
     model.start_from_clip()  # from what is not rounded yet: published
     if options.logit_scale is not None:

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from models.products import linear
+
 Activation = Literal["quick_gelu", "gelu"]
 _QUICK = 1.702  # the factor of QuickGELU
 
@@ -42,13 +44,13 @@ class Attention(nn.Module):
         """(B, N, W) from queries (B, N, W) and what they look at, (B, M, W) or the queries themselves."""
         weight, bias, width = self.in_proj_weight, self.in_proj_bias, q.shape[-1]
         if kv is None:
-            parts = F.linear(q, weight, bias).chunk(3, -1)
+            parts = linear(q, weight, bias).chunk(3, -1)
         else:
-            both = F.linear(kv, weight[width:], bias[width:]).chunk(2, -1)
-            parts = (F.linear(q, weight[:width], bias[:width]), *both)
+            both = linear(kv, weight[width:], bias[width:]).chunk(2, -1)
+            parts = (linear(q, weight[:width], bias[:width]), *both)
         q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)  # (B, heads, N or M, 64)
         found = F.scaled_dot_product_attention(q, k, v, mask)
-        return self.out_proj(found.transpose(1, 2).flatten(2))
+        return linear(found.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
 
 
 class Mlp(nn.Module):
@@ -61,13 +63,12 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        up, down = self.c_fc, self.c_proj
         if self.activation == "gelu":
-            return self.c_proj(F.gelu(self.c_fc(x)))
-        rows = x.flatten(0, -2)
-        wide = torch.addmm(self.c_fc.bias, rows, self.c_fc.weight.T, beta=_QUICK, alpha=_QUICK)
+            return linear(F.gelu(linear(x, up.weight, up.bias)), down.weight, down.bias)
+        wide = linear(x, up.weight, up.bias, _QUICK, _QUICK)
         wide = F.silu(wide, inplace=not wide.requires_grad)  # backward needs what it read
-        narrow = torch.addmm(self.c_proj.bias, wide, self.c_proj.weight.T, alpha=1 / _QUICK)
-        return narrow.view(x.shape)
+        return linear(wide, down.weight, down.bias, 1 / _QUICK)
 
 
 class Block(nn.Module):

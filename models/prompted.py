@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.clip_blocks import Block
+from models.products import linear
 
 
 def keys_of(block: Block, prompts: Tensor) -> Tensor:
     """Keys and values of prompts (..., W) in front of a block: (..., 2 W)."""
     width = prompts.shape[-1]
-    return F.linear(block.ln_1(prompts), block.attn.in_proj_weight[width:], block.attn.in_proj_bias[width:])
+    return linear(block.ln_1(prompts), block.attn.in_proj_weight[width:], block.attn.in_proj_bias[width:])
 
 
 def read_words(block: Block, x: Tensor, prompts: Tensor | None, ends: Tensor | None = None) -> Tensor:
@@ -65,7 +66,7 @@ def attention_weights(block: Block, g: Tensor, f: Tensor, rows: Tensor | None) -
     if rows is None:
         return of_global, of_class, None
     width = rows.shape[-1]
-    q = F.linear(block.ln_1(rows), block.attn.in_proj_weight[:width], block.attn.in_proj_bias[:width])
+    q = linear(block.ln_1(rows), block.attn.in_proj_weight[:width], block.attn.in_proj_bias[:width])
     q = q.expand(*f.shape[:2], -1, -1).flatten(0, 1)
     return of_global, of_class, _weights(block, q, kv.flatten(0, 1))[..., 1 - n :].unflatten(0, f.shape[:2])
 
@@ -96,8 +97,8 @@ def _projected(block: Block, x: Tensor, rows: tuple | None = None) -> tuple[Tens
     """
     weight, bias, width = block.attn.in_proj_weight, block.attn.in_proj_bias, x.shape[-1]
     x = block.ln_1(x)
-    q = F.linear(x if rows is None else x[rows], weight[:width], bias[:width])
-    return q, F.linear(x, weight[width:], bias[width:])
+    q = linear(x if rows is None else x[rows], weight[:width], bias[:width])
+    return q, linear(x, weight[width:], bias[width:])
 
 
 def _heads(block: Block, q: Tensor, kv: Tensor) -> list[Tensor]:
@@ -107,7 +108,7 @@ def _heads(block: Block, q: Tensor, kv: Tensor) -> list[Tensor]:
 def _attend(block: Block, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
     """q (B, N, W), kv (B, M, 2 W), mask True = may look -> (B, N, W)."""
     found = F.scaled_dot_product_attention(*_heads(block, q, kv), mask)
-    return block.attn.out_proj(found.transpose(1, 2).flatten(2))
+    return linear(found.transpose(1, 2).flatten(2), block.attn.out_proj.weight, block.attn.out_proj.bias)
 
 
 def _weights(block: Block, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:

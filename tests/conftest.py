@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports torch. Two test processes on two cores: one thread each. And no thread pool that a forked child
-# would wait for: several tests fork a child to kill it or to fill its disk, and OpenMP's pool does not survive a fork.
+# Before anything imports torch. Two test processes on two cores: one thread each. And no thread pool that a forked
+# child would wait for: several tests fork one to kill it or to fill its disk, and OpenMP's pool does not survive that.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent

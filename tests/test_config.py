@@ -39,6 +39,11 @@ def test_circle_of_extends_is_named(load):
         loaded.recipe("a")
 
 
+def test_of_very_many_names_the_nearest_are_shown(load):
+    with pytest.raises(ConfigError, match=r"There are \d+, \S+, \S+, \S+ and others \(python cli.py list\)"):
+        load("{}").pipeline("qqqq")
+
+
 def test_unknown_name_gets_a_suggestion(load):
     with pytest.raises(ConfigError, match=r"no pipeline called 'demmo'\n    Did you mean demo\?"):
         load("{}").pipeline("demmo")
@@ -58,6 +63,31 @@ def test_unknown_name_gets_a_suggestion(load):
 def test_wrong_file_is_explained(load, text, message):
     with pytest.raises(ConfigError, match=message):
         load(text)
+
+
+def test_keys_that_stand_there_twice_are_refused_with_their_lines(load):
+    text = "recipes:\n  a: {model: m, train: {epochs: 5, epochs: 6}}\n  b: {}\n  a: {model: n}\n"
+
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+
+    head, fix = str(caught.value).split("\n    ")
+    assert head.endswith(
+        "own.yaml:2:36: 2 x key that stands there twice: epochs in line 2 (first in line 2); "
+        "a in line 4 (first in line 2)"
+    )
+    assert fix.startswith("Only one of them would count")
+
+
+def test_keys_that_a_merge_brings_may_be_given_again():
+    text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, x: 4, y: 5}\n"
+
+    assert config.safe_yaml(text, "here") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 4, "y": 5}}
+
+
+def test_a_key_given_twice_on_the_command_line_is_refused():
+    with pytest.raises(ConfigError, match=r"--set compress:1:10: 1 x key that stands there twice: fps in line 1"):
+        config.assign({}, "compress={fps: 3, fps: 4}", "--set")
 
 
 def test_file_of_nested_aliases_is_refused_quickly(load):

@@ -61,6 +61,9 @@ class Options(BaseModel, extra="forbid"):
     backbone: str = Field(
         "ViT-B/32", description="CLIP to build on; given: any ViT, as large as the weights it starts from"
     )
+    activation: Literal["quick_gelu", "gelu"] = Field(
+        "quick_gelu", description="inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
+    )
     frames: int = Field(12, ge=1, description="frames per video [max_frames]")
     words: int = Field(32, ge=3, description="tokens per text, start and end included [max_words]")
     patches: Literal["2d", "3d"] = Field(
@@ -104,7 +107,7 @@ class Options(BaseModel, extra="forbid"):
             if reduce.frames is None:
                 raise ValueError(f"reduce.{block}.frames: required, but not given")
             if frames % reduce.frames:
-                raise ValueError(f"reduce.{block}.frames: {frames} frames do not make {reduce.frames} equal segments")
+                raise ValueError(f"reduce.{block}.frames: {_do_not_divide(frames, reduce.frames)}")
             if reduce.method not in ("kmedoids", "spectral") and (added := reduce.added):
                 raise ValueError(f"reduce.{block}.{added[0]}: only for kmedoids and spectral")
             frames = reduce.frames
@@ -115,3 +118,10 @@ class Options(BaseModel, extra="forbid"):
         """Frames that are left after the last block."""
         left = [r.frames for _, r in sorted(self.reduce.items()) if r.method not in STAYS and r.frames]
         return left[-1] if left else self.frames
+
+
+def _do_not_divide(frames: int, segments: int) -> str:
+    possible = ", ".join(str(n) for n in range(1, frames + 1) if not frames % n)
+    if segments > frames:
+        return f"{frames} frames are fewer than {segments} segments; choose one of {possible}, or more frames"
+    return f"{frames} frames do not make {segments} equal segments; choose one of {possible}, or other frames"

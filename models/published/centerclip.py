@@ -25,12 +25,15 @@ from models.published.centerclip_settings import recipe as settings_recipe
 from models.published.keys import Rule, to_ours, to_theirs
 
 RECIPE = "centerclip_base"  # of pipelines.yaml: how such files were trained, if no settings lie beside them
+_CLIP4CLIP_RECIPE = "clip4clip_published"
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""
 SETTINGS_FILE = "hparams_train.json"  # in the same folder
-IMPLIED: dict[str, object] = {}  # nothing that the program does without being told
+IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
-__all__ = ["export_file", "import_checkpoint", "recognises", "settings", "settings_recipe", "training_facts"]
+__all__ = [
+    "export_file", "import_checkpoint", "recipe_of", "recognises", "settings", "settings_recipe", "training_facts",
+]  # fmt: skip
 
 _CLIP4CLIP_EPS = 1e-12  # of the layer norms over frames
 _MODULE = "module."
@@ -70,6 +73,11 @@ def recognises(value: object) -> bool:
     except Mismatch:
         return False
     return "clip.visual.conv1.weight" in state and "clip.visual.prompt_embeddings" not in state  # those are of DGL
+
+
+def recipe_of(published: Mapping[str, object]) -> str:
+    """The recipe of a file without settings: CLIP4Clip's has no position numbers."""
+    return RECIPE if _POSITIONS in state_of(published) else _CLIP4CLIP_RECIPE
 
 
 def training_facts(published: Mapping[str, object], side: Mapping[str, object]) -> dict[str, object]:

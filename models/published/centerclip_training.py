@@ -7,6 +7,7 @@ its groups carry those settings too. A loss scaler's state needs no translation.
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from models.base import Mismatch
@@ -16,6 +17,7 @@ from models.published import centerclip
 State = dict[str, dict[str, Tensor]]  # parameter -> {"exp_avg", ...}
 
 _MOMENTS = {"next_m": "m", "next_v": "v"}
+_CLIP4CLIP_MODEL, _CLIP4CLIP_OPTIMIZER = "pytorch_model.bin.", "pytorch_opt.bin."
 _NOT_CLIP = ("time_embedding", "frame_embedding", "deepcluster")
 
 
@@ -35,6 +37,42 @@ def parameter_order(names: Iterable[str], clip4clip: bool = False) -> list[list[
         is_clip = "clip." in name and not any(part in name for part in _NOT_CLIP)
         groups[is_clip, "bias" not in name].append(name)
     return list(groups.values())
+
+
+def companion(name: str) -> str:
+    """The file beside a checkpoint that has its optimizer state; empty where the checkpoint has it itself."""
+    return name.replace(_CLIP4CLIP_MODEL, _CLIP4CLIP_OPTIMIZER) if name.startswith(_CLIP4CLIP_MODEL) else ""
+
+
+def import_training(
+    published: Mapping[str, object], side: Mapping[str, object], options: Options, weights: Mapping[str, Tensor]
+) -> dict[str, object] | None:
+    """{"epoch" and "step" that were done, "moments", "scaler"}; None if there is no optimizer state.
+
+    published: CenterCLIP's file; side: CLIP4Clip's, {epoch from 0, optimizer_state_dict, loss}. Raises Mismatch if they
+    are of another model.
+    """
+    optimizer = side.get("optimizer_state_dict") or published.get("optimizer")
+    if not optimizer or not optimizer["state"]:
+        return None
+    epoch = int(side["epoch"]) + 1 if side else int(published["epoch"])
+    return stopped_at(epoch, published, import_optimizer(options, weights, optimizer))
+
+
+def stopped_at(epoch: int, published: Mapping[str, object], states: Mapping[str, Mapping]) -> dict[str, object]:
+    """{"epoch", "step", "moments", "scaler"} from a file's content and its optimizer's states by our names."""
+    steps, moments = [], {}
+    for name, state in states.items():
+        named = {_MOMENTS.get(key, key): value for key, value in state.items()}
+        steps.append(float(named.pop("step")))
+        # Adam corrects its moments by the count; our BertAdam needs none
+        moments[name] = named if "m" in named else named | {"step": torch.tensor(steps[-1])}
+    return {
+        "epoch": epoch,
+        "step": int(published.get("global_step") or max(steps)),
+        "moments": moments,
+        "scaler": dict(published.get("scaler") or {}),
+    }
 
 
 def import_optimizer(options: Options, weights: Mapping[str, Tensor], optimizer: Mapping[str, object]) -> State:

@@ -20,6 +20,8 @@ from models.base import Mismatch
 from models.published.keys import Rule, to_ours, to_theirs
 
 _PARAMETER = r"(weight|bias)"
+_DISTRIBUTED = "module."
+_FIRST = {"visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"}
 _IGNORED = {
     r"input_resolution|context_length|vocab_size": "the sizes, told by the shapes",
     r"(.*\.)?attn_mask": "the causal mask, made for the length of each text",
@@ -38,6 +40,14 @@ _PARTS = {
 _TOWERS = {"text_model": "", "vision_model": "visual."}
 
 
+def recognises(published: object) -> bool:
+    """Whether what was read are weights of a CLIP alone; in files of whole systems its names have a prefix."""
+    state = published.get("state_dict", published) if isinstance(published, Mapping) else None
+    if not isinstance(state, Mapping):
+        return False
+    return any(str(name).removeprefix(_DISTRIBUTED) in _FIRST for name in state)
+
+
 def import_weights(published: Mapping[str, object]) -> dict[str, Tensor]:
     """A state dict for `CLIP.from_state_dict` from what a published file holds, whoever wrote it.
 
@@ -47,8 +57,8 @@ def import_weights(published: Mapping[str, object]) -> dict[str, Tensor]:
     state = published.get("state_dict", published)
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise Mismatch("no state dict inside", "Give the weights of a CLIP.")
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
+    if all(name.startswith(_DISTRIBUTED) for name in state):
+        state = {name.removeprefix(_DISTRIBUTED): value for name, value in state.items()}
     ignored = {n: why for n in state for pattern, why in _IGNORED.items() if re.fullmatch(pattern, n)}
     if any(name.startswith("text_model.") for name in state):
         layers = {theirs: _count(state, f"{theirs}.encoder.layers.") for theirs in _TOWERS}

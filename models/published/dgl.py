@@ -4,7 +4,8 @@ The file is {"epoch", "global_step", "arch", "state_dict", "best_acc1", "optimiz
 10); names in the state dict begin with `module.` if the run was distributed. What the names and shapes tell: the space,
 the backbone, layers, numbers of prompts. What they do not: a table of the transformer space has M + T x P rows, and P
 stands nowhere: as the published program requires, P = G is taken, and M = 8, as in everything that was published. T =
-64 means ActivityNet, so 64 words. The linear space says nothing of T, M and words: the recipe does.
+64 means ActivityNet, so 64 words. The linear space says nothing of T, M and words: T and words are the recipe's, M is
+8 again, or 2 P where so few rows cannot be cut there.
 
 What is ignored: `visual.position_ids` (0, 1, 2, ...) and `visual.frame_embedding`, which nothing reads.
 """
@@ -24,7 +25,7 @@ from models.published.keys import Rule, to_ours, to_theirs
 RECIPE = "dgl_msrvtt"  # of pipelines.yaml: how such files were trained
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""
-IMPLIED = {"feature": "global_prompt0"}  # an option of the published program that its files do not hold
+IMPLIED = {"feature": "global_prompt0", "text_prompts": 8}  # published defaults of what the files do not hold
 ARCH = "CLIp4Clip"  # sic
 
 _DDP = "module."
@@ -104,7 +105,8 @@ def _prompts(init: Mapping[str, Tensor], space: str, sizes: Sizes, text_prompts:
         raise Mismatch("no prompts inside", "Give a checkpoint of knightyxp/DGL.")
     found: dict[str, object] = {"global_prompts": video.shape[1], "layers": table.shape[-1] // sizes.vision_width}
     if space == "linear":
-        return found | {"frame_prompts": table.shape[1]}
+        own = table.shape[1]
+        return found | {"frame_prompts": own, "text_prompts": text_prompts if text_prompts // 2 <= 2 * own else 2 * own}
     frames, rest = divmod(len(table) - text_prompts, video.shape[1])
     if rest or frames < 1:
         raise Mismatch(

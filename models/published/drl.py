@@ -24,12 +24,14 @@ SIDE_FILE = ""
 IMPLIED: dict[str, object] = {}  # nothing that the program does without being told
 
 _PARAMETER = r"(weight|bias)"
-_UNREAD = "frame_position_embeddings.weight"
-_RULES = [
+UNREAD = "frame_position_embeddings.weight"
+EXTRACTOR = [  # what DiffusionRet names alike
     Rule("clip.", "clip."),
     Rule("frame_position_embeddings.", "temporal.positions.", "weight"),
     Rule("transformerClip.", "temporal.transformer."),
     Rule("lstm_visual.", "temporal.lstm."),
+]
+_RULES = EXTRACTOR + [
     Rule("cross.embeddings.position_embeddings.", "cross.positions.", "weight"),
     Rule("cross.transformer.", "cross.transformer."),
     Rule("cross.pooler.ln_pool.", "cross.ln_pool.", _PARAMETER),
@@ -80,18 +82,18 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
     Raises Mismatch naming every key that is unknown.
     """
     arch = arch_of(published)
-    state = to_ours(published, rules(arch), _ignored(published))
+    state = to_ours(published, rules(arch), ignored(published))
     init = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     sizes = sizes_of({n.removeprefix("clip."): v for n, v in state.items() if n.startswith("clip.")})
     found: dict[str, object] = {
         "backbone": next((name for name, own in BACKBONES.items() if own == sizes), "given"),
-        "aggregation": _aggregation(init),
+        "aggregation": aggregation_of(init),
         "interaction": _interaction(init),
     }
     if sizes.context < Options().words:
         found["words"] = sizes.context
     for name, prefix in (("temporal_layers", "temporal."), ("cross_layers", "cross.")):
-        if count := _blocks(init, f"{prefix}transformer.resblocks."):
+        if count := blocks(init, f"{prefix}transformer.resblocks."):
             found[name] = count
     if found["interaction"] == "wti":
         found["wti_arch"] = arch
@@ -105,7 +107,7 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
     """The bare state dict as the published program saves and reads it, from our options and weights."""
     named = published_names(options, state)
     if options.aggregation == "seqLSTM":
-        named[_UNREAD] = state["clip.positional_embedding"].clone()
+        named[UNREAD] = state["clip.positional_embedding"].clone()
     return named
 
 
@@ -119,11 +121,13 @@ def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str,
     return to_theirs(values, rules(options.wti_arch))
 
 
-def _ignored(state: Mapping[str, object]) -> dict[str, str]:
-    return {_UNREAD: "nothing reads it beside an LSTM"} if "lstm_visual.weight_ih_l0" in state else {}
+def ignored(state: Mapping[str, object]) -> dict[str, str]:
+    """{published name: why we do not need it}."""
+    return {UNREAD: "nothing reads it beside an LSTM"} if "lstm_visual.weight_ih_l0" in state else {}
 
 
-def _aggregation(state: Mapping[str, Tensor]) -> str:
+def aggregation_of(state: Mapping[str, Tensor]) -> str:
+    """The option that a state dict under our names tells."""
     if "temporal.lstm.weight_ih_l0" in state:
         return "seqLSTM"
     return "seqTransf" if "temporal.positions.weight" in state else "none"
@@ -135,5 +139,6 @@ def _interaction(state: Mapping[str, Tensor]) -> str:
     return "wti" if any(name.startswith("word_weight.") for name in state) else "dp"
 
 
-def _blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+def blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many different parts there are directly below the prefix."""
     return len({name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)})

@@ -1,6 +1,6 @@
 """Show what a model reads: its concepts, which word goes with which frame, or where in the frames it looks.
 
-python cli.py explain data/work/demo/train@dual --text "a red circle moves left" --video test0003 --out concepts.png
+python cli.py explain data/work/demo/train@dual --text "a red circle moves left" --video demo_test_0003 --out seen.png
 
 The video is one that `evaluate` has encoded (results are found beside the checkpoint, or named with --videos), or one
 of a folder of features (--features).

@@ -28,10 +28,15 @@ def command(checkpoint: Path, out: Path, as_json: bool) -> None:
     value, form, info, changes = published.export_file(file)
     target = out
     if not out.name.endswith(form.SUFFIX):
-        target = out / f"{info.recipe.name or file.stem}{file_suffix(info.training)}{form.SUFFIX}"
+        target = out / f"{info.recipe.name or file.stem}{file_suffix(info.facts)}{form.SUFFIX}"
     checkpoints.write(target, value)
     written = {"checkpoint": target}
-    for key, words in (("vocab", info.facts.get("vocabulary")), ("tag_vocab", _numbered(info.facts.get("tags")))):
+    facts = info.facts
+    for key, words in (
+        ("vocab", facts.get("vocabulary")),
+        ("bow_vocab", facts.get("bag")),
+        ("tag_vocab", _numbered(facts.get("tags"))),
+    ):
         if words:
             written[key] = target.with_name(f"{target.name.removesuffix(form.SUFFIX)}.{key}.json")
             atomic_write(written[key], json.dumps(words, indent=2))

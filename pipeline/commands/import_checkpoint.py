@@ -1,9 +1,15 @@
 """Make a checkpoint of ours from a published one (Dual Encoding, CenterCLIP, CLIP4Clip, DRL, ...) or from a CLIP file.
 
 python cli.py import-checkpoint model.bin --vocab vocab.json --tags tag_vocab.json --out imported
+
+python cli.py import-checkpoint ~/VisualSearch/msrvtt10ktrain/.../model_best.pth.tar --out imported
+
 python cli.py import-checkpoint ViT-B-32.pt --recipe centerclip_zero_shot --out zero-shot
 
-CenterCLIP's hparams_train.json is read if it lies beside its file.
+Vocabulary and tags are found where the published programs keep them: vocab.json, TextData/vocabulary, TextData/tags
+beside the file or above it. Dual Encoding's .bin.ckpt, CenterCLIP's hparams_train.json and CLIP4Clip's
+pytorch_opt.bin.N are read if they lie beside their files; optimizer states go into best.moments.pt, for trainings that
+go on from there.
 
 Nothing in the file is executed. The result is searched, evaluated, pruned and explained like any other checkpoint.
 """
@@ -21,12 +27,17 @@ from pipeline import config, log
 @click.option(
     "--vocab",
     type=click.Path(path_type=Path),
-    help="the vocabulary it was trained with: vocab.json, word_vocab_5.pkl, or the folder of a vocab step",
+    help="its vocabulary: vocab.json, word_vocab_5.pkl, TextData/vocabulary, or the folder of a vocab step  [found]",
+)
+@click.option(
+    "--bag",
+    type=click.Path(path_type=Path),
+    help="hybrid_space: the vocabulary of its bags of words, where it is not that of --vocab  [found]",
 )
 @click.option(
     "--tags",
     type=click.Path(path_type=Path),
-    help="its tags: tag_vocab.json, or the folder of a tags step (without them concepts have numbers for names)",
+    help="its tags: tag_vocab.json, or the folder of a tags step  [found, else concepts have numbers for names]",
 )
 @click.option(
     "--recipe", default="", metavar="NAME", help="how to read captions and train on  [the published one of its system]"
@@ -39,22 +50,25 @@ from pipeline import config, log
 )
 @click.option("--json", "as_json", is_flag=True, help="print what was found as JSON")
 def command(
-    file: Path, vocab: Path | None, tags: Path | None, recipe: str, out: Path, path: Path | None, as_json: bool
-) -> None:
-    from pipeline.text import tag_files
-    from pipeline.text import vocab as vocabularies
-    from pipeline.training import checkpoint
-    from pipeline.training.published import Words, import_clip, import_file, is_clip
+    file: Path, vocab: Path | None, bag: Path | None, tags: Path | None, recipe: str, out: Path, path: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    from pipeline.training import checkpoint, moments
+    from pipeline.training.beside import Files
+    from pipeline.training.published import import_clip, import_file, is_clip
 
-    ids = dict(vocabularies.load(vocab).ids) if vocab else None
-    names = (tag_files.load(tags).words if tags.is_dir() else tag_files.read_vocabulary(tags)) if tags else None
     if is_clip(file):
         info, weights = import_clip(file, config.load(path), recipe)
+        start = None
     else:
-        info, weights = import_file(file, Words(ids, vocab, names, tags), config.load(path), recipe)
+        info, weights = import_file(file, Files(vocab, bag, tags), config.load(path), recipe)
+        start = moments.of_published(file, info, weights)
     target = out if out.suffix == ".pt" else out / "checkpoints" / "best.pt"
     checkpoint.write_model(target, info, weights)
-    if names is None and info.facts["tags"]:
+    moments.write(moments.place(target), start)
+    if start:
+        log.info(f"its training stopped after epoch {start.epoch}, step {start.step:,}; train.init.go_on goes on there")
+    if info.facts["tags"][:1] == ["tag 0"]:
         log.warning("no --tags: the concepts have numbers for names (explain shows them)")
     _report(target, info, sum(value.numel() for value in weights.values()), as_json)
 
@@ -66,6 +80,7 @@ def _report(target: Path, info: object, n_numbers: int, as_json: bool) -> None:
         "recipe": info.recipe.name,
         "numbers": n_numbers,
         "words": len(info.facts["vocabulary"]),
+        "bag_words": len(info.facts.get("bag", ())),
         "tags": len(info.facts["tags"]),
         "feature_dim": info.facts["feature_dim"],
         "training": info.training,

@@ -39,12 +39,13 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
     "--v2t", "convention", type=click.Choice(["captions", "groups"]), default="captions",
     help="gallery of a video: all captions, or a group per video (its best)  [captions]",
 )  # fmt: skip
-@click.option("--rerank", type=click.Choice(["none", "dsl", "qbnorm"]), default="none", help="  [none]")
+@click.option("--rerank", type=click.Choice(["none", "dsl", "qbnorm", "diffusion"]), default="none", help="  [none]")
 @click.option(
     "--scale", type=float, metavar="NUMBER", default=1.0, help="multiply scores first: 100 for cosines, dsl  [1]"
 )
 @click.option("--bank-t2v", type=_FILE, help="qbnorm: scores of other texts x these videos")
 @click.option("--bank-v2t", type=_FILE, help="qbnorm: scores of other videos x these texts")
+@click.option("--bank-v2t-transposed", is_flag=True, help="qbnorm: it is these texts x other videos, as DGL saves it")
 @click.option(
     "--beta", type=float, metavar="NUMBER", default=20.0, help="qbnorm: inverse temperature  [20, for cosines]"
 )
@@ -57,6 +58,9 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
 @click.option(
     "--search-beta", metavar="FROM:TO:STEP", help="qbnorm: the beta with the best t2v R@1 (DGL: 0.5:1:0.01, on logits)"
 )
+@click.option("--denoiser", type=_FILE, help="diffusion: checkpoint of a DiffusionRet, second stage")
+@click.option("--videos", type=_FILE, help="diffusion: its evaluation of the same split  [found beside it]")
+@click.option("--seed", type=click.IntRange(0), metavar="INTEGER", help="diffusion: of the noise  [as evaluated]")
 @click.option("--ks", default="1,5,10,50", help="ranks at which recall is reported  [1,5,10,50]")
 @click.option("--map", "with_map", is_flag=True, help="also mean average precision (slower)")
 @click.option("--nan", type=click.Choice(["error", "lowest"]), default="error", help="what a NaN score is  [error]")
@@ -139,6 +143,8 @@ def _read_banks(sides: dict[str, "np.ndarray"], settings: dict) -> dict[str, "np
             "no bank of other queries", where="--rerank qbnorm", fix="Give --bank-t2v, --bank-v2t or both."
         )
     banks = {side: read_matrix(path) * np.float32(settings["scale"]) for side, path in paths.items()}
+    if settings["bank_v2t_transposed"] and "v2t" in banks:
+        banks["v2t"] = banks["v2t"].T
     for side, bank in banks.items():
         rerank.check_bank(sides[side], bank, paths[side])
     return banks
@@ -151,11 +157,28 @@ def _reranked(
 
     if settings["rerank"] == "none":
         return sides["t2v"], sides["v2t"], "none"
+    if settings["rerank"] == "diffusion":
+        return *_denoised(sides, settings), "diffusion"
     if settings["rerank"] == "dsl":
         return rerank.dsl_order(sides["t2v"]), rerank.dsl_order(sides["v2t"]), "dsl"
     done = {side: rerank.qb_norm(sides[side], bank, **_qb_options(settings, side)) for side, bank in banks.items()}
     t2v, v2t = (done[side].scores if side in done else sides[side] for side in ("t2v", "v2t"))
     return t2v, v2t, f"qbnorm ({' and '.join(banks)})"
+
+
+def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarray", "np.ndarray"]:
+    """The scores, with what sampling says of the best candidates of each row added to them."""
+    from pipeline.evaluation.denoiser import equal_rows, saved_second_stage
+    from pipeline.training.checkpoint import find
+
+    if settings["denoiser"] is None:
+        raise ConfigError(
+            "no denoiser", where="--rerank diffusion", fix="Give --denoiser the checkpoint of a DiffusionRet."
+        )
+    scores = sides["t2v"], sides["v2t"]
+    second, seed = saved_second_stage(find(settings["denoiser"]), settings["videos"], scores)
+    asked = settings["seed"]
+    return second.reranked(scores, equal_rows(scores), seed if asked is None else asked)
 
 
 def _qb_options(settings: dict, side: str) -> dict[str, float]:

@@ -67,6 +67,8 @@ def command(
     own = None
     if index is not None:
         query, own = search_record.sentence(folder, index)
+    if not query.strip():
+        raise ConfigError("an empty query", where="search", fix='Write a sentence: search BEST.pt "a dog runs"')
     unknown = search.unknown_words(info, query)
     if unknown:
         log.warning(f"not known to the model, and left aside: {', '.join(unknown)}")

@@ -86,7 +86,7 @@ def train_options(settings: Mapping[str, object]) -> TrainOptions:
         temperature={"min": 0.1, "max": 4.6052},
         schedule=ScheduleOptions(
             name="cosine" if is_adamw else "bert_cosine",
-            warmup=settings["warmup_proportion"],
+            warmup=max(0.0, settings["warmup_proportion"]),  # -1: none
             floor=1e-8 if is_adamw else 0.0,
         ),
     )
@@ -151,8 +151,9 @@ def _gradients(case: Case, file: Mapping, model: Dgl, batch: Mapping[str, Tensor
     optimizer.freeze(model, options.freeze)
     terms = model.train()(batch)
     terms["loss"].backward()
-    for name, key in (("loss", "loss"), ("loss_t2v", "t2v"), ("loss_v2t", "v2t")):
-        yield close(f"train/{name}", terms[key].detach(), case.outputs[f"train/{name}"], tolerance)
+    for name, key in (("train/loss", "loss"), ("train/loss_t2v", "t2v"), ("train/loss_v2t", "v2t")):
+        if name in case.outputs:
+            yield close(name, terms[key].detach(), case.outputs[name], tolerance)
     named = published.published_names(model.options, dict(model.named_parameters()))
     grads = {name: p.grad for name, p in named.items() if p.grad is not None}
     for name, grad in grads.items():

@@ -6,7 +6,7 @@ Out, per checkpoint: metrics.json, ranks.npz, gallery.json, encodings.npz (layou
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,8 +26,9 @@ from pipeline.errors import ConfigError, DataError, ItemError
 if TYPE_CHECKING:
     import torch
 
+    from pipeline.evaluation.generation import SecondStage
     from pipeline.evaluation.inputs import Opened
-    from pipeline.evaluation.retrieve import Encoded
+    from pipeline.evaluation.retrieve import Encoded, Settings
     from pipeline.training.corpus import Corpus
     from pipeline.training.distributed import World
 
@@ -43,10 +44,40 @@ class QueryBank(BaseModel, extra="forbid"):
     theta: int = Field(1, ge=1, description="times an item must be among them (1: QB-Norm; 3 and 5: DGL)")
 
 
+class Sampling(BaseModel, extra="forbid"):
+    seed: int = Field(0, ge=0, lt=2**63, description="of the noise: another seed, other ranks")
+    steps: int | None = Field(None, ge=1, description="steps of the reverse chain (default: as the model says)")
+    t2v_candidates: int | None = Field(None, ge=1, description="best videos of a text that are re-ranked (the same)")
+    v2t_candidates: int | None = Field(None, ge=1, description="best texts of a video that are re-ranked (the same)")
+    t2v_factor: float | None = Field(None, gt=0, description="factor on samples before their softmax (the same)")
+    v2t_factor: float | None = Field(None, gt=0, description="the same, from video to text")
+    t2v_alpha: float | None = Field(None, ge=0, description="weight of that softmax beside the score (the same)")
+    v2t_alpha: float | None = Field(None, ge=0, description="the same, from video to text")
+    features: Literal["denoiser", "model"] = Field(
+        "denoiser",
+        description="what rerank diffusion reads: the split as the denoiser's own extractor encodes it, or encodings "
+        "of the evaluated model, if it has a sentence vector and frame vectors of the denoiser's width",
+    )
+
+    @property
+    def changes(self) -> dict[str, int | float]:
+        """What differs from the model's own settings."""
+        return self.model_dump(exclude={"seed", "features"}, exclude_none=True)
+
+
 class Options(BaseModel, extra="forbid"):
     split: str = Field("test", description="split to rank")
-    rerank: list[Literal["none", "dsl", "qbnorm"]] = Field(
-        ["none"], min_length=1, description="none; dsl and qbnorm use other queries too: numbers of their own"
+    rerank: list[Literal["none", "dsl", "qbnorm", "diffusion"]] = Field(
+        ["none"],
+        min_length=1,
+        description="none; dsl and qbnorm use other queries too: numbers of their own; diffusion: the best candidates "
+        "of any model, ordered anew by --denoiser",
+    )
+    sampling: Sampling = Field(
+        Sampling(),
+        description="how denoisers draw: seed, steps, t2v_ and v2t_candidates, _factor, _alpha (default: as the model "
+        "says); features, which rerank diffusion reads: denoiser (its own extractor encodes the split) or model "
+        "(encodings of the evaluated one, which need a sentence vector and frame vectors of the denoiser's width)",
     )
     ties: Literal["pessimistic", "optimistic", "average", "expanded"] = Field(
         "pessimistic", description="rank of a query whose own item ties with others"
@@ -66,6 +97,9 @@ class Options(BaseModel, extra="forbid"):
     )
     save_similarity: bool = Field(False, description="also write the score matrices (.npy)")
     examples: int = Field(6, ge=0, description="best and worst queries to keep for the report")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the encoders; bfloat16: faster where the processor has it"
+    )
     batch_size: int = Field(64, ge=1, description="items encoded at once")
     memory_mb: int = Field(256, ge=1, description="MB for a block of scores")
     device: str = Field("auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one")
@@ -82,6 +116,7 @@ class Stage(stage.Stage):
         "store": Need("frame_store", optional=True, help="frames, where there is no tensor cache"),
         "videos": Need("video_files", optional=True, auto=False, help="video files to decode"),
         "annotations": Need("annotations"),
+        "denoiser": Need("checkpoint", optional=True, auto=False, help="a generative model, for rerank diffusion"),
     }
     makes = "results"
     runs = "inline"
@@ -91,6 +126,7 @@ class Stage(stage.Stage):
 
     def items(self) -> list[Item]:
         """One item per checkpoint, named after its step."""
+        _check(self)
         shared = {n: a.content for n, a in self.inputs.items() if isinstance(a, Artefact)}
         checkpoints = self.inputs["checkpoints"]
         return [
@@ -120,8 +156,8 @@ def _names(checkpoints: list[Artefact]) -> list[str]:
 
 def _evaluate(stage: Stage, item: Item) -> Outcome:
     from pipeline.evaluation import results
-    from pipeline.evaluation.encode import encode_corpus
-    from pipeline.evaluation.retrieve import rankings
+    from pipeline.evaluation.encode import encode_corpus, in_precision
+    from pipeline.evaluation.retrieve import take_part
     from pipeline.training import distributed
     from pipeline.training.checkpoint import find
     from pipeline.training.inputs import choose_device
@@ -130,17 +166,20 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     device = choose_device(options.device, world.local_rank)
     distributed.join(world, device, _TIMEOUT_MINUTES)
     read = _read(stage, path, device)
-    encoded = encode_corpus(read.opened.model, read.corpus, options.batch_size, options.chunk, world)
+    with in_precision(options.precision, device):
+        encoded = encode_corpus(read.opened.model, read.corpus, options.batch_size, options.chunk, world)
+        second = _second(stage, item.id, read, encoded, world)
     folder = stage.out / disk_name(item.id)
+    settings = _settings(options, read, second, world)
     if not world.is_first:
-        rankings(read.opened.model, encoded, options.memory_mb << 20, world)  # its share of the scores
+        take_part(read.opened.model, encoded, settings)
         return Outcome()
-    metrics, ranks, files = _rank(options, item.id, read, encoded, folder, world)
+    metrics, ranks, files = _rank(options, item.id, read, encoded, folder, settings)
     captions = read.captions
     first = np.unique(encoded.row_of_text, return_index=True)[1]  # rows are numbered by first appearance
     gallery = results.Gallery(
         file_digest(path), options.split, read.corpus.video_ids, read.corpus.caption_ids,
-        [captions[n].text for n in first], encoded.row_of_text,
+        [captions[n].text for n in first], encoded.row_of_text, encoded.text_keys.tolist(),
     )  # fmt: skip
     files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
     outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
@@ -161,30 +200,74 @@ class _Read:
         return [self.annotations.captions[i] for i in self.corpus.caption_ids]
 
 
-def _read(stage: Stage, path: Path, device: "torch.device") -> _Read:
+def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
+    """A checkpoint, set up to sample as the options say."""
+    from pipeline.evaluation.generation import configure
     from pipeline.evaluation.inputs import open_model
     from pipeline.training.inputs import Given
 
     opened = open_model(path, device, Given.of(stage.inputs, stage.out), stage.options.loader_threads)
-    annotations = datasets.load(stage.inputs["annotations"])
+    if opened.model.sampling is not None:
+        configure(opened.model, stage.options.sampling.changes, "evaluate.sampling")
+    return opened
+
+
+def _read(stage: Stage, path: Path, device: "torch.device") -> _Read:
+    opened, annotations = _open(stage, path, device), datasets.load(stage.inputs["annotations"])
     return _Read(opened, annotations, opened.corpus(annotations, stage.options.split))
 
 
+def _settings(options: Options, read: _Read, second: "SecondStage | None", world: "World") -> "Settings":
+    from pipeline.evaluation.retrieve import Settings
+
+    return Settings(
+        tuple(options.rerank), options.ties, options.v2t, options.t2v_median, dsl_scale=options.dsl_scale,
+        bank=_bank(options, read) if "qbnorm" in options.rerank and world.is_first else None, world=world,
+        beta=options.bank.beta, k=options.bank.k, theta=options.bank.theta, budget=options.memory_mb << 20,
+        seed=options.sampling.seed, second=second,
+    )  # fmt: skip
+
+
+def _check(stage: Stage) -> None:
+    """ConfigError unless there is a denoiser exactly where one is asked for."""
+    is_wanted, is_given = "diffusion" in stage.options.rerank, stage.inputs.get("denoiser") is not None
+    if is_wanted and not is_given:
+        raise ConfigError(
+            "diffusion, but no denoiser is given",
+            where="evaluate.rerank",
+            fix="Add `denoiser: train@...` to the step, or --denoiser CHECKPOINT: DiffusionRet of stage generation.",
+        )
+    if is_given and not is_wanted:
+        raise ConfigError(
+            "given, but nothing is re-ranked by it", where="evaluate.denoiser", fix="Add diffusion to rerank."
+        )
+
+
+def _second(stage: Stage, name: str, read: _Read, encoded: "Encoded", world: "World") -> "SecondStage | None":
+    """What rerank diffusion needs of the denoiser, if it is asked for."""
+    if "diffusion" not in stage.options.rerank:
+        return None
+    from pipeline.evaluation.denoiser import First, second_stage
+    from pipeline.training.checkpoint import find
+
+    options, path = stage.options, find(stage.inputs["denoiser"].path)
+    opened = _open(stage, path, next(read.opened.model.parameters()).device)
+    first = First(name, read.corpus, encoded)
+    return second_stage(
+        path, opened, first, read.annotations, options.split, options.sampling.features, options.batch_size, world
+    )
+
+
 def _rank(
-    options: Options, name: str, read: _Read, encoded: "Encoded", folder: Path, world: "World"
+    options: Options, name: str, read: _Read, encoded: "Encoded", folder: Path, settings: "Settings"
 ) -> tuple[dict, dict[str, np.ndarray], list[Path]]:
     """metrics.json, the arrays of ranks.npz, and the files of score matrices, if wanted."""
     from pipeline.evaluation import breakdown, results
-    from pipeline.evaluation.retrieve import Settings, ranked
+    from pipeline.evaluation.retrieve import ranked
 
     corpus, target = read.corpus, read.corpus.video_of
     metrics, ranks, files = _head(options, name, read), {"target": target}, []
     attributes = [read.annotations.videos[i].attributes for i in corpus.video_ids]
-    settings = Settings(
-        tuple(options.rerank), options.ties, options.v2t, options.t2v_median, dsl_scale=options.dsl_scale,
-        bank=_bank(options, read) if "qbnorm" in options.rerank else None, world=world,
-        beta=options.bank.beta, k=options.bank.k, theta=options.bank.theta, budget=options.memory_mb << 20,
-    )  # fmt: skip
     for result in ranked(read.opened.model, encoded, target, settings):
         metrics["results"][result.rerank] = result.metrics
         metrics["attributes"][result.rerank] = breakdown.attribute_rates(result.t2v, target, attributes)
@@ -194,6 +277,8 @@ def _rank(
         ranks |= results.rank_arrays(result)
         files += results.save_similarity(folder, result) if options.save_similarity else []
         _say(name, result.metrics)
+    metrics["gains"] = breakdown.gains(metrics["results"])
+    _say_gains(name, metrics["gains"])
     _say_trained(name, metrics["parameters"])
     return metrics, ranks, files
 
@@ -203,7 +288,7 @@ def _head(options: Options, name: str, read: _Read) -> dict:
     from pipeline.evaluation.metrics import KS
     from pipeline.training import partial
 
-    corpus, info = read.corpus, read.opened.info
+    corpus, info, sampling = read.corpus, read.opened.info, read.opened.model.sampling
     return {
         "checkpoint": name,
         "model": info.recipe.model,
@@ -215,6 +300,7 @@ def _head(options: Options, name: str, read: _Read) -> dict:
         "videos": len(corpus.video_ids),
         "left_out": len(read.annotations.split(options.split).video_ids) - len(corpus.video_ids),
         "chance": breakdown.chance(corpus.video_of, len(corpus.video_ids), KS, options.v2t),
+        "sampling": None if sampling is None else {"seed": options.sampling.seed} | asdict(sampling),
         "results": {},
         "attributes": {},
     }
@@ -222,7 +308,7 @@ def _head(options: Options, name: str, read: _Read) -> dict:
 
 def _bank(options: Options, read: _Read) -> "Encoded":
     """Captions and videos of another split, evenly spaced, encoded."""
-    from pipeline.evaluation.encode import encode_bank
+    from pipeline.evaluation.encode import encode_bank, in_precision
 
     bank = options.bank
     if bank.split not in read.annotations.splits or bank.split == options.split:
@@ -236,7 +322,8 @@ def _bank(options: Options, read: _Read) -> "Encoded":
     faults = opened.store.faults(wanted)
     video_ids = [i for i in wanted if i not in faults]
     texts = [caption.text for caption in read.annotations.texts(bank.split)]
-    return encode_bank(opened.model, opened.info, texts, video_ids, opened.store, bank.size, options.batch_size)
+    with in_precision(options.precision, next(opened.model.parameters()).device):
+        return encode_bank(opened.model, opened.info, texts, video_ids, opened.store, bank.size, options.batch_size)
 
 
 def _key_figures(metrics: dict) -> dict[str, float]:
@@ -249,6 +336,14 @@ def _say_trained(name: str, parameters: dict[str, int]) -> None:
     everything, trained = parameters["all"], parameters["trained"]
     if trained < everything:
         log.info(f"{name:<20} {trained:,} of {everything:,} parameters trained ({100 * trained / everything:.3f} %)")
+
+
+def _say_gains(name: str, gains: dict[str, dict]) -> None:
+    """One line for each way of ranking that samples."""
+    from pipeline.evaluation.results import gain_words
+
+    for gain in gains.values():
+        log.info(f"{name:<20} {gain_words(gain)}")
 
 
 def _say(name: str, metrics: dict) -> None:

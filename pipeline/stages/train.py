@@ -125,7 +125,7 @@ class Stage(stage.Stage):
 
 
 def _trainer(stage: Stage, setup: "Setup", device: "torch.device", identity: str) -> "Trainer":
-    from pipeline.training import partial
+    from pipeline.training import moments, partial
     from pipeline.training.progress import Conduct
     from pipeline.training.trainer import Trainer
 
@@ -140,7 +140,10 @@ def _trainer(stage: Stage, setup: "Setup", device: "torch.device", identity: str
         save_seconds=stage.options.save_seconds,
         save_steps=stage.options.save_steps,
         board=stage.out / STATE / "tensorboard" if stage.options.tensorboard else None,
-        facts=setup.facts | partial.facts(setup.model, setup.recipe.train, start, folder),
+        facts=setup.facts
+        | partial.facts(setup.model, setup.recipe.train, start, folder)
+        | ({"pruned": setup.model.pruned} if setup.model.pruned else {}),
+        start=moments.read(start) if setup.recipe.train.init.go_on else None,
     )
     setup.advise()
     return Trainer(setup.model, setup.recipe, batches, _validation(setup), stage.out, conduct)

@@ -21,6 +21,7 @@ from models.base import Assets, Inputs, Mismatch, RetrievalModel
 from pipeline import __version__, registry
 from pipeline.core.files import atomic_path
 from pipeline.errors import ConfigError, DataError, refusal
+from pipeline.text import numpy_values, vocab
 from pipeline.text.vocab import Vocabulary
 from pipeline.training import partial, sparse
 from pipeline.training.corpus import Sentences, text_encoder
@@ -83,8 +84,8 @@ def _canonical(value: object) -> object:
 def read(path: Path, published: bool = False) -> object:
     """What a torch archive holds, on the CPU. Nothing in it is executed.
 
-    published: also admit what the published files contain, numpy arrays of floats (they become tensors) and
-    argparse.Namespace (it becomes a dict); nothing else ever is admitted.
+    published: also admit what the published files contain, numpy arrays of floats (they become tensors), numpy's single
+    numbers (Python's own) and argparse.Namespace (a dict); nothing else ever is admitted.
 
     Raises DataError: missing, cut short, damaged, too large inside, of another kind, hostile (names the class).
     """
@@ -94,13 +95,13 @@ def read(path: Path, published: bool = False) -> object:
             "there is no such checkpoint", where=path, fix="Name the file that training wrote: .../best.pt."
         )
     _check_archive(path)
-    allowed = _published_classes() if published else []
+    allowed = _published_names() if published else []
     try:
         with torch.serialization.safe_globals(allowed):
             value = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive makes the reader raise almost anything; all of it means this
         raise _refused(path, error) from error
-    return _plain(value) if published else value
+    return _plain(value, path) if published else value
 
 
 def _check_archive(path: Path) -> None:
@@ -138,7 +139,9 @@ def _refused(path: Path, error: Exception) -> DataError:
             where=path,
             fix="Nothing in it was executed. Use a checkpoint from a source you trust, saved as a state dict.",
         )
+    message = message.partition("WeightsUnpickler error: ")[2] or message  # torch puts advice around its finding
     first = message.strip().splitlines()[0] if message.strip() else type(error).__name__
+    first = "its bytes are no archive of torch" if isinstance(error, LookupError) else first
     return DataError(
         f"not a readable checkpoint: {first[:160]}",
         where=path,
@@ -146,32 +149,22 @@ def _refused(path: Path, error: Exception) -> DataError:
     )
 
 
-def _published_classes() -> list:
-    """The allow-list of specs/dual-encoding.md 2.9: numpy float arrays under the module paths of numpy 1 and 2."""
-    rebuild = np._core.multiarray._reconstruct
-    return [
-        (rebuild, "numpy.core.multiarray._reconstruct"),
-        (rebuild, "numpy._core.multiarray._reconstruct"),
-        np.ndarray,
-        np.dtype,
-        type(np.dtype(np.float32)),
-        type(np.dtype(np.float64)),
-        argparse.Namespace,
-    ]
+def _published_names() -> list:
+    """The allow-list of specs/dual-encoding.md 2.9, with stand-ins of ours for everything of numpy."""
+    return [*((found, ".".join(name)) for name, found in numpy_values.stand_ins().items()), argparse.Namespace]
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind != "f":
-            raise DataError(
-                f"holds a numpy array of {value.dtype}", where="checkpoint", fix="Only float arrays are read."
-            )
-        return torch.from_numpy(value.copy())
+def _plain(value: object, path: Path) -> object:
+    if isinstance(value, numpy_values.Array):
+        if value.values.dtype.kind != "f":
+            what = f"holds a numpy array of {value.values.dtype}"
+            raise DataError(what, where=path, fix="Only float arrays are read; the published programs write no others.")
+        return torch.from_numpy(value.values)
     if isinstance(value, argparse.Namespace):
-        return _plain(vars(value))
+        return _plain(vars(value), path)
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+        return {k: _plain(v, path) for k, v in value.items()}
+    return type(value)(_plain(v, path) for v in value) if type(value) in (list, tuple) else value
 
 
 def read_format(path: Path, expected: str) -> dict:
@@ -201,8 +194,9 @@ def read_format(path: Path, expected: str) -> dict:
 class ModelInfo:
     """What best.pt says besides the weights.
 
-    facts: what the model was built from and trained on: vocabulary {word: id}, tags (words in order), feature_dim,
-    word_dim, digests of the inputs. training: epoch, step, scores and which weights (raw or ema) these are.
+    facts: what the model was built from and trained on: vocabulary {word: id}, bag (the same of bags of words, where
+    they have their own), tags (words in order), feature_dim, word_dim, pruned, digests of the inputs. training: epoch,
+    step, scores and which weights (raw or ema) these are.
     inputs: what the model reads; None until it is built.
     """
 
@@ -213,8 +207,9 @@ class ModelInfo:
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The vocabulary of its captions; None for a model that needs none."""
-        return Vocabulary(self.facts["vocabulary"]) if self.facts.get("vocabulary") else None
+        """The vocabulary of its captions, that of its bags behind it; None for a model that needs none."""
+        words, bag = (_vocabulary(self.facts, name) for name in ("vocabulary", "bag"))
+        return vocab.joined(words, bag) if words else None
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of captions or queries, exactly as in training."""
@@ -249,7 +244,7 @@ def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
         info = replace(info, inputs=model.inputs)
     except Mismatch as error:
         raise DataError(error.what, where=path, fix=error.fix) from error
-    except (ConfigError, KeyError, TypeError, AttributeError) as error:
+    except (ConfigError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"its recipe cannot be used here: {error}",
             where=path,
@@ -258,12 +253,13 @@ def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
     return model.eval(), info
 
 
-def write_model(path: Path, info: ModelInfo, weights: Mapping[str, object]) -> None:
-    """Save a checkpoint that `load_model` reads; weights: a state dict, or one that `sparse.packed` made smaller.
+def write_model(path: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> None:
+    """Save a checkpoint that `load_model` reads. Of a pruned model (facts["pruned"]) only what is not zero is stored.
 
     What facts["backbone"] says to lie in another file is left out (`partial`).
     """
     facts, weights = partial.without(path, info.facts, weights)
+    weights = sparse.packed(weights) if facts.get("pruned") else weights
     head = {"format": MODEL, "version": VERSION, "toolkit": __version__}
     body = {"recipe": info.recipe.resolved(), "facts": facts, "training": info.training, "weights": weights}
     write(path, head | body)
@@ -276,22 +272,31 @@ def build_model(
     init: Mapping | None = None,
     vectors: np.ndarray | None = None,
     clip: Mapping | None = None,
+    is_start: bool = False,
 ) -> RetrievalModel:
     """A model from its recipe and the facts of its data.
 
-    init: a state dict of it; clip: one of a CLIP, for its backbone; vectors: (n_words, dim) float32.
+    init: a state dict of it (is_start: or of its stage before); clip: one of a CLIP, for its backbone; vectors:
+    (n_words, dim) float32.
 
     Raises models.base.Mismatch if they do not fit each other.
     """
-    words, dim = len(Vocabulary(facts.get("vocabulary") or {})), facts.get("word_dim")
+    words, bag, dim = _vocabulary(facts, "vocabulary"), _vocabulary(facts, "bag"), facts.get("word_dim")
+    n_words = len(words) if words else 0
     if vectors is None and dim:
-        vectors = np.zeros((words, dim), np.float32)  # only its shape matters: `init` holds the values
+        vectors = np.zeros((n_words, dim), np.float32)  # only its shape matters: `init` holds the values
     assets = Assets(
-        n_words=words,
+        n_words=n_words,
+        bag_columns=vocab.bag_columns(words, bag) if words and bag else None,
         n_tags=len(facts.get("tags", ())),
         feature_dim=facts.get("feature_dim", 0),
         word_vectors=vectors,
         init=init,
         clip=clip,
+        is_start=is_start,
     )
     return registry.find("model", recipe.model).build(recipe.options, assets)
+
+
+def _vocabulary(facts: Mapping, name: str) -> Vocabulary | None:
+    return Vocabulary(facts[name]) if facts.get(name) else None

@@ -150,24 +150,48 @@ def text_encoder(
         from pipeline.text.clip_bpe import ClipBpe
 
         bpe = ClipBpe.load()
-        return lambda texts: [[bpe.start, *bpe.encode(text)[: inputs.tokens - 2], bpe.end] for text in texts]
+
+        def encode(texts: list[str]) -> list[list[int]]:
+            ids = [bpe.encode(text) for text in texts]
+            _tell_of_long(ids, inputs.tokens)
+            return [[bpe.start, *sentence[: inputs.tokens - 2], bpe.end] for sentence in ids]
+
+        return encode
     if vocabulary is None:
         raise ConfigError("the model reads words", where="train", fix="Add a vocab step, or give --vocab.")
     return lambda texts: encode_texts(texts, vocabulary, clean)
 
 
+def _tell_of_long(ids: list[list[int]], limit: int) -> None:
+    """Warn of texts whose ends are not read; start and end count among `limit`."""
+    long = [2 + len(sentence) for sentence in ids if 2 + len(sentence) > limit]
+    if long:
+        log.warning(
+            f"{len(long):,} of {len(ids):,} texts have more tokens than the {limit} that the model reads (at most "
+            f"{max(long):,}); their ends are left out. The recipe's options.words says how many are read"
+        )
+
+
 def check_vocabulary(vocabulary: Vocabulary, texts: list[str], clean: bool, where: object) -> None:
     """Raise DataError if most words of the texts are not in the vocabulary: it was made from another corpus."""
+    if what := mostly_unknown(vocabulary, texts, clean):
+        raise DataError(
+            what,
+            where=where,
+            fix="Make the vocabulary from these captions (vocab step); is its min_count too high for so few of them?",
+        )
+
+
+def mostly_unknown(vocabulary: Vocabulary, texts: list[str], clean: bool) -> str:
+    """That most words of the texts are not in the vocabulary, with examples; empty if most are."""
     share = vocabulary.unknown_share(texts, clean)
     if share <= _MOST_UNKNOWN:
-        return
+        return ""
     split = clean_words if clean else raw_words
     unknown = list(dict.fromkeys(word for text in texts[:50] for word in split(text) if word not in vocabulary.ids))
-    raise DataError(
+    return (
         f"{share:.0%} of the words of {len(texts):,} captions are not among its {len(vocabulary):,}: "
-        f"{', '.join(unknown[:3])}, ...",
-        where=where,
-        fix="Make the vocabulary from these captions (vocab step); is its min_count too high for so few of them?",
+        f"{', '.join(unknown[:3])}, ..."
     )
 
 

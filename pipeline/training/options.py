@@ -125,6 +125,10 @@ class InitOptions(BaseModel, extra="forbid"):
         "all", description="of a checkpoint: all its weights, or its CLIP alone, as if that were a CLIP file"
     )
     match: Pattern = Field("", description="with all: only weights whose name matches this; others keep first values")
+    go_on: bool = Field(
+        False, description="go on where that training stopped: its optimizer's moments, loss scale, epoch and step too"
+    )
+    keep_zeros: bool = Field(True, description="with all, of a pruned checkpoint: its zeros stay zero in training")
 
 
 class DistributedOptions(BaseModel, extra="forbid"):

@@ -34,8 +34,8 @@ def frozen(model: nn.Module, options: TrainOptions) -> list[str]:
 
 def counts(model: nn.Module, options: TrainOptions) -> dict[str, int]:
     """{"all", "trained"}: parameters of a model, and those that its recipe trains."""
-    named, left_out = dict(model.named_parameters()), set(frozen(model, options))
-    trained = sum(p.numel() for name, p in named.items() if name not in left_out)
+    named, still_ones = dict(model.named_parameters()), set(frozen(model, options))
+    trained = sum(p.numel() for name, p in named.items() if name not in still_ones)
     return {"all": sum(p.numel() for p in named.values()), "trained": trained}
 
 
@@ -44,17 +44,21 @@ def still(model: nn.Module, options: TrainOptions) -> list[str]:
     return [name for name in frozen(model, options) if not re.search(options.temperature.match, name)]
 
 
+def left_out(about: Mapping) -> frozenset[str]:
+    """Names of the weights that `about` (facts) says to lie in the backbone."""
+    return frozenset(about.get(KEY, {}).get("names", ()))
+
+
 def trained(weights: Mapping[str, Tensor], about: Mapping) -> dict[str, Tensor]:
-    """A state dict without what `about` (facts) says to lie in the backbone."""
-    left_out = set(about.get(KEY, {}).get("names", ()))
-    return {name: value for name, value in weights.items() if name not in left_out}
+    """A state dict without what lies in the backbone."""
+    names = left_out(about)
+    return {name: value for name, value in weights.items() if name not in names}
 
 
 def load_trained(model: nn.Module, weights: Mapping[str, Tensor], about: Mapping) -> None:
     """Put what `trained` gave back into a model that has the rest."""
-    left_out = about.get(KEY, {}).get("names", ())
     own = model.state_dict()
-    model.load_state_dict({name: own[name] for name in left_out} | dict(weights))
+    model.load_state_dict({name: own[name] for name in left_out(about)} | dict(weights))
 
 
 def facts(model: nn.Module, options: TrainOptions, init: Path | None, folder: Path) -> dict[str, object]:
@@ -95,7 +99,8 @@ def without(path: Path, about: Mapping, weights: Mapping[str, object]) -> tuple[
     if backbone is None:
         return dict(about), weights
     names = backbone["names"]
-    is_there = (Path(path).parent / backbone["file"]).is_file()
+    place = os.path.normpath(Path(path).parent / backbone["file"])  # the folder may not be there yet
+    is_there = Path(place).is_file()
     is_whole = all(isinstance(weights.get(n), Tensor) for n in names)
     if is_there and is_whole and digest(weights, names) == backbone["sha256"]:
         return dict(about), trained(weights, about)

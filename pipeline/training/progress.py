@@ -9,6 +9,7 @@ import torch
 
 from pipeline.training import checkpoint
 from pipeline.training.distributed import World
+from pipeline.training.moments import Start
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Conduct:
     save_steps: int | None = None
     board: Path | None = None
     facts: dict = field(default_factory=dict)
+    start: Start | None = None  # another program's training that this one goes on from
 
 
 @dataclass

@@ -1,9 +1,10 @@
 """Published checkpoint files into ours and back. What they contain is known to `models/published/<model>.py` alone.
 
 Such a module says: `recognises(value)`, `import_checkpoint(value) -> (options, assets)`, `export_file(options, state,
-training)`, `training_facts(value, side)`, RECIPE, SUFFIX, SIDE_FILE and IMPLIED. A file is read with an allow-list of
-classes and nothing in it is executed (`checkpoint.read`, published=True); what is written holds tensors and plain
-values, and in the form of hybrid_space one argparse.Namespace.
+training)`, `training_facts(value, side)`, RECIPE, SUFFIX, SIDE_FILE and IMPLIED; where a model reads words, also
+`words_beside(name, value)`, the files that hold them (`beside`); where files may be pruned, `pruned(model)`. A file is
+read with an allow-list of classes and nothing in it is executed (`checkpoint.read`, published=True); what is written
+holds tensors and plain values, and in the form of hybrid_space one argparse.Namespace.
 
 A module with SETTINGS_FILE reads its options from a JSON file of that name beside the checkpoint (or `<name>.<that>`):
 `import_checkpoint(value, settings)`, `settings_recipe(settings)`, and `settings(options, value)` the other way.
@@ -11,33 +12,24 @@ A module with SETTINGS_FILE reads its options from a JSON file of that name besi
 
 import importlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from models.base import Mismatch, RetrievalModel
-from pipeline import registry
+from models.base import Assets, Mismatch, RetrievalModel
+from models.published.clip import recognises
+from pipeline import log, registry
 from pipeline.config import Config, merge
 from pipeline.errors import ConfigError, DataError
-from pipeline.training import checkpoint, clip_weights, torchscript
+from pipeline.training import beside, checkpoint, clip_weights, torchscript
+from pipeline.training.beside import Files, Words
 from pipeline.training.checkpoint import ModelInfo
 from pipeline.training.recipe import Recipe, parse
 
 _ZERO_SHOT = "centerclip_zero_shot"
-
-
-@dataclass(frozen=True)
-class Words:
-    """What a published checkpoint leaves in files beside it. tags: None where the file of tags is not at hand."""
-
-    vocabulary: dict[str, int] | None = None
-    vocabulary_file: Path | None = None
-    tags: list[str] | None = None
-    tags_file: Path | None = None
 
 
 def formats() -> dict[str, ModuleType]:
@@ -48,10 +40,11 @@ def formats() -> dict[str, ModuleType]:
     return {name: module for name, module in modules.items() if hasattr(module, "recognises")}
 
 
-def import_file(file: Path, words: Words, loaded: Config, recipe: str = "") -> tuple[ModelInfo, dict[str, Tensor]]:
+def import_file(file: Path, files: Files, loaded: Config, recipe: str = "") -> tuple[ModelInfo, dict[str, Tensor]]:
     """A published checkpoint as what `checkpoint.write_model` takes.
 
-    recipe: of `loaded`; how to train on and how to read captions (default: the published one of its system).
+    files: of its words, as far as the user names them (`beside`). recipe: of `loaded`; how to train on and how to read
+    captions (default: the published one of its system).
     Raises DataError naming keys, sizes or classes that do not fit; ConfigError for a recipe of another model.
     """
     name, module, value = _recognised(file, str(loaded.recipe(recipe).get("model")) if recipe else "")
@@ -60,12 +53,19 @@ def import_file(file: Path, words: Words, loaded: Config, recipe: str = "") -> t
         options, assets = module.import_checkpoint(value, *settings)
     except Mismatch as error:
         raise DataError(error.what, where=file, fix=error.fix) from error
+    known = module.words_beside(file.name, value) if hasattr(module, "words_beside") else {}
+    words = beside.read(file, files, known, assets.n_words, assets.n_tags)
     _check_words(file, assets.n_words, assets.n_tags, words)
-    tags = words.tags if words.tags is not None else [f"tag {n}" for n in range(assets.n_tags)]
-    facts = {"feature_dim": assets.feature_dim, "vocabulary": words.vocabulary or {}, "tags": tags}
-    facts |= {"word_dim": None, "inputs": {}}
+    facts = _facts(words, assets)
     info = ModelInfo(
-        _recipe(loaded, recipe, module, name, options.model_dump(mode="json", exclude_unset=True), settings),
+        _recipe(
+            loaded,
+            recipe or _of_form(module, value, settings),
+            module,
+            name,
+            options.model_dump(mode="json", exclude_unset=True),
+            settings,
+        ),
         facts,
         {"imported": file.name} | module.training_facts(value, side),
     )
@@ -74,17 +74,30 @@ def import_file(file: Path, words: Words, loaded: Config, recipe: str = "") -> t
     except Mismatch as error:
         raise DataError(error.what, where=file, fix=error.fix) from error
     if model.inputs.text == "words":
-        _read_two_words(model, file, assets.n_words)
+        _read_two_words(model, file, assets.n_words, known)
+    if hasattr(module, "pruned") and (pruned := module.pruned(model)):
+        log.info(f"{file.name}: {pruned['amount']:.1%} of the weights that pruning takes are zero: it was pruned")
+        info.facts["pruned"] = pruned
     return info, model.state_dict()
+
+
+def _of_form(module: ModuleType, value: Mapping, settings: list) -> str:
+    """The recipe that the form of a file tells, where a module reads files of two systems; empty: its usual one."""
+    return "" if settings or not hasattr(module, "recipe_of") else module.recipe_of(value)
+
+
+def _facts(words: Words, assets: Assets) -> dict:
+    tags = words.tags if words.tags is not None else [f"tag {n}" for n in range(assets.n_tags)]
+    vocabulary = dict(words.vocabulary.ids) if words.vocabulary else {}
+    facts = {"feature_dim": assets.feature_dim, "vocabulary": vocabulary, "tags": tags, "word_dim": None, "inputs": {}}
+    return facts | ({"bag": dict(words.bag.ids)} if words.bag else {})
 
 
 def is_clip(file: Path) -> bool:
     """Whether a file holds weights of a CLIP alone, of whoever published it."""
     if file.suffix == ".safetensors" or torchscript.is_program(file):
         return True
-    value = checkpoint.read(file, published=True) if file.is_file() else None
-    state = value.get("state_dict", value) if isinstance(value, Mapping) else None
-    return isinstance(state, Mapping) and "visual.proj" in state
+    return file.is_file() and recognises(checkpoint.read(file, published=True))
 
 
 def import_clip(file: Path, loaded: Config, recipe: str = "") -> tuple[ModelInfo, dict[str, Tensor]]:
@@ -145,36 +158,32 @@ def _side_file(file: Path, suffix: str) -> Mapping:
 
 
 def _check_words(file: Path, n_words: int, n_tags: int, words: Words) -> None:
-    if n_words and words.vocabulary is None:
-        raise ConfigError(
-            f"{file.name} does not hold its vocabulary of {n_words:,} entries", where="--vocab", fix="Give its file."
-        )
-    size = max(words.vocabulary.values()) + 1 if words.vocabulary else 0
+    size = len(words.vocabulary) if words.vocabulary else 0
     if size != n_words:
         raise DataError(
             f"a vocabulary of {size:,} entries; {file.name} was trained with {n_words:,}",
-            where=words.vocabulary_file,
+            where=words.files.vocab,
             fix="Give the vocabulary that this checkpoint was trained with (special entries count).",
         )
     if words.tags is not None and len(words.tags) != n_tags:
         raise DataError(
             f"{len(words.tags):,} tags; {file.name} was trained with {n_tags:,}",
-            where=words.tags_file,
+            where=words.files.tags,
             fix="Give the tag vocabulary that this checkpoint was trained with." if n_tags else "Leave --tags out.",
         )
 
 
 @torch.inference_mode()
-def _read_two_words(model: RetrievalModel, file: Path, n_words: int) -> None:
-    """Raise DataError for a model that wants more of a text than the loader delivers (bags with words of their own)."""
+def _read_two_words(model: RetrievalModel, file: Path, n_words: int, known: Mapping[str, Sequence[str]]) -> None:
+    """Raise ConfigError for a model whose bags count words of their own, which were not given."""
     text = torch.full((1, 2), n_words - 1)
     try:
         model.encode_text({"text": text, "text_mask": torch.ones_like(text, dtype=torch.bool)}, model.prepare())
     except Mismatch as error:
-        raise DataError(
-            f"it cannot be run here: {error.what}",
-            where=file,
-            fix="No loader makes what it needs. Use the published program for this file, or train anew.",
+        raise ConfigError(
+            f"{file.name} counts words of a second vocabulary: {error.what}",
+            where="--bag",
+            fix=f"Give it: {' or '.join(known.get('bag', ())[:2]) or 'the vocabulary of its bags'}.",
         ) from error
 
 

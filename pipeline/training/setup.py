@@ -41,9 +41,20 @@ class Setup:
         return datasets.load(self.inputs["annotations"])
 
     @cached_property
-    def vocabulary(self) -> Vocabulary | None:
+    def words(self) -> Vocabulary | None:
+        """The vocabulary of the word embedding."""
         path = self._path("vocab") if "words" in self.recipe.reads else None
         return vocab.load(path) if path else None
+
+    @cached_property
+    def bag(self) -> Vocabulary | None:
+        """That of bags of words, where it is another one."""
+        return vocab.load_bag(self._path("vocab"), self.words) if self.words and "bag" in self.recipe.reads else None
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """Both in one: what captions are encoded with."""
+        return vocab.joined(self.words, self.bag) if self.words else None
 
     @cached_property
     def tags(self) -> tag_files.TagLabels | None:
@@ -64,7 +75,8 @@ class Setup:
             dim = int(open_store(self._path("tensors"), self._path("features")).dim)
         return {
             "feature_dim": dim,
-            "vocabulary": dict(self.vocabulary.ids) if self.vocabulary else {},
+            "vocabulary": dict(self.words.ids) if self.words else {},
+            **({"bag": dict(self.bag.ids)} if self.bag else {}),
             "tags": list(self.tags.words) if self.tags else [],
             "word_dim": None if self.vectors is None else int(self.vectors.shape[1]),
             "inputs": {name: made.content for name, made in self.inputs.items() if made is not None},
@@ -100,9 +112,9 @@ class Setup:
         return open_corpus(self.annotations, split, self.store, encode, labels, inputs.tokens)
 
     def batches(self, pinned: bool = False) -> TrainBatches:
-        """The training batches; this process's share of each."""
+        """The training batches; this process's share of each. ConfigError if the model needs larger ones."""
         options = self.recipe.train
-        return TrainBatches(
+        made = TrainBatches(
             self.corpus("train", self.model.inputs.tags),
             options.batch_size * (self.world.size if options.batch_scope == "per_process" else 1),
             seed=options.seed,
@@ -112,6 +124,12 @@ class Setup:
             world=self.world,
             pinned=pinned,
         )
+        try:
+            self.model.check_batch(made.smallest)
+        except Mismatch as error:
+            key = "batch_size" if made.smallest == made.batch_size else "drop_last: false"
+            raise ConfigError(error.what, where=f"train.{key}", fix=error.fix) from error
+        return made
 
     def selection(self) -> Corpus | None:
         """The split that picks the best weights; None to keep the last ones."""

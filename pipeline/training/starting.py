@@ -11,6 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from models.base import Mismatch, RetrievalModel
+from models.pruning import keep_zeros
+from pipeline import log
 from pipeline.training import checkpoint, clip_weights, torchscript
 from pipeline.training.recipe import Recipe
 
@@ -27,17 +29,24 @@ def build(recipe: Recipe, facts: Mapping, init: Path | None, vectors: np.ndarray
     path = checkpoint.find(init)
     if not _is_ours(path):
         return checkpoint.build_model(recipe, facts, vectors=vectors, clip=clip_weights.read(path))
-    weights = checkpoint.read_format(path, checkpoint.MODEL)["weights"]
-    return _TAKE[recipe.train.init.take](recipe, facts, weights, vectors)
+    start, options = checkpoint.read_format(path, checkpoint.MODEL), recipe.train.init
+    model = _TAKE[options.take](recipe, facts, start["weights"], vectors)
+    pruned = start["facts"].get("pruned")
+    if pruned and options.keep_zeros and options.take == "all":
+        keep_zeros(model, pruned)
+        log.info(f"train: {pruned['amount']:.0%} of the weights to start from were pruned, and stay zero")
+    return model
 
 
 def _all(recipe: Recipe, facts: Mapping, weights: Mapping[str, Tensor], vectors: np.ndarray | None) -> RetrievalModel:
     match = recipe.train.init.match
     if not match:
         try:
-            return checkpoint.build_model(recipe, facts, init=weights, vectors=vectors)
+            return checkpoint.build_model(recipe, facts, init=weights, vectors=vectors, is_start=True)
         except Mismatch as error:
-            raise Mismatch(error.what, f"{error.fix} train.init: {{take: clip}} starts from its CLIP alone.") from error
+            has_clip = any(name.startswith(_PREFIX) for name in weights)
+            more = " Where its CLIP alone will do: train.init: {take: clip}." * has_clip
+            raise Mismatch(error.what, error.fix + more) from error
     model = checkpoint.build_model(recipe, facts, vectors=vectors)
     taken = {name: value for name, value in weights.items() if re.search(match, name)}
     _check(model, taken, match)

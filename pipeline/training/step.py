@@ -3,7 +3,7 @@
 import contextlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,13 +162,13 @@ class Stepper:
         """The log temperatures of the model by name, for the log."""
         return self._limits.values
 
-    def state(self) -> dict:
-        """Everything besides the model's own weights that the next step depends on."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "ema": self.ema.weights if self.ema else None,
-        }
+    def state(self, left_out: Collection[str] = ()) -> dict:
+        """Everything besides the model's own weights that the next step depends on.
+
+        left_out: weights that no step changes; their averages are they themselves.
+        """
+        average = {n: v for n, v in self.ema.weights.items() if n not in left_out} if self.ema else None
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "ema": average}
 
     def restore(self, state: dict) -> None:
         self.optimizer.load_state_dict(state["optimizer"])

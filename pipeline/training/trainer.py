@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline import __version__, log
 from pipeline.core import stop
 from pipeline.errors import ConfigError, Interrupted
-from pipeline.training import checkpoint, distributed, optimizer, partial
+from pipeline.training import checkpoint, distributed, moments, optimizer, partial
 from pipeline.training.loader import Batch, TrainBatches
 from pipeline.training.memory import naming_knobs
 from pipeline.training.options import TrainOptions
@@ -275,7 +275,8 @@ class Trainer:
         if not scores:
             return ""
         name = select.replace("_r", " R@").replace("R@sum", "Rsum").replace("rsum", "Rsum")
-        return f"{name} {scores[select]:.1f}  best {best['scores'][select]:.1f} (epoch {best['epoch']})"
+        whose = ", average" if best["model"] == "ema" else ""
+        return f"{name} {scores[select]:.1f}  best {best['scores'][select]:.1f} (epoch {best['epoch']}{whose})"
 
     def _write_model(self, name: str, weights: dict[str, Tensor], training: dict) -> None:
         if self._world.is_first:
@@ -294,7 +295,8 @@ class Trainer:
                     "global_batch": self._batches.batch_size, "processes": self._world.size,
                     "device": self._conduct.device.type, "threads": self.threads,
                     "metrics_bytes": length, "progress": asdict(self._progress), "schedule": self._schedule.state(),
-                    "weights": partial.trained(self.model.state_dict(), self._conduct.facts), **self._stepper.state(),
+                    "weights": partial.trained(self.model.state_dict(), self._conduct.facts),
+                    **self._stepper.state(partial.left_out(self._conduct.facts)),
                 },
             )  # fmt: skip
         self._saved_at = time.monotonic()
@@ -307,6 +309,7 @@ class Trainer:
             if self._world.is_first:
                 remove_stale(self._folder)
             distributed.barrier(self._world)
+            self._go_on()
             return 0
         if state["global_batch"] != self._batches.batch_size:
             raise ConfigError(
@@ -323,6 +326,22 @@ class Trainer:
         if not p.done and self._world.is_first:
             log.info(f"{self._conduct.name:<20} continues after step {p.step:,} of {self.total_steps:,}")
         return state["metrics_bytes"]
+
+    def _go_on(self) -> None:
+        """Start where the training of another program stopped, if there is one."""
+        start, p = self._conduct.start, self._progress
+        if start is None:
+            return
+        if start.epoch >= self._options.epochs:
+            raise ConfigError(
+                f"{self._options.epochs} epochs, and the training to go on from has done {start.epoch}",
+                where="train.epochs",
+                fix=f"Set train.epochs to more than {start.epoch}, all epochs counted, or leave train.init.go_on out.",
+            )
+        moments.adopt(start, self._stepper, self._options.optimizer.name, "train.init.go_on")
+        p.epoch, p.step = start.epoch, start.step
+        if self._world.is_first:
+            log.info(f"{self._conduct.name:<20} goes on after epoch {p.epoch}, step {p.step:,} of {self.total_steps:,}")
 
     def _train_mode(self) -> None:
         self.model.train()

@@ -93,3 +93,15 @@ def test_training_refuses(inputs, tmp_path, monkeypatch, capsys, make, told, cur
 def test_training_with_the_same_flags_and_good_files_works(inputs, tmp_path) -> None:  # noqa: F811
     assert train(arguments(inputs, tmp_path / "out")) == 0
     assert (tmp_path / "out" / "checkpoints" / "best.pt").is_file()
+
+
+def test_evaluation_on_words_that_the_model_does_not_know_is_warned_of(inputs, tmp_path, capsys) -> None:  # noqa: F811
+    train(arguments(inputs, tmp_path / "out"))
+    (tmp_path / "z.txt").write_text("val0#0 quantum field\nval1#0 theory of strings\n")
+    capsys.readouterr()
+
+    code = cli.main(["evaluate", "--in", str(tmp_path / "out"), "--annotations", str(tmp_path / "z.txt"), "--split",
+                     "train", "--tensors", str(inputs["tensors"].path), "--out", str(tmp_path / "r")])  # fmt: skip
+
+    assert code == 0
+    assert "vocabulary is of another corpus, so scores mean little: 100% of the words" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 import cli
-from models.base import Assets
+from models.base import Assets, Mismatch
 from models.hybrid_space import build
 from models.options.hybrid_space import Options
 from models.published import hybrid_space
@@ -17,6 +18,7 @@ from pipeline.core.artefact import Artefact
 from pipeline.evaluation import results
 from pipeline.stages.prune import Options as PruneOptions
 from pipeline.stages.prune import Stage as Prune
+from pipeline.training import moments
 from pipeline.training.checkpoint import load_model, read
 from tests.evaluation.world import evaluate, world
 
@@ -100,15 +102,54 @@ def test_recorded_file_pruned_here_equals_the_published_pruning(shared: Path, tm
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+def test_published_pruning_is_recognised_and_kept_small(shared: Path, tmp_path: Path) -> None:
+    case = shared / "golden/dual-encoding/prune-wb"
+    (tmp_path / "vocab.json").write_text(json.dumps({f"word{n}": n for n in range(50)}))
+    (file,) = case.glob("checkpoint_pruned_wb_*.bin")
+
+    for name, source in (("dense", case / "checkpoint.bin"), ("pruned", file)):
+        call("import-checkpoint", source, "--vocab", tmp_path / "vocab.json", "-o", tmp_path / f"{name}.pt")
+
+    facts = [load_model(tmp_path / f"{name}.pt")[1].facts for name in ("dense", "pruned")]
+    amount = float(file.stem.rpartition("_")[2])
+    assert "pruned" not in facts[0]
+    assert facts[1]["pruned"] == {"amount": pytest.approx(amount, abs=1e-3), "weights": True, "biases": True}
+    assert (tmp_path / "pruned.pt").stat().st_size < (tmp_path / "dense.pt").stat().st_size
+
+
 def test_side_file_tells_of_the_training(tmp_path: Path) -> None:
     files = exported(tmp_path)
-    side = {"epoch": 7, "best_total_sum_r": 214.4, "patience": 2, "optim_state_dict": {"state": {0: torch.ones(2)}}}
+    optimizer = _adam_after_a_step(load_model(TRAINED)[0])
+    side = {"epoch": 7, "best_total_sum_r": 214.4, "patience": 2, "optim_state_dict": optimizer.state_dict()}
     torch.save(side, f"{files['bin']}.ckpt")
 
     imported(files, tmp_path / "ours.pt")
 
-    training = load_model(tmp_path / "ours.pt")[1].training
-    assert training == {"imported": files["bin"].name, "epoch": 7, "best_total_sum_r": 214.4, "patience": 2}
+    model, info = load_model(tmp_path / "ours.pt")
+    assert info.training == {"imported": files["bin"].name, "epoch": 7, "best_total_sum_r": 214.4, "patience": 2}
+    start = moments.read(tmp_path / "ours.pt")  # for train.init.go_on
+    assert (start.epoch, start.step) == (7, 1)
+    theirs = list(optimizer.state.values())
+    for (name, _), state in zip(model.named_parameters(), theirs, strict=True):
+        assert torch.equal(start.moments[name]["exp_avg"], state["exp_avg"])
+
+
+def _adam_after_a_step(model: torch.nn.Module) -> torch.optim.Adam:
+    optimizer = torch.optim.Adam(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+def test_side_file_of_another_model_is_refused(tmp_path: Path, capsys) -> None:
+    files = exported(tmp_path)
+    states = {0: {"step": torch.tensor(1.0), "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}}
+    torch.save({"epoch": 1, "optim_state_dict": {"state": states}}, f"{files['bin']}.ckpt")
+
+    assert imported(files, tmp_path / "ours.pt") == 4
+
+    assert "small.bin.ckpt: moments of another model: 0 (video.gru.weight_ih_l0)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "parts"), [("hybrid-space-latent", 4), ("hybrid-space-eval", 4), ("2019", 2)])
@@ -192,35 +233,106 @@ def test_what_does_not_fit_is_refused_in_three_parts(tmp_path, capsys, kind: str
 def test_missing_vocabulary_and_a_recipe_of_another_model_are_explained(tmp_path, capsys) -> None:
     files = exported(tmp_path)
 
-    codes = [call("import-checkpoint", files["bin"], "-o", tmp_path / "x"),
-             imported(files, tmp_path / "x", "--recipe", "hybrid_space")]  # fmt: skip
+    code = imported(files, tmp_path / "x", "--recipe", "hybrid_space")
+    files["vocab"].rename(tmp_path / "elsewhere.json")
+    codes = [code, call("import-checkpoint", files["bin"], "-o", tmp_path / "x")]
 
+    told = capsys.readouterr().err
     assert codes == [2, 2]
-    assert "recipe hybrid_space is for hybrid_space, the file holds dual_encoding" in capsys.readouterr().err
+    assert "recipe hybrid_space is for hybrid_space, the file holds dual_encoding" in told
+    assert "--vocab: small.bin does not hold its vocabulary of 53 entries, and it is not beside it" in told
+    assert "Give small.vocab.json or vocab.json, which it was trained with." in told
 
 
-def test_ancestor_with_a_bag_vocabulary_of_its_own_is_refused(tmp_path: Path, capsys) -> None:
+def test_files_of_words_beside_a_checkpoint_are_found(tmp_path: Path, capsys) -> None:
+    files = exported(tmp_path / "models_hybrid")
+    files["vocab"].rename(tmp_path / "vocab.json")  # the working folder of the published program
+    files["tags"].rename(tmp_path / "tag_vocab.json")
+
+    assert call("import-checkpoint", files["bin"], "-o", tmp_path / "ours.pt") == 0
+
+    told, facts = capsys.readouterr().err, load_model(tmp_path / "ours.pt")[1].facts
+    assert f"--vocab {tmp_path}/vocab.json (found" in told
+    assert (len(facts["vocabulary"]), facts["tags"]) == (53, load_model(TRAINED)[1].facts["tags"])
+
+
+SPECIAL = ["<pad>", "<start>", "<end>", "<unk>"]
+
+
+def _ancestor(folder: Path, bag: list[str]) -> Path:
+    """A file of hybrid_space whose bags count `bag`, where its program would keep it; words: a b c d e."""
     side = {"rnn": 3, "kernels": [2], "channels": 4}
-    options = Options(latent_dim=4, video=side, text=side | {"word_dim": 3, "bag_words": 7})
+    options = Options(latent_dim=4, video=side, text=side | {"word_dim": 3, "bag_words": len(bag)})
     value = hybrid_space.export_file(options, build(options, Assets(9, 3, 5)).state_dict(), {})
-    torch.save(value, tmp_path / "model_best.pth.tar")
-    words = ["<pad>", "<start>", "<end>", "<unk>", "a", "b", "c", "d", "e"]
-    (tmp_path / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
-
-    code = call("import-checkpoint", tmp_path / "model_best.pth.tar", "--vocab", tmp_path / "vocab.json",
-                "-o", tmp_path / "x")  # fmt: skip
-
-    assert code == 4
-    assert "it cannot be run here: bags of 7 words, a vocabulary of 9" in capsys.readouterr().err
+    file = folder / "toy/cvpr_2019/toyval/runs_0/model_best.pth.tar"
+    file.parent.mkdir(parents=True)
+    torch.save(value, file)
+    (folder / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate([*SPECIAL, *"abcde"])}))
+    (folder / "bag.json").write_text(json.dumps({word: n for n, word in enumerate(bag)}, indent=2))
+    return file
 
 
-def test_filters_of_different_number_cannot_be_exported_to_the_ancestors_form() -> None:
-    side = {"rnn": 3, "kernels": [2, 3], "channels": [4, 5]}
+def test_ancestors_bags_count_a_vocabulary_of_their_own(tmp_path: Path) -> None:
+    file = _ancestor(tmp_path, ["e", "zebra", "a", "b", "the", "c", "d"])
+    words = ["--vocab", tmp_path / "vocab.json", "--bag", tmp_path / "bag.json"]
+
+    assert call("import-checkpoint", file, *words, "-o", tmp_path / "ours.pt") == 0
+
+    model, info = load_model(tmp_path / "ours.pt")
+    batch = info.sentences(["a zebra, the zebra and e"]).batch(np.zeros(1, np.int64))
+    text = {"text": torch.tensor([[4, 3, 3, 3, 3, 8]]), "text_mask": torch.ones(1, 6, dtype=torch.bool)}
+    given = text | {"bow": torch.tensor([[1, 2, 1, 0, 1, 0, 0]])}
+    assert torch.equal(model.encode_text(batch)["latent"], model.encode_text(given)["latent"])
+    assert call("export-checkpoint", tmp_path / "ours.pt", "--out", tmp_path / "again.pth.tar") == 0
+    assert (tmp_path / "again.bow_vocab.json").read_bytes() == (tmp_path / "bag.json").read_bytes()
+
+
+@pytest.mark.parametrize(("more", "code", "told"), [
+    ([], 2, "--bag: model_best.pth.tar counts words of a second vocabulary: bags of 7 words, a vocabulary of 9"),
+    (["--bag", "vocab.json"], 4, "a bag vocabulary of 9 words, where 7 are expected"),
+])  # fmt: skip
+def test_bag_vocabulary_that_is_missing_or_another_one_is_explained(tmp_path, capsys, more, code, told) -> None:
+    file = _ancestor(tmp_path, ["e", "zebra", "a", "b", "the", "c", "d"])
+    more = [tmp_path / word if word.endswith("json") else word for word in more]
+
+    assert call("import-checkpoint", file, "--vocab", tmp_path / "vocab.json", *more, "-o", tmp_path / "x") == code
+
+    assert told in capsys.readouterr().err
+
+
+class Vocabulary:
+    """The class that the published pickles name."""
+
+    def __init__(self, words: list[str]):
+        self.word2idx = {word: n for n, word in enumerate(words)}
+
+
+def test_pickles_in_the_folder_of_the_collection_are_found(tmp_path: Path) -> None:
+    file, bag = _ancestor(tmp_path, [*"abcdef"]), [*"abcdef"]
+    texts = tmp_path / "toy/TextData"
+    for style, words in (("rnn", [*SPECIAL, *"abcde"]), ("bow", bag)):
+        (texts / "vocabulary" / style).mkdir(parents=True)
+        (texts / f"vocabulary/{style}/word_vocab_5.pkl").write_bytes(pickle.dumps(Vocabulary(words)))
+    (texts / "tags/video_label_th_1").mkdir(parents=True)
+    (texts / "tags/video_label_th_1/tag_vocab_3.json").write_text('["man", "dog", "red"]')
+
+    codes = [call("import-checkpoint", file, *more, "-o", tmp_path / f"{n}.pt")
+             for n, more in enumerate(([], ["--vocab", texts / "vocabulary"]))]  # fmt: skip
+
+    facts = [load_model(tmp_path / f"{n}.pt")[1].facts for n in (0, 1)]
+    assert codes == [0, 0]
+    assert facts[0] == facts[1]
+    assert (facts[0]["tags"], list(facts[0]["bag"])) == (["man", "dog", "red"], bag)
+
+
+@pytest.mark.parametrize(("changed", "told"), [
+    ({"channels": [4, 5]}, r"filters \[4, 5\]"), ({"bidirectional": False}, "in one direction"),
+])  # fmt: skip
+def test_what_the_ancestors_form_cannot_say_is_not_exported(changed: dict, told: str) -> None:
+    side = {"rnn": 3, "kernels": [2, 3], "channels": 4} | changed
     options = Options(latent_dim=4, video=side, text=side | {"word_dim": 3})
 
-    from models.base import Mismatch
-
-    with pytest.raises(Mismatch, match=r"filters \[4, 5\]"):
+    with pytest.raises(Mismatch, match=told):
         hybrid_space.export_file(options, build(options, Assets(9, 3, 5)).state_dict(), {})
 
 

@@ -153,3 +153,18 @@ def test_each_direction_may_have_its_own_theta(tmp_path: Path, capsys: pytest.Ca
     ]
 
     assert both[0] != both[1]
+
+
+def test_a_bank_of_videos_may_be_saved_as_dgl_does(golden: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    case = np.load(golden / "dgl/qb_norm/inputs.npz"), np.load(golden / "dgl/qb_norm/outputs.npz")
+    for name in ("train_test_t2v", "train_test_v2t", "sim_matrix"):
+        np.save(tmp_path / f"{name}.npy", case[0][name])
+    asked = [tmp_path / "sim_matrix.npy", "--rerank", "qbnorm", "--bank-t2v", tmp_path / "train_test_t2v.npy",
+             "--bank-v2t", tmp_path / "train_test_v2t.npy", "--theta", 2, "--search-beta", "0.5:1:0.01"]  # fmt: skip
+
+    code, _, err = run(capsys, *asked)
+    found = json.loads(run(capsys, *asked, "--bank-v2t-transposed", "--json")[1])
+
+    assert (code, "--bank-v2t-transposed" in err) == (4, True)
+    assert found["beta"] == pytest.approx(float(case[1]["best_beta"]), abs=1e-9)  # recorded by adding up
+    assert found["t2v"]["R1"] == case[1]["best_r1"]

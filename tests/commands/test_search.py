@@ -99,6 +99,13 @@ def test_encodings_of_another_checkpoint_are_refused(
     assert "not made by" in err
 
 
+def test_an_empty_query_is_refused(pipeline: Path, capsys: pytest.CaptureFixture) -> None:
+    code, _, err = search(capsys, pipeline / "train", "  ", "--videos", pipeline / "evaluate")
+
+    assert code == 2
+    assert "an empty query" in err and "Write a sentence" in err
+
+
 @pytest.mark.parametrize("arguments", [[], ["a red star", "--video", "demo_test_0001"]])
 def test_query_and_video_exclude_each_other(
     pipeline: Path, capsys: pytest.CaptureFixture, arguments: list[str]

@@ -147,6 +147,16 @@ def test_half_precision_training_gives_finite_losses_in_float32(reduce: dict) ->
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in terms.values())
 
 
+def test_weights_of_open_clip_may_want_another_activation() -> None:
+    quick, plain = small(), small(activation="gelu")
+
+    assert {block.mlp.activation for block in plain.clip.visual.blocks} == {"gelu"}
+    assert {block.mlp.activation for block in plain.clip.text_blocks} == {"gelu"}
+    assert not torch.equal(scores(quick, batch()), scores(plain, batch()))
+    again = build(plain.options, Assets(init=plain.state_dict())).eval()
+    assert torch.equal(scores(again, batch()), scores(plain, batch()))
+
+
 def test_a_given_temperature_is_the_first_one() -> None:
     assert small(logit_scale=2.0).scale == pytest.approx(math.exp(2.0))
 
@@ -163,7 +173,7 @@ def test_the_vision_tower_is_compiled_without_a_break_outside_clustering() -> No
     ("options", "told"),
     [
         ({"reduce": {7: {"frames": 5}}}, "12 frames do not make 5 equal segments"),
-        ({"frames": 4, "reduce": {7: {"frames": 6}}}, "4 frames do not make 6 equal segments"),
+        ({"frames": 4, "reduce": {7: {"frames": 6}}}, "4 frames are fewer than 6 segments"),
         ({"reduce": {3: {"frames": 4}, 7: {"frames": 3}}}, "4 frames do not make 3"),
         ({"reduce": {7: {"tokens": 49}}}, "reduce.7.frames: required"),
         ({"reduce": {0: {"frames": 4}}}, "blocks count from 1"),

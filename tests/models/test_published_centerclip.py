@@ -6,15 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
+import cli
 from models.base import Mismatch
 from models.centerclip import CenterCLIP, build
+from models.clip import CLIP
 from models.options.centerclip import Options
 from models.published import centerclip, centerclip_settings
 from models.published.centerclip_training import as_state_dict, export_optimizer, import_optimizer, parameter_order
+from models.published.clip import export_hugging_face
 from pipeline import config
 from pipeline.errors import DataError
 from pipeline.training import checkpoint
-from pipeline.training.published import Words, import_clip, import_file, is_clip
+from pipeline.training.beside import Files
+from pipeline.training.published import import_clip, import_file, is_clip
 from pipeline.training.recipe import parse
 from tests.models.small_centerclip import SIZES, batch, scores, small
 from tests.models.small_clip import small_clip
@@ -85,11 +89,22 @@ def test_settings_beside_a_file_become_its_recipe(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "ckpt.best.pth.tar", published)
     (tmp_path / "hparams_train.json").write_text(json.dumps(centerclip.settings(model.options, published)))
 
-    info, weights = import_file(tmp_path / "ckpt.best.pth.tar", Words(), config.load())
+    info, weights = import_file(tmp_path / "ckpt.best.pth.tar", Files(), config.load())
 
     assert info.recipe.options == model.options
     assert info.training == {"imported": "ckpt.best.pth.tar", "epoch": 3, "step": 40, "best_acc1": 44.1}
     assert weights.keys() == model.state_dict().keys()
+
+
+def test_a_file_without_settings_is_read_by_the_recipe_of_its_program(tmp_path: Path) -> None:
+    theirs, ours = small(padding="zero", temporal_eps=1e-12), small()
+    for name, model in (("pytorch_model.bin.4", theirs), ("ckpt.best.pth.tar", ours)):
+        checkpoint.write(tmp_path / name, centerclip.export_file(model.options, model.state_dict(), {}))
+
+    recipes = [import_file(file, Files(), config.load())[0].recipe for file in sorted(tmp_path.iterdir())]
+
+    assert [recipe.name for recipe in recipes] == ["centerclip_base", "clip4clip_published"]
+    assert [recipe.train.frames.evaluation for recipe in recipes] == ["centers", "linspace"]
 
 
 def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -98,7 +113,7 @@ def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "hparams_train.json").write_text('{"sim_header": "meanP"')
 
     with pytest.raises(DataError, match="not the settings of ckpt.pth.tar"):
-        import_file(tmp_path / "ckpt.pth.tar", Words(), config.load())
+        import_file(tmp_path / "ckpt.pth.tar", Files(), config.load())
 
 
 def test_a_bare_clip_becomes_a_checkpoint_for_zero_shot_search(tmp_path: Path) -> None:
@@ -111,6 +126,29 @@ def test_a_bare_clip_becomes_a_checkpoint_for_zero_shot_search(tmp_path: Path) -
     assert is_clip(tmp_path / "clip.pt")
     assert info.recipe.model == "centerclip"
     assert torch.equal(weights["clip.visual.proj"], clip.visual.proj.half().float())
+
+
+FORMS = {  # as others than OpenAI save them
+    "open_clip training": lambda state: {"epoch": 3, "state_dict": {f"module.{n}": v for n, v in state.items()}},
+    "open_clip, text apart": lambda state: {
+        n if n.startswith("visual.") or n == "logit_scale" else f"text.{n}": v for n, v in state.items()
+    },
+    "hugging face": export_hugging_face,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_others_become_the_same_checkpoint(form: str, tmp_path: Path) -> None:
+    clip, recipes = small_clip(SIZES), tmp_path / "recipes.yaml"
+    torch.save(FORMS[form](clip.state_dict()), tmp_path / "pytorch_model.bin")
+    recipes.write_text("recipes: {z: {extends: centerclip_zero_shot, options: {backbone: given, words: 12}}}")
+    arguments = ["import-checkpoint", tmp_path / "pytorch_model.bin", "--recipe", "z", "--config", recipes]
+
+    assert cli.main([str(a) for a in (*arguments, "--out", tmp_path / "ours.pt")]) == 0
+
+    model, _ = checkpoint.load_model(tmp_path / "ours.pt")
+    expected = CLIP.from_state_dict(clip.state_dict()).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.clip.state_dict().items())
 
 
 def full_size(case: dict, plain: dict) -> dict[str, Tensor]:

@@ -57,6 +57,15 @@ def test_a_file_of_64_frames_is_one_of_activitynet() -> None:
     assert (found.frames, found.words) == (64, 16)  # this text tower reads no more than 16
 
 
+@pytest.mark.parametrize(("frame_prompts", "text_prompts"), [(4, 8), (2, 8), (1, 2)])
+def test_linear_files_do_not_say_where_the_text_prompts_are_cut(frame_prompts: int, text_prompts: int) -> None:
+    model = small_dgl(space="linear", text_prompts=2, frame_prompts=frame_prompts, global_prompts=frame_prompts)
+
+    found, _ = published.import_checkpoint(published.export_file(model.options, model.state_dict(), {}))
+
+    assert found.text_prompts == text_prompts  # the published default, if there are so many rows
+
+
 def test_rows_that_cannot_be_shared_out_are_refused() -> None:
     model = small_dgl(text_prompts=5)
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from models.tiny_random import TinyRandom
+from pipeline.datasets import draw
 from pipeline.datasets.scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Shape
-from pipeline.stores import draw
 
 FRAMES = 20
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.parity.case import Case
+from pipeline.parity.dgl import train_options
 from pipeline.parity.run import run_case
 
 MODELS = ["transformer_p4", "linear_p4_two_heads", "transformer_p2_3d_bertadam", "linear_full_tuning"]
@@ -58,3 +59,9 @@ def test_another_best_beta_fails(golden, tmp_path):
     np.savez(tmp_path / "case/outputs.npz", **arrays)
 
     assert [row.name for row in run_case(Case(tmp_path / "case")).rows if not row.ok] == ["best_beta"]
+
+
+def test_no_warm_up_is_said_by_minus_one(shared):
+    settings = json.loads((shared / "golden/dgl/transformer_p2_3d_bertadam/case.json").read_text())["options"]
+
+    assert train_options(settings | {"warmup_proportion": -1}).schedule.warmup == 0

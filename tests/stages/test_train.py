@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from models.pruning import prunable
 from pipeline.core.artefact import Artefact
 from pipeline.core.plan import dataset_artefact
 from pipeline.core.runner import Settings, run
 from pipeline.core.state import digest
 from pipeline.errors import ConfigError, DataError, Interrupted
+from pipeline.stages.prune import Stage as Prune
 from pipeline.stages.train import Stage
 from pipeline.text import tag_files, vocab
 from pipeline.text.words import count_words
@@ -207,6 +210,25 @@ def test_weights_of_another_model_are_refused_as_a_start(inputs, tmp_path):
         train(inputs | {"init": init}, tmp_path / "second", wider)
 
 
+def test_zeros_of_a_pruned_start_stay_zero_and_its_file_stays_small(inputs, tmp_path):
+    train(inputs, tmp_path / "first", recipe(epochs=1))
+    checkpoints = {"checkpoint": Artefact("checkpoint", tmp_path / "first", content="first")}
+    run(Prune(Prune.Options(amount=0.5, biases=True), checkpoints, tmp_path / "pruned"), "prune", Settings(jobs=1))
+    start = inputs | {"init": Artefact("checkpoint", tmp_path / "pruned", content="pruned")}
+
+    train(start, tmp_path / "more", recipe(epochs=2, optimizer={"name": "adamw", "lr": 1e-2, "weight_decay": 0.1}))
+    train(start, tmp_path / "free", recipe(epochs=2, init={"keep_zeros": False}))
+
+    (before, _), (after, info), (free, _) = (checkpoint.load_model(tmp_path / n) for n in ("pruned", "more", "free"))
+    zeros = {name: p == 0 for name, p in prunable(before, biases=True).items()}
+    assert all(torch.equal(p == 0, zeros[name]) for name, p in prunable(after, biases=True).items())
+    assert any(not torch.equal(p, before.state_dict()[name]) for name, p in prunable(after).items())
+    assert sum(int((p == 0).sum()) for p in prunable(free).values()) < sum(int(z.sum()) for z in zeros.values()) / 2
+    assert info.facts["pruned"] == {"amount": 0.5, "weights": True, "biases": True}
+    sizes = [(tmp_path / n / "checkpoints" / "best.pt").stat().st_size for n in ("more", "free")]
+    assert sizes[0] < sizes[1]
+
+
 @pytest.mark.parametrize(("left_out", "words"), [
     ("vocab", "needs vocabulary"), ("tags", "needs tags|needs a tag|tag"), ("tensors features", "no features to read"),
 ])  # fmt: skip
@@ -222,6 +244,23 @@ def test_missing_input_is_named(inputs, tmp_path, left_out, words):
 def test_selection_by_a_split_that_is_not_there_is_refused(inputs, tmp_path):
     with pytest.raises(ConfigError, match="there is no split 'test' to select the best weights by, only train, val"):
         train(inputs, tmp_path, recipe(selection_split="test"))
+
+
+def test_bags_of_the_ancestor_may_count_other_words_than_its_embedding_knows(inputs, tmp_path):
+    side = {"rnn": 4, "kernels": [2], "channels": 4}
+    options = {"latent_dim": 8, "video": side, "text": side | {"word_dim": 4}}
+    ids = {"vocab": ["<pad>", "<start>", "<end>", "<unk>", "a", "red", "circle", "moves", "is", "there", "green"],
+           "bow_vocab": ["circle", "square", "star", "blue"]}  # fmt: skip
+    for name, words in ids.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
+    given = inputs | {"vocab": Artefact("vocab", tmp_path, content="two")}
+
+    train(given, tmp_path / "out", RECIPE | {"model": "hybrid_space", "options": options} | {"name": "two"})
+
+    model, info = checkpoint.load_model(tmp_path / "out")
+    assert (model.words.num_embeddings, model.bag_words) == (11, 4)
+    assert info.encode(["a blue circle sings"]) == [[4, 13, 6, 3]]
+    assert info.facts["bag"] == {word: n for n, word in enumerate(ids["bow_vocab"])}
 
 
 def test_word_vectors_are_the_first_embedding(inputs, tmp_path):

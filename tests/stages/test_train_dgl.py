@@ -80,7 +80,8 @@ def test_an_evaluation_says_how_much_was_trained(inputs: dict, tuned: Path, tmp_
 
     (metrics,) = results.read_all(tmp_path)
     model = checkpoint.load_model(tuned)[0]
-    assert metrics["parameters"] == {
-        "all": sum(p.numel() for p in model.parameters()),
-        "trained": sum(p.numel() for p in model.prompts.parameters()),
-    }
+    everything, trained = (sum(p.numel() for p in part.parameters()) for part in (model, model.prompts))
+    assert metrics["parameters"] == {"all": everything, "trained": trained}
+    header, row = results.table(tmp_path).splitlines()[1:3]
+    assert header.endswith("Rsum   trained")
+    assert row.endswith(f" {100 * trained / everything:.3g} %")

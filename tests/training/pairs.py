@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor, nn
 
 from models.base import Inputs, RetrievalModel
-from pipeline.core import stop
+from pipeline.core import ranks, stop
 from pipeline.training import distributed
 from pipeline.training.loader import TrainBatches
 from pipeline.training.progress import Conduct
@@ -60,3 +60,4 @@ def train(folder: Path, train: dict) -> None:
 
 if __name__ == "__main__":
     train(Path(sys.argv[1]), {k: yaml.safe_load(v) for k, v in (a.split("=", 1) for a in sys.argv[2:])})
+    ranks.leave(0)

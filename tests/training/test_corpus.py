@@ -84,3 +84,13 @@ def test_model_of_words_without_vocabulary_is_a_mistake():
         text_encoder(Inputs(text="words", video="features"), None)
 
     assert "vocab" in caught.value.fix
+
+
+def test_a_caption_of_500_words_keeps_its_end_token_and_is_told_of(caplog):
+    encode = text_encoder(Inputs("clip_bpe", "frames", tokens=12), None)
+
+    with caplog.at_level(logging.WARNING, logger="tvrkit"):
+        short, long = encode(["a red circle", "word " * 500])
+
+    assert (len(short), len(long), long[-1]) == (5, 12, short[-1])
+    assert "1 of 2 texts have more tokens than the 12 that the model reads (at most 502)" in caplog.text

@@ -169,3 +169,13 @@ def test_pairs_stay_pairs_when_a_video_between_them_is_left_out():
 
     places = corpus.places[corpus.video_of[rows]].tolist()
     assert all(abs(places.index(2, k) - places.index(3, k)) == 1 for k in (0, 4))
+
+
+@pytest.mark.parametrize(("size", "drop_last", "world", "expected"), [
+    (12, False, World(), 2), (12, True, World(), 12), (10, False, World(), 10), (16, False, World(0, 4), 16),
+])  # fmt: skip
+def test_the_smallest_batch_is_known_before_it_comes(size, drop_last, world, expected):
+    made = batches(size, drop_last=drop_last, world=world)
+
+    assert made.smallest == expected
+    assert min(len(rows) for rows in made.rows(0)) * world.size == expected

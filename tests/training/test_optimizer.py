@@ -74,6 +74,18 @@ def test_bertadam_leaves_parameters_without_gradient_alone():
     assert len(rule.state) == 1
 
 
+def test_bertadam_moves_a_temperature_by_the_published_order_of_sums():
+    scale, lr, decay = nn.Parameter(torch.tensor(4.6)), 2.4e-6, 0.2
+    rule = optimizer.BertAdam([{"params": [scale], "lr_scale": 1.0, "weight_decay": decay}], lr=lr)
+    scale.grad = torch.tensor(0.5)
+
+    rule.step()
+
+    m, v = torch.tensor(0.5) * 0.1, torch.tensor(0.5).square() * 0.02
+    expected = torch.tensor(4.6) - lr * (m / (v.sqrt() + 1e-6) + decay * torch.tensor(4.6))
+    assert scale.item() == expected.item()  # the last digit: a step is no more than that
+
+
 def test_each_tensor_is_clipped_to_its_own_norm():
     large, small = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
     large.grad, small.grad = torch.tensor([3.0, 4.0]), torch.tensor([0.3, 0.4])
