@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel, Shared, load_init
 from models.clip import CLIP, sizes_of
-from models.clip_sizes import BACKBONES, Sizes
+from models.clip_sizes import BACKBONES, Sizes, Variant
 from models.losses import contrastive
 from models.options.dgl import Options
 from models.prompted import attention_weights, global_local, keys_of, read_words
@@ -44,18 +44,19 @@ def build(options: Options, assets: Assets) -> "Dgl":
 
     Raises Mismatch if sizes, weights and options do not fit each other.
     """
+    variant = Variant(activation=options.activation)
     if assets.init is not None:
         own = {name.removeprefix(_CLIP): value for name, value in assets.init.items() if name.startswith(_CLIP)}
-        model = Dgl(options, CLIP(_sizes(options, own)))
+        model = Dgl(options, CLIP(_sizes(options, own), variant))
         _check_table(model, assets.init)
         return load_init(model, assets)
     if assets.clip is not None:
         _sizes(options, assets.clip)
-        clip = CLIP.from_state_dict(assets.clip, half_rounding=options.half_rounding)
-    elif options.backbone == "weights":
-        raise Mismatch("backbone: weights, but there are none", "Give weights to start from, or name a backbone.")
+        clip = CLIP.from_state_dict(assets.clip, variant, half_rounding=options.half_rounding)
+    elif options.backbone == "given":
+        raise Mismatch("backbone: given, but there are no weights", "Give weights to start from, or name a backbone.")
     else:
-        clip = CLIP(BACKBONES[options.backbone])
+        clip = CLIP(BACKBONES[options.backbone], variant)
     model = Dgl(options, clip)
     model.start_from_clip()
     return model

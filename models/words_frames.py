@@ -15,7 +15,7 @@ Where we differ, and why:
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel
 from models.clip import CLIP, half_parameters, sizes_of
 from models.clip_blocks import Attention
-from models.clip_sizes import BACKBONES, Sizes
+from models.clip_sizes import BACKBONES, Sizes, Variant
 from models.interaction import Tokens
 from models.temporal import Mean, Recurrent, Sequence, Tight, copy_text_tower
 
@@ -36,6 +36,7 @@ class Reading(Protocol):
     """What the options of a system say about its extractor."""
 
     backbone: str
+    activation: Literal["quick_gelu", "gelu"]
     words: int
     frames: int
     aggregation: str
@@ -183,20 +184,21 @@ def backbone(options: Reading, assets: Assets) -> CLIP:
 
     Raises Mismatch if the weights are of another backbone than the options name, or do not fit.
     """
+    variant = Variant(activation=options.activation)
     init: Mapping[str, Tensor] = assets.init or {}
     own = {name.removeprefix(_CLIP): value for name, value in init.items() if name.startswith(_CLIP)}
     weights = own if assets.init is not None else assets.clip
     if weights is None and options.backbone not in BACKBONES:
         raise Mismatch("backbone given, but no weights of a CLIP are", "Name a backbone, or give weights.")
     if weights is None:
-        return CLIP(BACKBONES[options.backbone])
+        return CLIP(BACKBONES[options.backbone], variant)
     sizes, named = sizes_of(weights), BACKBONES.get(options.backbone)
     if named not in (None, sizes):
         raise Mismatch(
             f"weights of another CLIP than {options.backbone}: {_differences(sizes, named)}",
             "Name the backbone they are of, or `backbone: given`.",
         )
-    return CLIP.from_state_dict(weights, half_rounding=False)  # published: only where `half_weights` are used
+    return CLIP.from_state_dict(weights, variant, half_rounding=False)  # published: only where `half_weights` are used
 
 
 def check_sizes(options: Reading, sizes: Sizes, positions: int) -> None:

@@ -19,6 +19,9 @@ class Options(BaseModel, extra="forbid"):
     backbone: str = Field(
         "ViT-B/32", description=f"CLIP: {_CHOICES}; weights that are given decide where they differ [base_encoder]"
     )
+    activation: Literal["quick_gelu", "gelu"] = Field(
+        "quick_gelu", description="inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
+    )
     words: int = Field(32, ge=3, description="tokens of a text, start and end included [max_words]")
     frames: int = Field(12, ge=1, description="frames of a video [max_frames]")
     aggregation: Literal["none", "seqLSTM", "seqTransf"] = Field(

@@ -15,6 +15,9 @@ _CHOICES = ", ".join(name for name, sizes in BACKBONES.items() if sizes.patch)
 
 class Options(BaseModel, extra="forbid"):
     backbone: str = Field("ViT-B/32", description=f"CLIP: {_CHOICES}; weights that are given decide where they differ")
+    activation: Literal["quick_gelu", "gelu"] = Field(
+        "quick_gelu", description="inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
+    )
     words: int = Field(32, ge=3, description="tokens of a text, start and end included")
     frames: int = Field(12, ge=1, description="frames of a video")
     aggregation: Literal["none", "seqLSTM", "seqTransf"] = Field(

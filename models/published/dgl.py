@@ -25,7 +25,8 @@ from models.published.keys import Rule, to_ours, to_theirs
 RECIPE = "dgl_msrvtt"  # of pipelines.yaml: how such files were trained
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""
-IMPLIED = {"feature": "global_prompt0", "text_prompts": 8}  # published defaults of what the files do not hold
+# published defaults of what the files do not hold
+IMPLIED = {"activation": "quick_gelu", "feature": "global_prompt0", "text_prompts": 8}
 ARCH = "CLIp4Clip"  # sic
 
 _DDP = "module."
@@ -86,7 +87,7 @@ def import_checkpoint(published: Mapping[str, object], text_prompts: int = _TEXT
     clip = {name.removeprefix("clip."): value for name, value in init.items() if name.startswith("clip.")}
     sizes = sizes_of(clip)
     found = _prompts(init, space, sizes, text_prompts)
-    found["backbone"] = next((name for name, own in BACKBONES.items() if own == sizes), "weights")
+    found["backbone"] = next((name for name, own in BACKBONES.items() if own == sizes), "given")
     if "patches3d.weight" in init:
         found["patches"] = "3d"
     if sizes.context < found.get("words", Options().words):

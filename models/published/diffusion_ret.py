@@ -26,7 +26,8 @@ RECIPE = "diffusionret_msrvtt_2"  # of pipelines.yaml: how such files were train
 _FIRST_RECIPE = "diffusionret_msrvtt_1"
 SUFFIX = ".pth"
 SIDE_FILE = ""
-IMPLIED: dict[str, object] = {"masked_softmax": False, "sampling_steps": None}  # what the program does without a choice
+# what the program does without a choice
+IMPLIED: dict[str, object] = {"activation": "quick_gelu", "masked_softmax": False, "sampling_steps": None}
 
 _ROWS = 5000  # of the published table
 _CLOSE = 2e-3  # two float32 sinusoids of an angle of 5,000; also float16

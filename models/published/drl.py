@@ -21,7 +21,7 @@ from models.published.keys import Rule, to_ours, to_theirs
 RECIPE = "drl"  # of pipelines.yaml: how such files were trained
 SUFFIX = ".bin.0"  # the published program counts epochs here
 SIDE_FILE = ""
-IMPLIED: dict[str, object] = {}  # nothing that the program does without being told
+IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
 _PARAMETER = r"(weight|bias)"
 UNREAD = "frame_position_embeddings.weight"

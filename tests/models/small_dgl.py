@@ -22,7 +22,7 @@ def small_clip(seed: int = 0, **sizes: int) -> CLIP:
 
 
 def small_dgl(seed: int = 0, sizes: dict[str, int] | None = None, **options: object) -> Dgl:
-    settings = {"backbone": "weights", "words": WORDS, "frames": FRAMES, "layers": 3} | options
+    settings = {"backbone": "given", "words": WORDS, "frames": FRAMES, "layers": 3} | options
     clip = small_clip(seed, **(sizes or {})).state_dict()
     return build(Options(**settings), Assets(clip=clip)).eval()
 

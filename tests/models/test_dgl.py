@@ -244,7 +244,7 @@ def test_weights_of_another_number_of_frames_say_which() -> None:
     weights = small_dgl(frames=5).state_dict()
 
     with pytest.raises(Mismatch, match="are for 5 frames, the options say 3 frames") as caught:
-        build(Options(backbone="weights", words=WORDS, frames=3, layers=3), Assets(init=weights))
+        build(Options(backbone="given", words=WORDS, frames=3, layers=3), Assets(init=weights))
 
     assert "Set frames to 5" in caught.value.fix
 
@@ -255,8 +255,8 @@ def test_linear_prompts_cannot_fill_a_longer_prefix() -> None:
 
 
 def test_no_weights_for_a_backbone_of_weights_is_refused() -> None:
-    with pytest.raises(Mismatch, match="there are none"):
-        build(Options(backbone="weights"), Assets())
+    with pytest.raises(Mismatch, match="there are no weights"):
+        build(Options(backbone="given"), Assets())
 
 
 def test_a_model_is_rebuilt_from_its_own_weights() -> None:

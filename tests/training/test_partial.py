@@ -16,7 +16,7 @@ from tests.models.small_dgl import FRAMES, WORDS, small_clip, small_dgl
 
 
 def recipe(**train: object) -> Recipe:
-    options = {"backbone": "weights", "words": WORDS, "frames": FRAMES, "layers": 3, "half_rounding": False}
+    options = {"backbone": "given", "words": WORDS, "frames": FRAMES, "layers": 3, "half_rounding": False}
     settings = {"optimizer": {"lr": 1e-3}, "freeze": {"match": r"^clip\."}} | train
     return parse({"name": "small", "model": "dgl", "options": options, "train": settings})
 
