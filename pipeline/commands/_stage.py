@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from pipeline import config, registry
+from pipeline.commands._dataset import path_spec
 from pipeline.commands._shared import RUN_OPTIONS, settings_from
 from pipeline.core import ranks, runner
 from pipeline.core.artefact import Artefact
@@ -137,7 +138,7 @@ def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
             spec.kind, path, manifest["fingerprint"], manifest["content"], manifest["step"], manifest["options"]
         )
     if spec.kind == "annotations":
-        return dataset_artefact({"type": "caption_files", "root": str(path)}, "annotations")
+        return dataset_artefact(path_spec(path), "annotations")
     return Artefact(spec.kind, path, content=_raw_content(path), step="")
 
 

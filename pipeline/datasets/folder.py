@@ -28,6 +28,9 @@ class Options(BaseModel, extra="forbid"):
         None,
         description="caption file, relative to root [captions.csv, .tsv, .jsonl, .json, .txt; else clip.txt files]",
     )
+    captions_only: bool = Field(
+        False, description="look for no videos: they are called as the captions call them, without their suffix"
+    )
     video_column: str | None = Field(None, description="column or key that names the video [video_id, file, path, ...]")
     caption_column: str | None = Field(None, description="column or key of the caption [caption, sentence, text, ...]")
     split_column: str = Field("split", description="column or key with train, val or test, where there is one")
@@ -72,7 +75,7 @@ class Dataset(base.Dataset):
         if not captions and not faults:
             faults.add("folder without a caption", str(root))
         faults.raise_if_any()
-        notes += _notes(videos, counts)
+        notes += [] if self.options.captions_only else _notes(videos, counts)
         return Annotations(videos, captions, _split(captions, _assigned(splits, self.options)), notes)
 
     def digest(self) -> str:
@@ -97,7 +100,7 @@ class Dataset(base.Dataset):
             raise DataError(
                 "there is no such folder", where=root, fix="Set `root` to the folder that holds your videos."
             )
-        return dict(list_folder(root))
+        return {} if self.options.captions_only else dict(list_folder(root))
 
     def _caption_files(self) -> list[Path]:
         """The caption file, if there is one. DataError if one is named and missing, or several lie there."""
