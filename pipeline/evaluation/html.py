@@ -149,7 +149,7 @@ def _gains(report: Report) -> list[tuple[Entry, dict]]:
 def _gain(gain: dict) -> str:
     """What sampling adds to the scores it starts from."""
     both = "; ".join(
-        f"{words.lower()} R@1 {gain[side]['R1']:+.1f}, mean rank {gain[side]['MnR']:+.1f}" for side, words in _SIDES
+        f"{words.lower()} R@1 {gain[side]['R1']:+z.1f}, mean rank {gain[side]['MnR']:+z.1f}" for side, words in _SIDES
     )
     return f"Sampling, against {ALONE[gain['over']]}: {both}."
 
@@ -194,7 +194,7 @@ def _result_row(entry: Entry, name: str, values: dict, keys: list[str], best: di
         for n, key in enumerate(keys):
             value = values[side][key]
             published = entry.published.get(side, {}).get(key) if plain else None
-            delta = f'<span class="delta">{value - published:+.1f}</span>' if published is not None else ""
+            delta = f'<span class="delta">{value - published:+z.1f}</span>' if published is not None else ""
             is_best = plain and value == best[side, key]
             cells.append(cell(one(value) + delta, "" if n else "first", "best" if is_best else ""))
     below = not plain and name != next(iter(entry.metrics["results"]))  # stands below the checkpoint's first row

@@ -164,7 +164,7 @@ def table(step: Path) -> str:
 
 def gain_words(gain: dict) -> str:
     """What sampling adds, in one line."""
-    both = ", ".join(f"{words} R@1 {gain[side]['R1']:+.1f}" for side, words in _SIDES.items())
+    both = ", ".join(f"{words} R@1 {gain[side]['R1']:+z.1f}" for side, words in _SIDES.items())
     return f"sampling, against {ALONE[gain['over']]}: {both}"
 
 
