@@ -18,6 +18,8 @@ def read_npy(path: Path) -> np.ndarray:
     """The array of a .npy file, mapped read-only. DataError if it is no such file, truncated, or holds objects."""
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError("there is no such file", where=path, fix="Check the path.") from error
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"not a usable .npy file: {_first_line(error)}", where=path, fix=_FIX) from error
 
@@ -31,7 +33,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except FileNotFoundError as error:
+        raise DataError("there is no such file", where=path, fix="Check the path.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:  # last: odd compression
         raise DataError(f"not a usable .npz file: {_first_line(error)}", where=path, fix=_FIX) from error
 
 
