@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from models.clip_options import Activation
 from models.clip_sizes import BACKBONES
 
 STAYS = ("temporal_shift", "token_shift")  # methods that reduce nothing
@@ -61,9 +62,7 @@ class Options(BaseModel, extra="forbid"):
     backbone: str = Field(
         "ViT-B/32", description="CLIP to build on; given: any ViT, as large as the weights it starts from"
     )
-    activation: Literal["quick_gelu", "gelu"] = Field(
-        "quick_gelu", description="inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
-    )
+    activation: Activation = "quick_gelu"
     frames: int = Field(12, ge=1, description="frames per video [max_frames]")
     words: int = Field(32, ge=3, description="tokens per text, start and end included [max_words]")
     patches: Literal["2d", "3d"] = Field(

@@ -9,9 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from models.clip_sizes import BACKBONES
-
-_CHOICES = ", ".join(name for name, sizes in BACKBONES.items() if sizes.patch)
+from models.clip_options import VITS, Activation, vit_sizes
 
 Feature = Literal[
     "global_prompt0",
@@ -24,11 +22,9 @@ Feature = Literal[
 
 class Options(BaseModel, extra="forbid"):
     backbone: str = Field(
-        "ViT-B/32", description=f"CLIP: {_CHOICES}; given: whatever the weights are [pretrained_clip_name]"
+        "ViT-B/32", description=f"CLIP: {VITS}; given: whatever the weights are [pretrained_clip_name]"
     )
-    activation: Literal["quick_gelu", "gelu"] = Field(
-        "quick_gelu", description="inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
-    )
+    activation: Activation = "quick_gelu"
     frames: int = Field(12, ge=1, description="frames of a video [max_frames]")
     words: int = Field(32, ge=3, description="tokens of a text, start and end included [max_words]")
     space: Literal["transformer", "linear"] = Field(
@@ -69,9 +65,7 @@ class Options(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _together(self) -> "Options":
-        sizes = BACKBONES.get(self.backbone)
-        if self.backbone != "given" and (sizes is None or not sizes.patch):
-            raise ValueError(f"backbone {self.backbone} is none of {_CHOICES} (given: as the weights say)")
+        vit_sizes(self.backbone)
         if self.space == "linear" and self.prefix > 2 * self.frame_prompts:
             raise ValueError(
                 f"text_prompts {self.text_prompts}: {self.prefix} in front of a text, but {self.frame_prompts} "

@@ -9,19 +9,16 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from models.clip_sizes import BACKBONES
+from models.clip_options import VITS, Activation, HalfWeights, check_words
 
 MIN_LINEAR = 21  # below 20 a variance exceeds 1, at 20 the last one is 1 and a step back divides by zero
-_CHOICES = ", ".join(name for name, sizes in BACKBONES.items() if sizes.patch)
 
 
 class Options(BaseModel, extra="forbid"):
     backbone: str = Field(
-        "ViT-B/32", description=f"CLIP: {_CHOICES}; weights that are given decide where they differ [base_encoder]"
+        "ViT-B/32", description=f"CLIP: {VITS}; weights that are given decide where they differ [base_encoder]"
     )
-    activation: Literal["quick_gelu", "gelu"] = Field(
-        "quick_gelu", description="inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
-    )
+    activation: Activation = "quick_gelu"
     words: int = Field(32, ge=3, description="tokens of a text, start and end included [max_words]")
     frames: int = Field(12, ge=1, description="frames of a video [max_frames]")
     aggregation: Literal["none", "seqLSTM", "seqTransf"] = Field(
@@ -68,20 +65,11 @@ class Options(BaseModel, extra="forbid"):
     v2t_factor: float = Field(1.0, gt=0, description="the same, from video to text [v2t_temp]")
     t2v_alpha: float = Field(1.0, ge=0, description="weight of that softmax beside the similarity [t2v_alpha]")
     v2t_alpha: float = Field(1.0, ge=0, description="the same, from video to text [v2t_alpha]")
-    half_weights: bool = Field(
-        False,
-        description="as published GPU runs: CLIP's matrices are stored and optimised in float16, which is another "
-        "optimisation (their second moments underflow); with train.precision float32",
-    )
+    half_weights: HalfWeights = False
 
     @model_validator(mode="after")
     def _together(self) -> "Options":
-        sizes = BACKBONES.get(self.backbone)
-        if self.backbone != "given" and (sizes is None or not sizes.patch):
-            raise ValueError(f"backbone {self.backbone} is none of {_CHOICES} (given: as the weights say)")
-        context = sizes.context if sizes else self.words
-        if self.words > context:
-            raise ValueError(f"{self.words} words, but {self.backbone} reads {context}")
+        check_words(self.backbone, self.words)
         if self.schedule == "linear" and self.diffusion_steps < MIN_LINEAR:
             raise ValueError(
                 f"{self.diffusion_steps} diffusion_steps of the linear schedule, it needs at least {MIN_LINEAR}; "

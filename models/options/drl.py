@@ -8,16 +8,12 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from models.clip_sizes import BACKBONES
-
-_CHOICES = ", ".join(name for name, sizes in BACKBONES.items() if sizes.patch)
+from models.clip_options import VITS, Activation, HalfWeights, check_words
 
 
 class Options(BaseModel, extra="forbid"):
-    backbone: str = Field("ViT-B/32", description=f"CLIP: {_CHOICES}; weights that are given decide where they differ")
-    activation: Literal["quick_gelu", "gelu"] = Field(
-        "quick_gelu", description="inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
-    )
+    backbone: str = Field("ViT-B/32", description=f"CLIP: {VITS}; weights that are given decide where they differ")
+    activation: Activation = "quick_gelu"
     words: int = Field(32, ge=3, description="tokens of a text, start and end included")
     frames: int = Field(12, ge=1, description="frames of a video")
     aggregation: Literal["none", "seqLSTM", "seqTransf"] = Field(
@@ -40,20 +36,11 @@ class Options(BaseModel, extra="forbid"):
     cdcr_alpha1: float = Field(1.0, ge=0, description="weight of the diagonal of the correlation matrix")
     cdcr_alpha2: float = Field(0.06, ge=0, description="weight of everything beside it")
     cdcr_lambda: float = Field(0.001, ge=0, description="weight of the decorrelation in the loss")
-    half_weights: bool = Field(
-        False,
-        description="as published GPU runs: CLIP's matrices are stored and optimised in float16, which is another "
-        "optimisation (their second moments underflow); with train.precision float32",
-    )
+    half_weights: HalfWeights = False
 
     @model_validator(mode="after")
     def _together(self) -> "Options":
-        sizes = BACKBONES.get(self.backbone)
-        if self.backbone != "given" and (sizes is None or not sizes.patch):
-            raise ValueError(f"backbone {self.backbone} is none of {_CHOICES} (given: as the weights say)")
+        check_words(self.backbone, self.words)
         if self.cdcr == 3 and self.interaction == "ti":
             raise ValueError("cdcr 3 weighs words and frames, which ti does not; use cdcr 2, or interaction wti")
-        context = sizes.context if sizes else self.words
-        if self.words > context:
-            raise ValueError(f"{self.words} words, but {self.backbone} reads {context}")
         return self
