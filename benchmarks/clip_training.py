@@ -17,6 +17,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks._waiting import Waiting
 from benchmarks.feeding import FRAMES, SIZE, VIDEOS, build
 from models.base import Assets
 from models.centerclip import CenterCLIP
@@ -65,25 +66,15 @@ def measured(model: CenterCLIP, made: Iterator[Batch], device: torch.device, ste
     """Seconds per step, of which waiting for data, and the peak of GPU memory in GB."""
     train = {"precision": "bfloat16", "optimizer": {"name": "adamw", "lr": 1e-6}}
     stepper = Stepper(model, model, TrainOptions.model_validate(train), device, World())
-    waited = 0.0
-
-    def timed() -> Iterator[Batch]:
-        nonlocal waited
-        while True:
-            start = time.perf_counter()
-            batch = next(made)
-            waited += time.perf_counter() - start
-            yield batch
-
-    stream = timed()
+    stream = Waiting(made)
     for _ in range(WARM if device.type == "cuda" else 1):
         stepper(stream, 1, 1e-6)
-    waited, start = 0.0, time.perf_counter()
+    stream.seconds, start = 0.0, time.perf_counter()
     for _ in range(steps):
         stepper(stream, 1, 1e-6)  # it reads the loss, so it waits for the GPU
     spent = time.perf_counter() - start
     memory = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
-    return spent / steps, waited / steps, memory
+    return spent / steps, stream.seconds / steps, memory
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks._waiting import Waiting
 from pipeline.stores.big_file import BigFile
 from pipeline.stores.big_file_writer import BigFileWriter
 from pipeline.stores.tensor_cache import TensorCache
@@ -97,24 +98,15 @@ def stepping(recipe: Recipe, made: Iterator[Batch], steps: int) -> tuple[float, 
     torch.manual_seed(0)
     facts = {"vocabulary": {str(n): n for n in range(WORDS)}, "tags": ["t"] * TAGS, "feature_dim": DIM}
     model = checkpoint.build_model(recipe, facts).train()
-    stepper, waited = Stepper(model, model, recipe.train, torch.device("cpu"), World()), 0.0
-
-    def timed() -> Iterator[Batch]:
-        nonlocal waited
-        while True:
-            start = time.perf_counter()
-            batch = next(made)
-            waited += time.perf_counter() - start
-            yield batch
-
-    stream = timed()
+    stepper = Stepper(model, model, recipe.train, torch.device("cpu"), World())
+    stream = Waiting(made)
     stepper(stream, 1, 1e-4)  # the first step allocates
-    waited, cpu, start = 0.0, time.process_time(), time.perf_counter()
+    stream.seconds, cpu, start = 0.0, time.process_time(), time.perf_counter()
     for _ in range(steps):
         stepper(stream, 1, 1e-4)
     spent = time.perf_counter() - start
     made.close()
-    return steps / spent, (time.process_time() - cpu) / steps, waited / spent
+    return steps / spent, (time.process_time() - cpu) / steps, stream.seconds / spent
 
 
 def main() -> None:
