@@ -18,7 +18,7 @@ lint: $(DEV_STAMP)
 	$(BIN)/ruff format --check .
 
 bench: $(DEV_STAMP)  ## every benchmark, one table each
-	set -e; for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py); done
+	set -e; for file in benchmarks/*/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m $$(echo $${file%.py} | tr / .); done
 
 torture: $(DEV_STAMP)  ## kill -9 and resume, with the full counts of the reliability rules
 	TVRKIT_TORTURE=full $(BIN)/python -m pytest -m slow

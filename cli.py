@@ -1,12 +1,14 @@
 """tvrkit: from raw videos to ranked text-video retrieval results.
 
-A command is a file in pipeline/commands/ or a stage in pipeline/stages/; nothing is imported before it is called.
+A command is a file in pipeline/commands/ or a stage in pipeline/stages/; nothing is imported before
+it is called.
 """
 
 import os
 import sys
 
-# threads that spin while they wait cost 2 to 8 times the CPU seconds on a shared machine (measured); before torch loads
+# threads that spin while they wait cost 2 to 8 times the CPU seconds on a shared machine
+# (measured); before torch loads
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import click
@@ -52,7 +54,9 @@ class Lazy(click.Group):
                 formatter.write_dl([(name, registry.summary(kind, name)) for name in members])
 
 
-@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command(
+    cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(__version__, prog_name="tvrkit")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
@@ -69,7 +73,9 @@ def cli(debug: bool, log_json: bool, verbose: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return the exit code; errors a user can act on come without a traceback."""
+    """Run the command line and return the exit code; errors a user can act on come without a
+    traceback.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
@@ -86,9 +92,16 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()  # the reader of our output has gone (`| head`)
         return 0
     except PermissionError as error:
-        return _fail(f"{error.filename}: no permission\n    Change its permissions or choose another --out.", 6, debug)
+        return _fail(
+            f"{error.filename}: no permission\n    Change its permissions or choose another --out.",
+            6,
+            debug,
+        )
     except Exception as error:
-        message = f"internal error: {type(error).__name__}: {error}\n    Please report it with the output of --debug."
+        message = (
+            f"internal error: {type(error).__name__}: {error}\n    Please report it with the output"
+            " of --debug."
+        )
         return _fail(message, 1, debug)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from pipeline.training.loader import Batch
+from pipeline.feeding.loader import Batch
 
 
 class Waiting(Iterator[Batch]):

@@ -1,11 +1,13 @@
-"""What every retrieval model is: its inputs, its encodings, its scores, its losses; and the gather across processes.
+"""What every retrieval model is: its inputs, its encodings, its scores, its losses; and the gather
+across processes.
 
-DESIGN sections 3 and 10. The pipeline knows models only through this file; a model knows nothing of files, YAML or
-processes. Encoders take padded batches, so everything that depends on how many items share a batch is the model's own
-affair (pooling rules); `score` and `fuse` work on whole encodings.
+DESIGN sections 3 and 10. The pipeline knows models only through this file; a model knows nothing of
+files, YAML or processes. Encoders take padded batches, so everything that depends on how many items
+share a batch is the model's own affair (pooling rules); `score` and `fuse` work on whole encodings.
 
-The gather rules are those of the published contrastive trainers (foolwood/DRL: tvr/models/until_module.py;
-mzhaoshuai/CenterCLIP: modules/utils.py), plus the one under which N processes equal one.
+The gather rules are those of the published contrastive trainers (foolwood/DRL:
+tvr/models/until_module.py; mzhaoshuai/CenterCLIP: modules/utils.py), plus the one under which N
+processes equal one.
 """
 
 from collections.abc import Mapping
@@ -17,19 +19,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from models.noise import NoiseSource
+from models.parts.noise import NoiseSource
 
 if TYPE_CHECKING:
-    from models.generative import Features, Sampling
+    from models.diffusion_ret.reranking import Features, Sampling
 
-Encoding = dict[str, Tensor]  # tensors that share dimension 0; so cat, index, gather and cache are one-liners
+Encoding = dict[
+    str, Tensor
+]  # tensors that share dimension 0; so cat, index, gather and cache are one-liners
 Batch = Mapping[str, Tensor]  # what the loader delivers; names and shapes at RetrievalModel
 Shared = Mapping[str, Tensor]  # what `prepare` computes once for both encoders
 GatherRule = Literal["full_gradient", "local_gradient"]
 
 
 class Mismatch(ValueError):
-    """Assets, weights or options do not fit the model. `fix` says what to do; the pipeline adds where."""
+    """Assets, weights or options do not fit the model. `fix` says what to do; the pipeline adds
+    where.
+    """
 
     def __init__(self, what: str, fix: str):
         super().__init__(f"{what}\n    {fix}")
@@ -38,7 +44,9 @@ class Mismatch(ValueError):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the loader must deliver: the only contract between loader and model. 0 means no fixed length or size."""
+    """What the loader must deliver: the only contract between loader and model. 0 means no fixed
+    length or size.
+    """
 
     text: Literal["clip_bpe", "words"]
     video: Literal["frames", "features"]
@@ -51,16 +59,23 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Assets:
-    """What a model is built with besides its options; all optional, each model says what it needs."""
+    """What a model is built with besides its options; all optional, each model says what it
+    needs.
+    """
 
     n_words: int = 0  # rows of the word embedding, special tokens included
     n_tags: int = 0  # concepts: entries of the tag vocabulary
     feature_dim: int = 0  # numbers per frame
     word_vectors: np.ndarray | None = None  # (n_words, dim) float32, copied
-    bag_columns: np.ndarray | None = None  # (ids,) int64: where each word id counts in bags of words; -1: nowhere
-    clip: Mapping[str, Tensor] | None = None  # weights of a CLIP under OpenAI's names: where its backbone starts
+    bag_columns: np.ndarray | None = (
+        None  # (ids,) int64: where each word id counts in bags of words; -1: nowhere
+    )
+    clip: Mapping[str, Tensor] | None = (
+        None  # weights of a CLIP under OpenAI's names: where its backbone starts
+    )
     init: Mapping[str, Tensor] | None = None  # a state dict of this very model; strict
-    is_start: bool = False  # a training starts from `init`: it may lack what its stage of the training did not have
+    # a training starts from `init`: it may lack what its stage of the training did not have
+    is_start: bool = False
 
 
 class Ranking(NamedTuple):
@@ -74,8 +89,9 @@ class Ranking(NamedTuple):
 class Fusion:
     """What `fuse` gets besides scores and encodings.
 
-    noise: for models that sample; of a query it never depends on what else is ranked. rank, processes: all of them call
-    `fuse` together and may share the work. t2v_rows, v2t_rows int64: the only rows that will be read; None: all.
+    noise: for models that sample; of a query it never depends on what else is ranked. rank,
+    processes: all of them call `fuse` together and may share the work. t2v_rows, v2t_rows int64:
+    the only rows that will be read; None: all.
     """
 
     noise: NoiseSource | None = None
@@ -88,19 +104,25 @@ class Fusion:
 class RetrievalModel(nn.Module):
     """A text encoder, a video encoder, scores that are separable and a fusion that is global.
 
-    Batches map names to tensors: text (B, L) int64, text_mask (B, L) bool, video_mask (B, T) bool, and frames
-    (B, T, S, S, 3) uint8 or features (B, T, F) float32. Training batches add what `targets` names. Masks are True for
-    what is real, and real entries come first.
+    Batches map names to tensors: text (B, L) int64, text_mask (B, L) bool, video_mask (B, T) bool,
+    and frames (B, T, S, S, 3) uint8 or features (B, T, F) float32. Training batches add what
+    `targets` names. Masks are True for what is real, and real entries come first.
     """
 
     inputs: Inputs
-    targets: tuple[str, ...] = ("video_index",)  # batch entries of the loss, one row per pair, gathered like encodings
+    targets: tuple[str, ...] = (
+        "video_index",
+    )  # batch entries of the loss, one row per pair, gathered like encodings
     gather_rule: GatherRule = "full_gradient"
-    pruned: Mapping[str, object] | None = None  # {amount, weights, biases}: training keeps its zeros (pruning.py)
+    pruned: Mapping[str, object] | None = (
+        None  # {amount, weights, biases}: training keeps its zeros (pruning.py)
+    )
     sampling: "Sampling | None" = None  # how a generative model re-ranks; evaluation may replace it
 
     def prepare(self) -> Shared:
-        """What both encoders share and no batch changes: computed once per training step and once per evaluation."""
+        """What both encoders share and no batch changes: computed once per training step and once
+        per evaluation.
+        """
         return {}
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
@@ -112,11 +134,15 @@ class RetrievalModel(nn.Module):
         raise TypeError(f"{type(self).__name__} has no video encoder")
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Named similarities (n_t, n_v), unscaled; entry (i, j) depends on text i and video j only."""
+        """Named similarities (n_t, n_v), unscaled; entry (i, j) depends on text i and video j
+        only.
+        """
         raise TypeError(f"{type(self).__name__} has no score")
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
-        """Bytes that `score` needs at its peak for each (text, video) pair: the evaluation sizes its blocks by it."""
+        """Bytes that `score` needs at its peak for each (text, video) pair: the evaluation sizes
+        its blocks by it.
+        """
         return 16
 
     @property
@@ -124,7 +150,9 @@ class RetrievalModel(nn.Module):
         """What a similarity is multiplied by to become a logit."""
         return 1.0
 
-    def fuse(self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()) -> Ranking:
+    def fuse(
+        self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()
+    ) -> Ranking:
         """The final scores of the whole gallery; by default the only score and its transpose."""
         (only,) = scores.values()
         return Ranking(only, only.T)
@@ -138,30 +166,44 @@ class RetrievalModel(nn.Module):
         raise TypeError(f"{type(self).__name__} has no denoisers")
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
-        """Named terms () and "loss", what to minimise. Row i of text and video is a matching pair."""
+        """Named terms () and "loss", what to minimise. Row i of text and video is a matching
+        pair.
+        """
         raise TypeError(f"{type(self).__name__} cannot be trained")
 
     def check_batch(self, n: int) -> None:
-        """Raise Mismatch if `loss` cannot work on n pairs (over all processes); asked before a training starts."""
+        """Raise Mismatch if `loss` cannot work on n pairs (over all processes); asked before a
+        training starts.
+        """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a batch over all processes: so a DDP wrapper sees them and no model writes a line on ranks."""
+        """The losses of a batch over all processes: so a DDP wrapper sees them and no model writes
+        a line on ranks.
+        """
         shared = self.prepare()
         text = gather(self.encode_text(batch, shared), self.gather_rule)
         video = gather(self.encode_video(batch, shared), self.gather_rule)
-        targets = gather({name: batch[name] for name in self.targets if name in batch}, self.gather_rule)
+        targets = gather(
+            {name: batch[name] for name in self.targets if name in batch}, self.gather_rule
+        )
         return self.loss(text, video, targets)
 
 
 def load_init(model: RetrievalModel, assets: Assets) -> RetrievalModel:
-    """The model, with the weights of `assets.init` if there are any. Raises Mismatch, naming all that does not fit."""
+    """The model, with the weights of `assets.init` if there are any. Raises Mismatch, naming all
+    that does not fit.
+    """
     if assets.init is None:
         return model
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in assets.init.items()}
     faults = [f"missing: {name} {own[name]}" for name in own.keys() - given.keys()]
     faults += [f"unknown: {name}" for name in given.keys() - own.keys()]
-    faults += [f"{n} is {given[n]}, the model has {own[n]}" for n in own.keys() & given.keys() if own[n] != given[n]]
+    faults += [
+        f"{n} is {given[n]}, the model has {own[n]}"
+        for n in own.keys() & given.keys()
+        if own[n] != given[n]
+    ]
     if faults:
         raise Mismatch(
             "the weights do not fit the model: " + "; ".join(sorted(faults)),
@@ -174,24 +216,31 @@ def load_init(model: RetrievalModel, assets: Assets) -> RetrievalModel:
 def gather(x: Encoding, rule: GatherRule = "full_gradient") -> Encoding:
     """The rows of all processes, in rank order; in one process `x` itself.
 
-    Every rank then computes the same loss. `full_gradient` sums what all ranks send back to a row, so that with DDP's
-    averaging N processes give the gradients of one; `local_gradient` (published) keeps the own rank's share only: what
-    lies before the gather gets 1/N of it. Ranks may hold different numbers of rows; all other dimensions must agree.
+    Every rank then computes the same loss. `full_gradient` sums what all ranks send back to a row,
+    so that with DDP's averaging N processes give the gradients of one; `local_gradient` (published)
+    keeps the own rank's share only: what lies before the gather gets 1/N of it. Ranks may hold
+    different numbers of rows; all other dimensions must agree.
     """
     if not x or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x
     first = next(iter(x.values()))
-    counts = [torch.zeros(1, dtype=torch.int64, device=first.device) for _ in range(dist.get_world_size())]
+    counts = [
+        torch.zeros(1, dtype=torch.int64, device=first.device) for _ in range(dist.get_world_size())
+    ]
     dist.all_gather(counts, torch.tensor([len(first)], device=first.device))
     rows = [int(n) for n in counts]
     return {name: _Gather.apply(value, rows, rule) for name, value in x.items()}
 
 
 def own_rows(n: int, device: torch.device | str = "cpu") -> tuple[int, int]:
-    """Where the n rows of this process begin among the gathered ones, and how many processes there are."""
+    """Where the n rows of this process begin among the gathered ones, and how many processes there
+    are.
+    """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return 0, 1
-    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
+    counts = [
+        torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())
+    ]
     dist.all_gather(counts, torch.tensor([n], device=device))
     return sum(map(int, counts[: dist.get_rank()])), len(counts)
 

@@ -1,6 +1,8 @@
-"""pipelines.yaml: load it safely, merge `extends`, apply --set; names that do not exist get a did-you-mean.
+"""pipelines.yaml and the recipes of the models: load them safely, merge `extends`, apply --set;
+names that do not exist get a did-you-mean.
 
-Component options are validated where they are used (`registry.options`), so every mistake is named by its YAML path.
+Component options are validated where they are used (`registry.options`), so every mistake is named
+by its YAML path.
 """
 
 import copy
@@ -20,7 +22,9 @@ _MOST_NODES = 100_000  # a 300-byte file of nested aliases can stand for billion
 
 @dataclass(frozen=True)
 class Config:
-    """The three sections as plain values; a user's file adds to the shipped one and wins where names are equal."""
+    """The three sections as plain values; a user's file adds to the shipped one and wins where
+    names are equal.
+    """
 
     datasets: dict[str, dict]
     recipes: dict[str, dict]
@@ -34,16 +38,28 @@ class Config:
         return copy.deepcopy(self._entry("pipelines", name))
 
     def recipe(self, name: str) -> dict:
-        """{"name", "model", "options", "train"}: a recipe with all it extends merged in; `null` deletes a key."""
+        """{"name", "model", "options", "train"}: a recipe with all it extends merged in; `null`
+        deletes a key.
+        """
         return {"name": name} | self._extend({"extends": name}, name)
 
     def resolve(self, section: str, value: object) -> object:
-        """What an option like `recipe: tiny_dual` names; for recipes also `{extends: tiny_dual, options: {...}}`."""
-        if section == "recipes" and isinstance(value, dict) and isinstance(value.get("extends"), str):
+        """What an option like `recipe: tiny_dual` names; for recipes also `{extends: tiny_dual,
+        options: {...}}`.
+        """
+        if (
+            section == "recipes"
+            and isinstance(value, dict)
+            and isinstance(value.get("extends"), str)
+        ):
             return {"name": value["extends"]} | self._extend(value, value["extends"])
         if not isinstance(value, str):
             return value
-        return self.recipe(value) if section == "recipes" else copy.deepcopy(self._entry(section, value))
+        return (
+            self.recipe(value)
+            if section == "recipes"
+            else copy.deepcopy(self._entry(section, value))
+        )
 
     def _extend(self, entry: dict, name: str) -> dict:
         """A recipe's own entry with all it extends merged in."""
@@ -68,14 +84,19 @@ class Config:
         entries = getattr(self, section)
         if name not in entries:
             raise ConfigError(
-                f"there is no {section.rstrip('s')} called {name!r}", fix=registry.suggest(name, sorted(entries))
+                f"there is no {section.rstrip('s')} called {name!r}",
+                fix=registry.suggest(name, sorted(entries)),
             )
         return entries[name]
 
 
 def load(path: Path | None = None) -> Config:
-    """The shipped configuration, with the user's file (`path`, else ./pipelines.yaml if it is another file) over it."""
+    """The shipped configuration, with the user's file (`path`, else ./pipelines.yaml if it is
+    another file) over it.
+    """
     sections = _read(SHIPPED)
+    for file in registry.recipe_files():
+        sections["recipes"] |= _read(file)["recipes"]
     own = path or Path("pipelines.yaml")
     if path or (own.exists() and own.resolve() != SHIPPED.resolve()):
         for section, entries in _read(own).items():
@@ -88,11 +109,15 @@ def _read(path: Path) -> dict[str, dict]:
     faults = []
     if not isinstance(value, dict):
         raise ConfigError(
-            "not a mapping with the sections datasets, recipes, pipelines", where=path, fix="See docs/configuration.md."
+            "not a mapping with the sections datasets, recipes, pipelines",
+            where=path,
+            fix="See docs/configuration.md.",
         )
     for section, entries in value.items():
         if section not in _SECTIONS:
-            faults.append(f"{path}: {section}: unknown section. {registry.suggest(section, list(_SECTIONS))}")
+            faults.append(
+                f"{path}: {section}: unknown section. {registry.suggest(section, list(_SECTIONS))}"
+            )
         elif not isinstance(entries, dict):
             faults.append(f"{path}: {section}: must be a mapping of names.")
         else:
@@ -113,18 +138,28 @@ def _read(path: Path) -> dict[str, dict]:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
-            raise ConfigError(f"larger than {_LARGEST_BYTES:,} bytes", where=path, fix="Is this a configuration file?")
+            raise ConfigError(
+                f"larger than {_LARGEST_BYTES:,} bytes",
+                where=path,
+                fix="Is this a configuration file?",
+            )
         return path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
-        raise ConfigError("there is no such file", where=path, fix="Give --config the path of a YAML file.") from None
+        raise ConfigError(
+            "there is no such file", where=path, fix="Give --config the path of a YAML file."
+        ) from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8 text (byte {error.start})", where=path, fix="Save it as UTF-8.") from None
+        raise ConfigError(
+            f"not UTF-8 text (byte {error.start})", where=path, fix="Save it as UTF-8."
+        ) from None
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with a list of keys that stand in one mapping twice: it keeps the last and says nothing.
+    """PyYAML's safe loader, with a list of keys that stand in one mapping twice: it keeps the last
+    and says nothing.
 
-    repeated: (key, node of the later one, line of the first from 0). Keys that `<<` brings may be given again.
+    repeated: (key, node of the later one, line of the first from 0). Keys that `<<` brings may be
+    given again.
     """
 
     def __init__(self, text: str):
@@ -143,7 +178,9 @@ class _Loader(yaml.SafeLoader):
 
 
 def safe_yaml(text: str, where: str) -> object:
-    """Parse YAML without executing or exploding; ConfigError with line and column, also for keys given twice."""
+    """Parse YAML without executing or exploding; ConfigError with line and column, also for keys
+    given twice.
+    """
     try:
         loader = _Loader(text)
         value = loader.get_single_data()
@@ -151,7 +188,9 @@ def safe_yaml(text: str, where: str) -> object:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or type(error).__name__
-        raise ConfigError(f"not valid YAML: {problem}", where=place, fix="Correct the file.") from None
+        raise ConfigError(
+            f"not valid YAML: {problem}", where=place, fix="Correct the file."
+        ) from None
     if loader.repeated:
         raise _twice(loader.repeated, where)
     _count_nodes(value, where)
@@ -161,10 +200,14 @@ def safe_yaml(text: str, where: str) -> object:
 def _twice(repeated: list[tuple[str, yaml.Node, int]], where: str) -> ConfigError:
     """The error for keys that stand in one mapping twice."""
     repeated = sorted(repeated, key=lambda found: found[1].start_mark.index)
-    examples = [f"{key} in line {node.start_mark.line + 1} (first in line {line + 1})" for key, node, line in repeated]
+    examples = [
+        f"{key} in line {node.start_mark.line + 1} (first in line {line + 1})"
+        for key, node, line in repeated
+    ]
     mark = repeated[0][1].start_mark
     return ConfigError(
-        f"{len(repeated):,} x key that stands there twice: {'; '.join(examples[:3])}{' ...' * (len(examples) > 3)}",
+        f"{len(repeated):,} x key that stands there twice:"
+        f" {'; '.join(examples[:3])}{' ...' * (len(examples) > 3)}",
         where=f"{where}:{mark.line + 1}:{mark.column + 1}",
         fix="Only one of them would count: remove the other, or give it another name.",
     )
@@ -208,7 +251,9 @@ def assign(target: dict, assignment: str, where: str) -> None:
     path, equals, text = assignment.partition("=")
     if not equals or not path:
         raise ConfigError(
-            f"{assignment!r} is not of the form step.option=value", where=where, fix="For example: --set compress.fps=1"
+            f"{assignment!r} is not of the form step.option=value",
+            where=where,
+            fix="For example: --set compress.fps=1",
         )
     *parents, last = path.split(".")
     for key in parents:

@@ -1,7 +1,9 @@
-"""Errors a user can act on: what is wrong, where, and what to do next; each class has its exit code.
+"""Errors a user can act on: what is wrong, where, and what to do next; each class has its exit
+code.
 
-Exit codes (DESIGN section 10): 0 done, 1 internal error or failed comparison, 2 usage or configuration, 3 too many
-failed items, 4 missing or unusable input, 5 locked, 6 the system refused, 130 interrupted.
+Exit codes (DESIGN section 10): 0 done, 1 internal error or failed comparison, 2 usage or
+configuration, 3 too many failed items, 4 missing or unusable input, 5 locked, 6 the system refused,
+130 interrupted.
 """
 
 import contextlib
@@ -11,7 +13,9 @@ from pathlib import Path
 
 
 class TvrError(Exception):
-    """An error with its three parts. `str()` gives "where: what" and, on a second line, what to do."""
+    """An error with its three parts. `str()` gives "where: what" and, on a second line, what to
+    do.
+    """
 
     exit_code = 1
 
@@ -74,13 +78,16 @@ class Interrupted(TvrError):
 
 
 REASONS = frozenset(
-    "empty unreadable no_video_stream no_frames truncated decode_errors bad_timestamps too_large extreme_aspect "
-    "too_long forbidden_format io_error timeout worker_died out_of_memory not_finite bad_value missing internal".split()
+    "empty unreadable no_video_stream no_frames truncated decode_errors bad_timestamps too_large"
+    " extreme_aspect too_long forbidden_format io_error timeout worker_died out_of_memory"
+    " not_finite bad_value missing internal".split()
 )
 
 
 class ItemError(Exception):
-    """One item cannot be used: it is set aside under `reason` (one of REASONS) and the step goes on."""
+    """One item cannot be used: it is set aside under `reason` (one of REASONS) and the step goes
+    on.
+    """
 
     def __init__(self, reason: str, message: str):
         assert reason in REASONS, reason
@@ -100,7 +107,9 @@ _REFUSALS = {
 
 
 def refusal(error: OSError, path: object = "") -> SystemRefused | None:
-    """The SystemRefused for an OSError that no retry can mend (disk full, quota, read-only, size limit), else None."""
+    """The SystemRefused for an OSError that no retry can mend (disk full, quota, read-only, size
+    limit), else None.
+    """
     if error.errno not in _REFUSALS:
         return None
     place, free = Path(path or error.filename or "."), ""
@@ -112,5 +121,8 @@ def refusal(error: OSError, path: object = "") -> SystemRefused | None:
     return SystemRefused(
         _REFUSALS[error.errno] + free,
         where=place,
-        fix="Free space or choose another --out, then run the same command again: finished items are kept.",
+        fix=(
+            "Free space or choose another --out, then run the same command again: finished items"
+            " are kept."
+        ),
     )

@@ -1,13 +1,14 @@
 """Short entries of pipelines.yaml that stand for many: `for_each` names variables and their values.
 
     $dataset-$recipe:
-      for_each: {dataset: [msvd, vatex], recipe: {centerclip_b32: {words: 32}, centerclip_b16: {words: 77}}}
+      for_each: {dataset: [msvd, vatex], recipe: {centerclip_b32: {words: 32}, centerclip_b16:
+        {words: 77}}}
       dataset: $dataset
       steps: {train: {recipe: {extends: $recipe, options: {words: $words}}}, ...}
 
-makes one entry for every combination, the last variable changing fastest. A value may bring further variables, as
-`words` here. A text that is just `$name` becomes the value itself, whatever its type; within a text it is written out
-(`${name}` where a letter follows). `$$` is a dollar sign.
+makes one entry for every combination, the last variable changing fastest. A value may bring further
+variables, as `words` here. A text that is just `$name` becomes the value itself, whatever its type;
+within a text it is written out (`${name}` where a letter follows). `$$` is a dollar sign.
 """
 
 import re
@@ -23,11 +24,19 @@ _MOST_VALUES = 100_000  # that one entry may stand for
 
 
 def expand(entries: dict[str, dict], where: str, faults: list[str]) -> dict[str, dict]:
-    """The entries with every `for_each` worked out, in order. Mistakes are added to `faults`, each with its path."""
+    """The entries with every `for_each` worked out, in order. Mistakes are added to `faults`, each
+    with its path.
+    """
     made: dict[str, dict] = {}
     for name, entry in entries.items():
-        found = {name: entry} if KEY not in entry else _worked_out(name, entry, f"{where}.{name}", faults)
-        faults += [f"{where}.{name}: makes {again} a second time." for again in found if again in made]
+        found = (
+            {name: entry}
+            if KEY not in entry
+            else _worked_out(name, entry, f"{where}.{name}", faults)
+        )
+        faults += [
+            f"{where}.{name}: makes {again} a second time." for again in found if again in made
+        ]
         made |= found
     return made
 
@@ -45,10 +54,14 @@ def _worked_out(name: str, entry: dict, where: str, faults: list[str]) -> dict[s
         unknown: dict[str, None] = {}
         full = str(_filled(name, variables, unknown))
         if full in made:
-            mistakes[f"{where}: makes {full} twice; its name must hold every variable of {KEY}."] = None
+            mistakes[
+                f"{where}: makes {full} twice; its name must hold every variable of {KEY}."
+            ] = None
         made[full] = _filled(rest, variables, unknown)
         for word in unknown:
-            mistakes[f"{where}: there is no variable ${word}. {suggest(word, sorted(variables))}"] = None
+            mistakes[
+                f"{where}: there is no variable ${word}. {suggest(word, sorted(variables))}"
+            ] = None
     faults += mistakes
     return made
 
@@ -63,8 +76,12 @@ def _choices(value: object, where: str, faults: list[str]) -> dict[str, dict[str
     for name, values in value.items():
         if isinstance(values, list) and all(isinstance(v, str | int | float) for v in values):
             values = dict.fromkeys(values) if len(set(values)) == len(values) else None
-        if not isinstance(values, dict) or not all(isinstance(v, dict | None) for v in values.values()):
-            faults.append(f"{where}.{name}: must list different values, or map each to further variables.")
+        if not isinstance(values, dict) or not all(
+            isinstance(v, dict | None) for v in values.values()
+        ):
+            faults.append(
+                f"{where}.{name}: must list different values, or map each to further variables."
+            )
             continue
         choices[name] = {v: more or {} for v, more in values.items()}
     return choices if len(faults) == before else {}
@@ -87,9 +104,13 @@ def _combinations(choices: dict[str, dict[str, dict]]) -> Iterator[dict[str, obj
 
 
 def _filled(value: object, variables: dict[str, object], unknown: dict[str, None]) -> object:
-    """`value` with variables filled in, in keys too; names of unknown ones are added to `unknown`."""
+    """`value` with variables filled in, in keys too; names of unknown ones are added to
+    `unknown`.
+    """
     if isinstance(value, dict):
-        return {_filled(k, variables, unknown): _filled(v, variables, unknown) for k, v in value.items()}
+        return {
+            _filled(k, variables, unknown): _filled(v, variables, unknown) for k, v in value.items()
+        }
     if isinstance(value, list):
         return [_filled(v, variables, unknown) for v in value]
     if not isinstance(value, str):

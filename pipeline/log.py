@@ -1,7 +1,8 @@
-"""What the user sees while a run goes on: one line when a step ends, progress, warnings; everything on stderr.
+"""What the user sees while a run goes on: one line when a step ends, progress, warnings; everything
+on stderr.
 
-On a terminal progress is a bar with rate and time left; elsewhere a plain line every 30 s. `--log-json` prints one JSON
-object per line instead.
+On a terminal progress is a bar with rate and time left; elsewhere a plain line every 30 s.
+`--log-json` prints one JSON object per line instead.
 """
 
 import contextlib
@@ -27,7 +28,11 @@ def set_up(json_lines: bool = False, verbose: bool = False) -> None:
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        facts = {"time": round(record.created, 3), "level": record.levelname.lower(), "message": record.getMessage()}
+        facts = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
         return json.dumps(facts | getattr(record, "facts", {}))
 
 
@@ -77,13 +82,21 @@ def step_line(name: str, manifest: dict, new: int, seconds: float) -> None:
     state = f"done ({new:,} new, {total - new:,} kept)" if new else "up to date"
     tail = f"   {', '.join(notes)}" if notes else ""
     word = "item" if total == 1 else "items"
-    info(f"{name:<20} {total:>7,} {word:<6} {state:<32} {seconds:>8.1f} s{tail}", step=name, seconds=round(seconds, 2))
+    info(
+        f"{name:<20} {total:>7,} {word:<6} {state:<32} {seconds:>8.1f} s{tail}",
+        step=name,
+        seconds=round(seconds, 2),
+    )
 
 
 def item_failed(step: str, record: object) -> None:
     """One sentence about an item that was set aside."""
     source = f" ({record.source})" if record.source else ""
-    warning(f"{step}: {record.id}: {record.reason}: {record.message}{source}. Set aside.", step=step, id=record.id)
+    warning(
+        f"{step}: {record.id}: {record.reason}: {record.message}{source}. Set aside.",
+        step=step,
+        id=record.id,
+    )
 
 
 class Progress:
@@ -118,7 +131,10 @@ class Progress:
         rate = (self._done - self._before) / (time.monotonic() - self._start)
         left = (self._total - self._done) / rate if rate else float("inf")
         failed = f"   {self._failed:,} failed" if self._failed else ""
-        info(f"{self._name:<20} {self._done:>7,} of {self._total:,}   {rate:,.1f} per s   left {_span(left)}{failed}")
+        info(
+            f"{self._name:<20} {self._done:>7,} of {self._total:,}   {rate:,.1f} per s   left"
+            f" {_span(left)}{failed}"
+        )
 
 
 def _span(seconds: float) -> str:
@@ -129,7 +145,13 @@ def _span(seconds: float) -> str:
 
 def _bar(name: str, total: int, done: int):
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     class Rate(TextColumn):
         def render(self, task):

@@ -1,7 +1,8 @@
-"""Find components by name: the file name is the registry name.
+"""Find components by name: the file or folder name is the registry name.
 
-`stage: compress` is `pipeline/stages/compress.py`, `model: drl` is `models/drl.py`, `type: msvd` is
-`pipeline/datasets/msvd.py`. A name resolves only to a file that exists in its folder: it never imports anything else.
+`stage: compress` is `pipeline/stages/compress.py`, `type: msvd` is `pipeline/datasets/msvd.py`,
+`model: drl` is the folder `models/drl/` with its `model.py`. A name resolves only to what exists in
+its folder: it never imports anything else.
 """
 
 import ast
@@ -15,40 +16,53 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
-# `models` are known by their torch-free options file, so that listing them never imports torch
 _FOLDERS = {
     "stage": "pipeline/stages",
     "dataset": "pipeline/datasets",
-    "model": "models/options",
     "command": "pipeline/commands",
 }
-_PACKAGES = {
-    "stage": "pipeline.stages",
-    "dataset": "pipeline.datasets",
-    "model": "models",
-    "command": "pipeline.commands",
-}
-_MOST_CHOICES = 40  # that a message lists
-_SHARED = frozenset(
-    "annotation_files base benchmark draw folder_captions inventory path_files scenes sources video_files".split()
+_MODELS = (  # a folder each: model.py (torch), options.py (torch-free), published.py, recipes.yaml
+    "models"
 )
+_MOST_CHOICES = 40  # that a message lists
+_CONTRACT = "base"  # of the data sets: beside them, and none of them
 
 
 def names(kind: str) -> list[str]:
-    """All names of a kind (stage, dataset, model, command), sorted; commands have dashes for underscores."""
-    files = (ROOT / _FOLDERS[kind]).glob("*.py")
-    found = (f.stem for f in files if not f.stem.startswith("_") and f.stem not in _SHARED)
-    return sorted(f.replace("_", "-") if kind == "command" else f for f in found)
+    """All names of a kind (stage, dataset, model, command), sorted; commands have dashes for
+    underscores.
+    """
+    if kind == "model":
+        return sorted(file.parent.name for file in (ROOT / _MODELS).glob("*/model.py"))
+    stems = [file.stem for file in (ROOT / _FOLDERS[kind]).glob("*.py")]
+    stems = [stem for stem in stems if not stem.startswith("_") and stem != _CONTRACT]
+    return sorted(stem.replace("_", "-") if kind == "command" else stem for stem in stems)
 
 
 def find(kind: str, name: str) -> ModuleType:
-    """Import the module of a component. ConfigError with a did-you-mean if there is no such file."""
-    return importlib.import_module(f"{_PACKAGES[kind]}.{_file(kind, name)}")
+    """Import the module of a component. ConfigError with a did-you-mean if there is no such
+    file.
+    """
+    return importlib.import_module(".".join(_path(kind, name).with_suffix("").parts))
+
+
+def model_part(name: str, part: str) -> ModuleType | None:
+    """The module `models/<name>/<part>.py` (options, published, published_training); None if the
+    model has none.
+    """
+    if not (ROOT / _MODELS / known("model", name) / f"{part}.py").is_file():
+        return None
+    return importlib.import_module(f"{_MODELS}.{name}.{part}")
 
 
 def model_options(name: str) -> type[BaseModel]:
     """The `Options` of a model, without importing torch."""
-    return importlib.import_module(f"models.options.{known('model', name)}").Options
+    return model_part(name, "options").Options
+
+
+def recipe_files() -> list[Path]:
+    """The `recipes.yaml` of every model, sorted by the model's name."""
+    return sorted((ROOT / _MODELS).glob("*/recipes.yaml"))
 
 
 def known(kind: str, name: str) -> str:
@@ -59,9 +73,12 @@ def known(kind: str, name: str) -> str:
     return name
 
 
-def _file(kind: str, name: str) -> str:
+def _path(kind: str, name: str) -> Path:
+    """The file of a component, relative to the root."""
     name = known(kind, name)
-    return name.replace("-", "_") if kind == "command" else name
+    if kind == "model":
+        return Path(_MODELS, name, "model.py")
+    return Path(_FOLDERS[kind], f"{name.replace('-', '_') if kind == 'command' else name}.py")
 
 
 def summary(kind: str, name: str) -> str:
@@ -71,7 +88,7 @@ def summary(kind: str, name: str) -> str:
 
 def help_text(kind: str, name: str) -> str:
     """The whole docstring of a component, read without importing it."""
-    tree = ast.parse((ROOT / _FOLDERS[kind] / f"{_file(kind, name)}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / _path(kind, name)).read_text(encoding="utf-8"))
     return ast.get_docstring(tree) or ""
 
 
@@ -106,7 +123,9 @@ def describe(model: type[BaseModel], error: ValidationError, where: str) -> list
             lines.append(f"{path}: required, but not given.{_meaning(model, fault['loc'])}")
         else:
             meaning = _meaning(model, fault["loc"])
-            got = "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"  # options that clash: said
+            got = (
+                "" if isinstance(fault["input"], dict) else f", got {fault['input']!r}"
+            )  # options that clash: said
             lines.append(f"{path}: {fault['msg'].removeprefix('Value error, ')}{got}.{meaning}")
     return lines
 

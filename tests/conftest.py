@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports torch. Two test processes on two cores: one thread each. And no thread pool that a forked
-# child would wait for: several tests fork one to kill it or to fill its disk, and OpenMP's pool does not survive that.
+# Before anything imports torch. Two test processes on two cores: one thread each. And no thread
+# pool that a forked child would wait for: several tests fork one to kill it or to fill its disk,
+# and OpenMP's pool does not survive that.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,7 +16,9 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and recorded cases beside the project; the test is skipped where it is absent."""
+    """The folder of real data and recorded cases beside the project; the test is skipped where it
+    is absent.
+    """
     if not (SHARED / "golden").is_dir():
         pytest.skip("../shared is not here")
     return SHARED
@@ -23,5 +26,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Recorded cases: all of them where ../shared is, else the small ones copied to tests/golden."""
+    """Recorded cases: all of them where ../shared is, else the small ones copied to
+    tests/golden.
+    """
     return SHARED / "golden" if (SHARED / "golden").is_dir() else ROOT / "tests" / "golden"

@@ -23,7 +23,11 @@ def test_recipe_takes_over_what_it_extends_and_null_deletes(load):
         "  child: {extends: base, options: {a: null, b: {c: 9}}}\n"
     )
 
-    assert loaded.recipe("child") == {"name": "child", "model": "m", "options": {"b": {"c": 9, "d": 3}}}
+    assert loaded.recipe("child") == {
+        "name": "child",
+        "model": "m",
+        "options": {"b": {"c": 9, "d": 3}},
+    }
 
 
 def test_own_file_adds_to_the_shipped_one(load):
@@ -40,7 +44,9 @@ def test_circle_of_extends_is_named(load):
 
 
 def test_of_very_many_names_the_nearest_are_shown(load):
-    with pytest.raises(ConfigError, match=r"There are \d+, \S+, \S+, \S+ and others \(python cli.py list\)"):
+    with pytest.raises(
+        ConfigError, match=r"There are \d+, \S+, \S+, \S+ and others \(python cli.py list\)"
+    ):
         load("{}").pipeline("qqqq")
 
 
@@ -82,11 +88,17 @@ def test_keys_that_stand_there_twice_are_refused_with_their_lines(load):
 def test_keys_that_a_merge_brings_may_be_given_again():
     text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, x: 4, y: 5}\n"
 
-    assert config.safe_yaml(text, "here") == {"a": {"x": 1, "y": 2}, "b": {"x": 3, "y": 2}, "c": {"x": 4, "y": 5}}
+    assert config.safe_yaml(text, "here") == {
+        "a": {"x": 1, "y": 2},
+        "b": {"x": 3, "y": 2},
+        "c": {"x": 4, "y": 5},
+    }
 
 
 def test_a_key_given_twice_on_the_command_line_is_refused():
-    with pytest.raises(ConfigError, match=r"--set compress:1:10: 1 x key that stands there twice: fps in line 1"):
+    with pytest.raises(
+        ConfigError, match=r"--set compress:1:10: 1 x key that stands there twice: fps in line 1"
+    ):
         config.assign({}, "compress={fps: 3, fps: 4}", "--set")
 
 

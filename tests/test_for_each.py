@@ -25,7 +25,13 @@ def faults_of(entries: dict) -> list[str]:
 
 def test_every_combination_becomes_an_entry_the_last_variable_fastest() -> None:
     entries = made(
-        {"$a-$b": {"for_each": {"a": ["x", "y"], "b": [1, 2]}, "dataset": "$a", "steps": {"s": {"n": "$b"}}}}
+        {
+            "$a-$b": {
+                "for_each": {"a": ["x", "y"], "b": [1, 2]},
+                "dataset": "$a",
+                "steps": {"s": {"n": "$b"}},
+            }
+        }
     )
 
     assert list(entries) == ["x-1", "x-2", "y-1", "y-2"]
@@ -33,7 +39,15 @@ def test_every_combination_becomes_an_entry_the_last_variable_fastest() -> None:
 
 
 def test_values_may_bring_further_variables_of_any_type() -> None:
-    entries = made({"$a": {"for_each": {"a": {"x": {"opts": {"k": [1]}, "none": None}}}, "s": "$opts", "t": "$none"}})
+    entries = made(
+        {
+            "$a": {
+                "for_each": {"a": {"x": {"opts": {"k": [1]}, "none": None}}},
+                "s": "$opts",
+                "t": "$none",
+            }
+        }
+    )
 
     assert entries == {"x": {"s": {"k": [1]}, "t": None}}
 
@@ -54,9 +68,18 @@ def test_a_variable_without_values_makes_nothing() -> None:
         ({"for_each": [1]}, "pipelines.$a.for_each: must be a mapping"),
         ({"for_each": {"a": ["x", "x"]}}, "pipelines.$a.for_each.a: must list different values"),
         ({"for_each": {"a": "x"}}, "pipelines.$a.for_each.a: must list different values"),
-        ({"for_each": {"a": ["x"]}, "s": "$aa"}, "pipelines.$a: there is no variable $aa. Did you mean a?"),
-        ({"for_each": {"a": ["x"], "b": [1, 2]}}, "makes x twice; its name must hold every variable of for_each."),
-        ({"for_each": {"a": list(range(400)), "b": list(range(400))}}, "stands for 160,000 entries"),
+        (
+            {"for_each": {"a": ["x"]}, "s": "$aa"},
+            "pipelines.$a: there is no variable $aa. Did you mean a?",
+        ),
+        (
+            {"for_each": {"a": ["x"], "b": [1, 2]}},
+            "makes x twice; its name must hold every variable of for_each.",
+        ),
+        (
+            {"for_each": {"a": list(range(400)), "b": list(range(400))}},
+            "stands for 160,000 entries",
+        ),
     ],
 )
 def test_mistakes_are_named_by_their_path(entry: dict, message: str) -> None:
@@ -64,10 +87,14 @@ def test_mistakes_are_named_by_their_path(entry: dict, message: str) -> None:
 
 
 def test_an_entry_that_is_there_already_is_not_made_again() -> None:
-    assert faults_of({"x": {}, "$a": {"for_each": {"a": ["x"]}}}) == ["pipelines.$a: makes x a second time."]
+    assert faults_of({"x": {}, "$a": {"for_each": {"a": ["x"]}}}) == [
+        "pipelines.$a: makes x a second time."
+    ]
 
 
-def test_mistake_in_a_file_is_a_configuration_error_with_the_name_of_the_file(tmp_path: Path) -> None:
+def test_mistake_in_a_file_is_a_configuration_error_with_the_name_of_the_file(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "own.yaml").write_text("pipelines: {$a: {for_each: {a: [x]}, steps: {s: $b}}}")
 
     with pytest.raises(ConfigError, match=r"own.yaml: pipelines.\$a: there is no variable \$b"):

@@ -1,4 +1,6 @@
-"""The rules that no single file can keep: who imports whom, what --help may cost, what the container promises."""
+"""The rules that no single file can keep: who imports whom, what --help may cost, what the
+container promises.
+"""
 
 import ast
 import json
@@ -11,21 +13,31 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import registry
+
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "av", "lmdb", "h5py", "nltk", "gensim", "matplotlib", "scipy"}
 # a module may import modules of its own layer and of the layers below it
 LAYERS = {
     "pipeline": 0,
     "pipeline.datasets": 1,
+    "pipeline.fetching": 1,
     "pipeline.stores": 1,
     "pipeline.text": 1,
-    "pipeline.sampling": 1,
-    "pipeline.training": 2,
-    "pipeline.evaluation": 2,
-    "pipeline.stages": 3,
-    "pipeline.parity": 3,
-    "pipeline.commands": 4,
-    "cli": 5,
+    "pipeline.video": 1,
+    "pipeline.cnn": 1,
+    "pipeline.recipes": 1,
+    "pipeline.checkpoints": 2,
+    "pipeline.feeding": 2,
+    "pipeline.training": 3,
+    "pipeline.evaluation": 3,
+    "pipeline.search": 4,
+    "pipeline.report": 4,
+    "pipeline.explain": 4,
+    "pipeline.stages": 5,
+    "pipeline.parity": 5,
+    "pipeline.commands": 6,
+    "cli": 7,
 }
 USES_MODELS = 2  # the lowest layer that may import models
 
@@ -36,7 +48,8 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {
-    module_name(p): p for p in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("cli.py")]
+    module_name(p): p
+    for p in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("models/**/*.py"), *ROOT.glob("cli.py")]
 }
 
 
@@ -93,7 +106,11 @@ def tops(names: set[str]) -> set[str]:
 
 
 def within(*packages: str) -> list[str]:
-    return sorted(name for name in MODULES if any(f"{name}.".startswith(f"{package}.") for package in packages))
+    return sorted(
+        name
+        for name in MODULES
+        if any(f"{name}.".startswith(f"{package}.") for package in packages)
+    )
 
 
 def test_no_module_imports_a_layer_above_its_own() -> None:
@@ -108,7 +125,11 @@ def test_no_module_imports_a_layer_above_its_own() -> None:
 
 
 def test_models_never_import_the_pipeline() -> None:
-    breaches = {name: found for name in within("models") if (found := tops(imports(name)) & {"pipeline", "cli"})}
+    breaches = {
+        name: found
+        for name in within("models")
+        if (found := tops(imports(name)) & {"pipeline", "cli"})
+    }
 
     assert breaches == {}
 
@@ -116,7 +137,9 @@ def test_models_never_import_the_pipeline() -> None:
 def test_models_import_nothing_but_torch_numpy_and_pydantic() -> None:
     allowed = {"torch", "numpy", "pydantic", "models"} | sys.stdlib_module_names
 
-    assert {name: found for name in within("models") if (found := tops(imports(name)) - allowed)} == {}
+    assert {
+        name: found for name in within("models") if (found := tops(imports(name)) - allowed)
+    } == {}
 
 
 def test_data_stores_text_and_core_never_import_models() -> None:
@@ -137,30 +160,60 @@ def test_two_stages_never_import_each_other() -> None:
 
 def test_the_core_imports_no_torch_even_inside_functions() -> None:
     assert {
-        name: found for name in within("pipeline.core") if (found := tops(imports(name)) & {"torch", "models"})
+        name: found
+        for name in within("pipeline.core")
+        if (found := tops(imports(name)) & {"torch", "models"})
     } == {}
 
 
 def test_what_the_command_line_loads_imports_nothing_heavy_at_the_top() -> None:
-    light = ["pipeline.core", "pipeline.config", "pipeline.errors", "pipeline.log", "pipeline.registry"]
-    names = within(*light, "pipeline.stages", "pipeline.commands", "models.options", "cli")
+    light = [
+        "pipeline.core",
+        "pipeline.config",
+        "pipeline.errors",
+        "pipeline.log",
+        "pipeline.registry",
+    ]
+    names = within(
+        *light,
+        "pipeline.stages",
+        "pipeline.commands",
+        *(f"models.{name}.options" for name in registry.names("model")),
+        "cli",
+    )
 
     assert {name: found for name in names if (found := tops(imports_on_load(name)) & HEAVY)} == {}
 
 
 def test_only_stages_may_load_numpy_at_the_top_of_what_the_command_line_loads() -> None:
-    names = within("pipeline.core", "pipeline.config", "pipeline.commands", "models.options", "cli")
+    names = within(
+        "pipeline.core",
+        "pipeline.config",
+        "pipeline.commands",
+        *(f"models.{name}.options" for name in registry.names("model")),
+        "cli",
+    )
 
     assert [name for name in names if "numpy" in tops(imports_on_load(name))] == []
 
 
 def loaded_after(*command: str) -> set[str]:
-    """Top-level packages that a Python process has imported when `command` (its arguments) ends well."""
+    """Top-level packages that a Python process has imported when `command` (its arguments) ends
+    well.
+    """
     result = subprocess.run(
-        [sys.executable, "-X", "importtime", *command], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return tops(
-        {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
+        {
+            line.rpartition("|")[2].strip()
+            for line in result.stderr.splitlines()
+            if line.startswith("import time:")
+        }
     )
 
 
@@ -172,13 +225,19 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
 
 
 def test_loading_every_stage_and_its_options_loads_nothing_heavy() -> None:
-    code = "from pipeline import registry; [registry.find('stage', n) for n in registry.names('stage')]"
+    code = (
+        "from pipeline import registry; [registry.find('stage', n) for n in"
+        " registry.names('stage')]"
+    )
 
     assert loaded_after("-c", code) & HEAVY == set()
 
 
 def test_listing_the_options_of_every_model_loads_no_torch() -> None:
-    code = "from pipeline import registry; [registry.model_options(n) for n in registry.names('model')]"
+    code = (
+        "from pipeline import registry; [registry.model_options(n) for n in"
+        " registry.names('model')]"
+    )
 
     assert loaded_after("-c", code) & (HEAVY | {"numpy"}) == set()
 
@@ -187,7 +246,11 @@ def instructions() -> list[tuple[str, str]]:
     """(instruction, arguments) of the Dockerfile, continued lines joined, comments left out."""
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
-    return [(line.split()[0], line.split(maxsplit=1)[1].strip()) for line in text.splitlines() if line.strip()]
+    return [
+        (line.split()[0], line.split(maxsplit=1)[1].strip())
+        for line in text.splitlines()
+        if line.strip()
+    ]
 
 
 def last(instruction: str) -> str:
@@ -210,7 +273,9 @@ def test_container_is_built_in_two_stages_from_named_versions_and_fetches_no_url
 
     assert bases == ["python:3.11-slim-bookworm"] * 2
     assert "ADD" not in {name for name, _ in instructions()}
-    assert not re.search(r"\b(curl|wget|git clone)\b", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert not re.search(
+        r"\b(curl|wget|git clone)\b", (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    )
 
 
 def test_dockerfile_has_no_findings() -> None:
@@ -225,19 +290,27 @@ def test_dockerfile_has_no_findings() -> None:
 
 
 def test_every_asset_that_ships_is_in_the_image() -> None:
-    shipped = re.findall(r"^!(data/.+?)/?$", (ROOT / ".gitignore").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    copied = re.findall(r"^!(data/.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    shipped = re.findall(
+        r"^!(data/.+?)/?$", (ROOT / ".gitignore").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    copied = re.findall(
+        r"^!(data/.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
 
     assert sorted(shipped) == sorted(copied)
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-clip.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-clip.txt", "requirements-dev.txt"]
+)
 def test_every_requirement_is_pinned(name: str) -> None:
     lines = (ROOT / name).read_text(encoding="utf-8").split("\n")
     wanted = [line for line in lines if line and not line.startswith("#")]
 
     assert wanted
-    assert [line for line in wanted if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+(; .+)?", line)] == []
+    assert [
+        line for line in wanted if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+(; .+)?", line)
+    ] == []
 
 
 def test_continuous_integration_can_be_started() -> None:

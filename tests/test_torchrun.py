@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.checkpoints import model_file
 from pipeline.core.state import read_manifest
-from pipeline.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
@@ -47,10 +47,19 @@ def call(folder: Path, *arguments: str, processes: int = 1) -> subprocess.Comple
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += [str(ROOT / "cli.py"), *arguments, "--config", str(folder / "own.yaml"), "--work", str(folder / "work")]
+    command += [
+        str(ROOT / "cli.py"),
+        *arguments,
+        "--config",
+        str(folder / "own.yaml"),
+        "--work",
+        str(folder / "work"),
+    ]
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     environment = {k: v for k, v in os.environ.items() if k not in names} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +77,9 @@ def two(one, tmp_path) -> Path:
     """Everything in front of training, linked; training and evaluation are still to be done."""
     (tmp_path / "own.yaml").write_text(CONFIG)
     for step in ("synthesize", "compress", "frames", "tensors"):
-        shutil.copytree(one / "work/tiny" / step, tmp_path / "work/tiny" / step, copy_function=os.link)
+        shutil.copytree(
+            one / "work/tiny" / step, tmp_path / "work/tiny" / step, copy_function=os.link
+        )
     return tmp_path
 
 
@@ -82,13 +93,17 @@ def test_two_processes_train_and_evaluate_like_one(one, two):
     evaluated = call(two, "run", "tiny", "--only", "evaluate", "--json", processes=2)
 
     assert (trained.returncode, evaluated.returncode) == (0, 0), trained.stderr + evaluated.stderr
-    weights = [checkpoint.read(f / "work/tiny/train/checkpoints/last.pt")["weights"] for f in (one, two)]
+    weights = [
+        model_file.read(f / "work/tiny/train/checkpoints/last.pt")["weights"] for f in (one, two)
+    ]
     # the halves of a batch are summed in another order
     assert max((weights[0][n] - weights[1][n]).abs().max().item() for n in weights[0]) < 1e-5
     for event, name in (("train", "loss"), ("train", "grad_norm"), ("validation", "rsum")):
         expected = [line[name] for line in lines(one, event)]
         assert [line[name] for line in lines(two, event)] == pytest.approx(expected, rel=1e-3)
-    metrics = [json.loads((f / "work/tiny/evaluate/train/metrics.json").read_text()) for f in (one, two)]
+    metrics = [
+        json.loads((f / "work/tiny/evaluate/train/metrics.json").read_text()) for f in (one, two)
+    ]
     assert metrics[0]["results"]["none"]["t2v"]["R5"] == metrics[1]["results"]["none"]["t2v"]["R5"]
     vectors = [np.load(f / "work/tiny/evaluate/train/encodings.npz") for f in (one, two)]
     assert all(np.allclose(vectors[0][n], vectors[1][n], atol=1e-3) for n in vectors[0].files)
@@ -110,7 +125,10 @@ def test_batch_that_the_processes_cannot_share_is_a_mistake(two):
     result = call(two, "run", "tiny", "--only", "train", processes=2)
 
     assert result.returncode != 0
-    assert "a global batch of 7 cannot be shared by 2 processes" in result.stderr and "Use 6" in result.stderr
+    assert (
+        "a global batch of 7 cannot be shared by 2 processes" in result.stderr
+        and "Use 6" in result.stderr
+    )
 
 
 def test_whole_pipeline_under_torchrun_is_refused(two):

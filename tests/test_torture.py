@@ -1,6 +1,8 @@
-"""SIGKILL every step of a small pipeline at random moments, resume, compare every output byte with an undisturbed run.
+"""SIGKILL every step of a small pipeline at random moments, resume, compare every output byte with
+an undisturbed run.
 
-CI chains 8 kills per step (5 for training); `make torture` runs the full counts: 50, and 20 for training.
+CI chains 8 kills per step (5 for training); `make torture` runs the full counts: 50, and 20 for
+training.
 """
 
 import os
@@ -46,7 +48,9 @@ def environment() -> dict[str, str]:
 def undisturbed(tmp_path_factory) -> Path:
     """The whole small pipeline, run once without disturbance."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    result = subprocess.run(command(folder), env=environment(), capture_output=True, text=True, timeout=900, cwd=folder)
+    result = subprocess.run(
+        command(folder), env=environment(), capture_output=True, text=True, timeout=900, cwd=folder
+    )
     assert result.returncode == 0, result.stderr
     return folder / "tiny"
 
@@ -73,7 +77,11 @@ def test_killed_step_resumes_to_the_same_bytes(step, undisturbed, tmp_path):
         os.killpg(child.pid, signal.SIGKILL)
         child.wait()
     last = subprocess.run(
-        command(tmp_path, "--only", step), env=environment(), capture_output=True, text=True, cwd=tmp_path
+        command(tmp_path, "--only", step),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
     )
 
     assert last.returncode == 0, last.stderr
@@ -83,13 +91,17 @@ def test_killed_step_resumes_to_the_same_bytes(step, undisturbed, tmp_path):
 def test_disk_that_fills_up_again_and_again_costs_nothing(undisturbed, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("mounting a small disk needs root")
     codes = []
     try:
         for size in (round(512 * 1.35**n) for n in range(24)):  # KiB, up to 0.5 GB
-            result = subprocess.run(command(disk), env=environment(), capture_output=True, text=True, cwd=tmp_path)
+            result = subprocess.run(
+                command(disk), env=environment(), capture_output=True, text=True, cwd=tmp_path
+            )
             codes.append(result.returncode)
             if result.returncode == 0:
                 break

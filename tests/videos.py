@@ -1,6 +1,8 @@
-"""Small real videos, encoded when a test needs them. The frame index is written into the picture as vertical bars.
+"""Small real videos, encoded when a test needs them. The frame index is written into the picture as
+vertical bars.
 
-Bar b of ten (from the left) is white when bit b of the index is set, as in ../shared/data/bad-videos.
+Bar b of ten (from the left) is white when bit b of the index is set, as in
+../shared/data/bad-videos.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,9 @@ BARS = 10
 
 @dataclass(frozen=True)
 class Film:
-    """What to encode. times: of every frame in milliseconds (default: constant rate). options: of the encoder."""
+    """What to encode. times: of every frame in milliseconds (default: constant rate). options: of
+    the encoder.
+    """
 
     frames: int = 50
     fps: Fraction | int = 25

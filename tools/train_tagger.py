@@ -2,10 +2,11 @@
 
     python -m tools.train_tagger ../shared/data
 
-Captions (ActivityNet Captions train, DiDeMo val and test: 45,622 sentences) are tagged with NLTK's tagger; an averaged
-perceptron with the same kinds of features learns these tags from nothing, and its larger weights are kept, rounded to
-halves. No number of NLTK's data enters the file, and no caption does: only how often words of captions got which tag.
-Agreement with NLTK's tagger on captions it never saw is printed; `data/README.md` records it.
+Captions (ActivityNet Captions train, DiDeMo val and test: 45,622 sentences) are tagged with NLTK's
+tagger; an averaged perceptron with the same kinds of features learns these tags from nothing, and
+its larger weights are kept, rounded to halves. No number of NLTK's data enters the file, and no
+caption does: only how often words of captions got which tag. Agreement with NLTK's tagger on
+captions it never saw is printed; `data/README.md` records it.
 """
 
 import csv
@@ -31,25 +32,43 @@ def main(data: Path, target: Path = tagger.SHIPPED) -> None:
     teacher = tagger.find("nltk", data / "nltk").load()
     sentences = _tagged(_training_captions(data / "annotations"), teacher)
     known = _known_words(sentences)
-    weights = _rounded(Trainer(known, sorted({tag for _, tags in sentences for tag in tags})).train(sentences))
+    weights = _rounded(
+        Trainer(known, sorted({tag for _, tags in sentences for tag in tags})).train(sentences)
+    )
     labels = sorted({tag for _, tags in sentences for tag in tags})
-    about = "averaged perceptron trained by tools/train_tagger.py of this project; weights are halves"
-    body = {"about": about, "classes": labels, "tagdict": dict(sorted(known.items())), "weights": weights}
+    about = (
+        "averaged perceptron trained by tools/train_tagger.py of this project; weights are halves"
+    )
+    body = {
+        "about": about,
+        "classes": labels,
+        "tagdict": dict(sorted(known.items())),
+        "weights": weights,
+    }
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(gzip.compress(json.dumps(body, separators=(",", ":")).encode(), compresslevel=9, mtime=0))
-    print(f"{target}: {target.stat().st_size:,} bytes, {len(weights):,} features, {len(known):,} known words")
+    target.write_bytes(
+        gzip.compress(json.dumps(body, separators=(",", ":")).encode(), compresslevel=9, mtime=0)
+    )
+    print(
+        f"{target}: {target.stat().st_size:,} bytes, {len(weights):,} features, {len(known):,}"
+        " known words"
+    )
     student = Perceptron(weights, known, labels)
     for name, captions in _held_out(data / "annotations").items():
         print(name, _agreement(_tagged(captions, teacher), student))
 
 
 class Trainer:
-    """The perceptron rule: where the guess is wrong, raise the weights of the right tag, lower those of the guess."""
+    """The perceptron rule: where the guess is wrong, raise the weights of the right tag, lower
+    those of the guess.
+    """
 
     def __init__(self, known: dict[str, str], labels: list[str]):
         self._known, self._labels = known, labels
         self._weights: dict[str, dict[str, float]] = defaultdict(dict)
-        self._sums: dict[tuple[str, str], float] = defaultdict(float)  # of a weight over all steps, for the average
+        self._sums: dict[tuple[str, str], float] = defaultdict(
+            float
+        )  # of a weight over all steps, for the average
         self._changed: dict[tuple[str, str], int] = defaultdict(int)
         self._step = 0
 
@@ -59,9 +78,14 @@ class Trainer:
         for epoch in range(EPOCHS):
             order.shuffle(sentences)
             wrong = sum(self._learn(*sentence) for sentence in sentences)
-            print(f"epoch {epoch + 1}: {wrong:,} of {sum(len(t) for t, _ in sentences):,} tags wrong")
+            print(
+                f"epoch {epoch + 1}: {wrong:,} of {sum(len(t) for t, _ in sentences):,} tags wrong"
+            )
         return {
-            feature: {label: self._sum(feature, label, weight) / self._step for label, weight in row.items()}
+            feature: {
+                label: self._sum(feature, label, weight) / self._step
+                for label, weight in row.items()
+            }
             for feature, row in self._weights.items()
         }
 
@@ -102,7 +126,11 @@ class Trainer:
 def _rounded(weights: dict[str, dict[str, float]]) -> dict[str, dict[str, int]]:
     kept = {}
     for feature, row in sorted(weights.items()):
-        large = {label: round(weight * SCALE) for label, weight in sorted(row.items()) if abs(weight) >= SMALLEST}
+        large = {
+            label: round(weight * SCALE)
+            for label, weight in sorted(row.items())
+            if abs(weight) >= SMALLEST
+        }
         if large:
             kept[feature] = large
     return kept
@@ -114,7 +142,11 @@ def _known_words(sentences: Tagged) -> dict[str, str]:
         for word, tag in zip(words, tags, strict=True):
             counts[word][tag] += 1
     best = {word: (*count.most_common(1)[0], count.total()) for word, count in counts.items()}
-    return {word: tag for word, (tag, n, total) in best.items() if total >= KNOWN_COUNT and n / total >= KNOWN_SHARE}
+    return {
+        word: tag
+        for word, (tag, n, total) in best.items()
+        if total >= KNOWN_COUNT and n / total >= KNOWN_SHARE
+    }
 
 
 def _tagged(captions: list[str], by: Perceptron) -> Tagged:
@@ -122,12 +154,19 @@ def _tagged(captions: list[str], by: Perceptron) -> Tagged:
 
 
 def _training_captions(annotations: Path) -> list[str]:
-    didemo = [json.loads((annotations / "didemo" / f"{split}_data.json").read_text()) for split in ("val", "test")]
-    return _activitynet(annotations, "train") + [row["description"] for rows in didemo for row in rows]
+    didemo = [
+        json.loads((annotations / "didemo" / f"{split}_data.json").read_text())
+        for split in ("val", "test")
+    ]
+    return _activitynet(annotations, "train") + [
+        row["description"] for rows in didemo for row in rows
+    ]
 
 
 def _held_out(annotations: Path) -> dict[str, list[str]]:
-    with (annotations / "msrvtt" / "MSRVTT_JSFUSION_test.csv").open(encoding="utf-8", newline="") as file:
+    with (annotations / "msrvtt" / "MSRVTT_JSFUSION_test.csv").open(
+        encoding="utf-8", newline=""
+    ) as file:
         msrvtt = [row["sentence"] for row in csv.DictReader(file)]
     return {"ActivityNet val_1": _activitynet(annotations, "val_1"), "MSR-VTT 1k-A test": msrvtt}
 
@@ -138,7 +177,9 @@ def _activitynet(annotations: Path, split: str) -> list[str]:
 
 
 def _agreement(truth: Tagged, student: Perceptron) -> str:
-    """Per caption: shared / all kept lemmas (multisets), averaged; overlap of the 512 most frequent lemmas."""
+    """Per caption: shared / all kept lemmas (multisets), averaged; overlap of the 512 most frequent
+    lemmas.
+    """
     shares, totals = [], (Counter(), Counter())
     wordnet = morphy.load()
     for words, tags in truth:
@@ -147,7 +188,10 @@ def _agreement(truth: Tagged, student: Perceptron) -> str:
         totals[0].update(a)
         totals[1].update(b)
     top = [{lemma for lemma, _ in total.most_common(512)} for total in totals]
-    return f"lemma overlap {sum(shares) / len(shares):.4f}, top 512 overlap {len(top[0] & top[1]) / 512:.4f}"
+    return (
+        f"lemma overlap {sum(shares) / len(shares):.4f}, top 512 overlap"
+        f" {len(top[0] & top[1]) / 512:.4f}"
+    )
 
 
 def _kept(words: list[str], tags: list[str], wordnet: morphy.Morphy) -> list[str]:

@@ -1,4 +1,6 @@
-"""The dataset that a command names: an entry of pipelines.yaml, a caption file, or a folder of one's own videos."""
+"""The dataset that a command names: an entry of pipelines.yaml, a caption file, or a folder of
+one's own videos.
+"""
 
 from pathlib import Path
 
@@ -10,11 +12,15 @@ from pipeline.errors import ConfigError
 _TABLES = (".csv", ".tsv", ".jsonl", ".json")
 
 
-def find_dataset(loaded: Config, name: str, videos: Path | None = None, all_videos: bool = False) -> Dataset:
-    """Open a dataset. videos: a folder to look for its files in, instead of the one its options name.
+def find_dataset(
+    loaded: Config, name: str, videos: Path | None = None, all_videos: bool = False
+) -> Dataset:
+    """Open a dataset. videos: a folder to look for its files in, instead of the one its options
+    name.
 
-    all_videos: also those without a file, where the options say to drop them. Readers that have no such options are
-    left as they are. ConfigError with a did-you-mean if `name` is neither a dataset nor a path.
+    all_videos: also those without a file, where the options say to drop them. Readers that have no
+    such options are left as they are. ConfigError with a did-you-mean if `name` is neither a
+    dataset nor a path.
     """
     spec = _spec(loaded, name, videos)
     fields = registry.find("dataset", spec["type"]).Dataset.Options.model_fields
@@ -31,17 +37,22 @@ def _spec(loaded: Config, name: str, videos: Path | None) -> dict:
     if Path(name).exists():
         return path_spec(Path(name), videos)
     hint = registry.suggest(name, sorted(loaded.datasets))
-    raise ConfigError(f"{name!r} is neither a dataset nor a path", fix=f"{hint} See: python cli.py list datasets")
+    raise ConfigError(
+        f"{name!r} is neither a dataset nor a path", fix=f"{hint} See: python cli.py list datasets"
+    )
 
 
 def path_spec(path: Path, videos: Path | None = None) -> dict:
-    """The dataset at a path: a folder of one's own videos, a table of captions (of `videos`, else alone), or the Dual
-    Encoding layout."""
+    """The dataset at a path: a folder of one's own videos, a table of captions (of `videos`, else
+    alone), or the Dual Encoding layout.
+    """
     if path.is_dir() and not (path / "TextData").is_dir():
         return {"type": "folder", "root": str(path)}
     if path.suffix.lower() in _TABLES:
         captions = {"type": "folder", "captions": str(path.absolute())}
-        return captions | ({"root": str(videos)} if videos else {"root": str(path.parent), "captions_only": True})
+        return captions | (
+            {"root": str(videos)} if videos else {"root": str(path.parent), "captions_only": True}
+        )
     return {"type": "caption_files", "root": str(path)}
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.core.choose import Settings
+from pipeline.core.todo import Settings
 from pipeline.errors import ConfigError
 
 
@@ -14,7 +14,8 @@ def _shard(_context: click.Context, _option: click.Parameter, value: str | None)
     index, slash, count = value.partition("/")
     if not (slash and index.isdigit() and count.isdigit() and 0 <= int(index) < int(count)):
         raise ConfigError(
-            f"--shard {value!r} is not I/N with 0 <= I < N", fix="For example: --shard 3/16 (the first is 0/16)."
+            f"--shard {value!r} is not I/N with 0 <= I < N",
+            fix="For example: --shard 3/16 (the first is 0/16).",
         )
     return int(index), int(count)
 

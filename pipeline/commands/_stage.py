@@ -1,4 +1,6 @@
-"""The command of a stage, made from the stage: one flag per option and per need, with the option's own description."""
+"""The command of a stage, made from the stage: one flag per option and per need, with the option's
+own description.
+"""
 
 import json
 import types
@@ -14,11 +16,11 @@ from pipeline.commands._dataset import path_spec
 from pipeline.commands._shared import RUN_OPTIONS, settings_from
 from pipeline.core import ranks, runner
 from pipeline.core.artefact import Artefact
-from pipeline.core.choose import shard_folder
 from pipeline.core.execute import finished_parts
 from pipeline.core.plan import dataset_artefact, stage_options
 from pipeline.core.stage import Need, Stage
 from pipeline.core.state import read_manifest
+from pipeline.core.todo import shard_folder
 from pipeline.errors import ConfigError, DataError
 
 
@@ -28,14 +30,29 @@ def stage_command(name: str) -> click.Command:
     needs = list(kind.needs.items())
     params: list[click.Parameter] = []
     for position, (need, spec) in enumerate(needs):
-        flags = ["--in", f"--{need.replace('_', '-')}"] if position == 0 else [f"--{need.replace('_', '-')}"]
-        params.append(click.Option([*flags, _need_key(need)], multiple=spec.many, help=_need_help(spec)))
+        flags = (
+            ["--in", f"--{need.replace('_', '-')}"]
+            if position == 0
+            else [f"--{need.replace('_', '-')}"]
+        )
+        params.append(
+            click.Option([*flags, _need_key(need)], multiple=spec.many, help=_need_help(spec))
+        )
     params.append(
-        click.Option(["-o", "--out", "out"], required=True, type=click.Path(path_type=Path), help="folder to write")
+        click.Option(
+            ["-o", "--out", "out"],
+            required=True,
+            type=click.Path(path_type=Path),
+            help="folder to write",
+        )
     )
-    params += [_option(field_name, field) for field_name, field in kind.Options.model_fields.items()]
+    params += [
+        _option(field_name, field) for field_name, field in kind.Options.model_fields.items()
+    ]
     params += [option() for option in RUN_OPTIONS]
-    params.append(click.Option(["--json", "as_json"], is_flag=True, help="print the manifest as JSON"))
+    params.append(
+        click.Option(["--json", "as_json"], is_flag=True, help="print the manifest as JSON")
+    )
 
     def call(**values: object) -> None:
         _run(name, kind, values)
@@ -48,18 +65,31 @@ def _need_key(need: str) -> str:
 
 
 def _need_help(spec: Need) -> str:
-    words = spec.help or f"{spec.kind.replace('_', ' ')}: a file or folder, or the --out of the step that made it"
-    return words + (" (optional)" if spec.optional else "") + (" (may be repeated)" if spec.many else "")
+    words = (
+        spec.help
+        or f"{spec.kind.replace('_', ' ')}: a file or folder, or the --out of the step that made it"
+    )
+    return (
+        words
+        + (" (optional)" if spec.optional else "")
+        + (" (may be repeated)" if spec.many else "")
+    )
 
 
 def _option(name: str, field) -> click.Option:
     flag = f"--{name.replace('_', '-')}"
     kind = _simple_type(field.annotation)
-    default = field.get_default(call_default_factory=True) if not field.is_required() else PydanticUndefined
+    default = (
+        field.get_default(call_default_factory=True)
+        if not field.is_required()
+        else PydanticUndefined
+    )
     text = (field.description or "").strip()
     shown = "" if default is PydanticUndefined else f"  [{_show(default)}]"
     if kind is bool:
-        return click.Option([f"{flag}/--no-{name.replace('_', '-')}", name], default=None, help=text + shown)
+        return click.Option(
+            [f"{flag}/--no-{name.replace('_', '-')}", name], default=None, help=text + shown
+        )
     if isinstance(kind, list):
         return click.Option([flag, name], type=click.Choice(kind), default=None, help=text + shown)
     metavar = {int: "INTEGER", float: "NUMBER", str: "TEXT"}.get(kind, "YAML")
@@ -67,7 +97,9 @@ def _option(name: str, field) -> click.Option:
 
 
 def _simple_type(annotation: object) -> object:
-    """bool, int, float or str (also when None is allowed), the choices of a Literal of strings, else None (YAML)."""
+    """bool, int, float or str (also when None is allowed), the choices of a Literal of strings,
+    else None (YAML).
+    """
     inner = [a for a in get_args(annotation) if a is not type(None)]
     if get_origin(annotation) in (Union, types.UnionType) and len(inner) == 1:
         return _simple_type(inner[0])
@@ -88,11 +120,16 @@ def _run(name: str, kind: type[Stage], values: dict) -> None:
     settings = settings_from(values)
     as_json, out = values.pop("as_json"), values.pop("out")
     loaded = config.load(values.pop("config"))
-    inputs = {need: _input(loaded, name, need, spec, values.pop(_need_key(need))) for need, spec in kind.needs.items()}
+    inputs = {
+        need: _input(loaded, name, need, spec, values.pop(_need_key(need)))
+        for need, spec in kind.needs.items()
+    }
     chosen = {key: _parse(kind, key, value) for key, value in values.items() if value is not None}
     options = stage_options(kind, chosen, loaded, name)
     stage = kind(options, inputs, out)
-    manifest = runner.run(stage, name, settings, reuse_from=finished_parts(out) if settings.shard[1] == 1 else ())
+    manifest = runner.run(
+        stage, name, settings, reuse_from=finished_parts(out) if settings.shard[1] == 1 else ()
+    )
     folder = shard_folder(out, settings.shard)
     if ranks.rank() > 0:
         return
@@ -135,7 +172,12 @@ def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
                 fix="Give the --out folder of a stage that makes it.",
             )
         return Artefact(
-            spec.kind, path, manifest["fingerprint"], manifest["content"], manifest["step"], manifest["options"]
+            spec.kind,
+            path,
+            manifest["fingerprint"],
+            manifest["content"],
+            manifest["step"],
+            manifest["options"],
         )
     if spec.kind == "annotations":
         return dataset_artefact(path_spec(path), "annotations")
@@ -143,17 +185,24 @@ def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
 
 
 def _raw_content(path: Path) -> str:
-    """Digest of a raw input: of the file, or of names, sizes and times in a folder (items have keys of their own)."""
+    """Digest of a raw input: of the file, or of names, sizes and times in a folder (items have keys
+    of their own).
+    """
     from pipeline.core.files import file_digest
     from pipeline.core.state import digest
 
     if path.is_file():
         return file_digest(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    return digest([[str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns] for p in files])
+    return digest(
+        [[str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    )
 
 
 def _report(folder: Path, manifest: dict) -> None:
     for key, value in manifest["summary"].items():
-        click.echo(f"{key:<24} {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}")
+        click.echo(
+            f"{key:<24}"
+            f" {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}"
+        )
     click.echo(f"{'out':<24} {folder}")

@@ -1,4 +1,5 @@
-"""Measure a part of a pipeline on this machine; `loader`: how fast training is fed, without a model.
+"""Measure a part of a pipeline on this machine; `loader`: how fast training is fed, without a
+model.
 
 python cli.py bench loader demo
 """
@@ -21,34 +22,67 @@ def command() -> None:
 @command.command()
 @click.argument("pipeline")
 @click.option("--step", default="", metavar="STEP", help="which train step  [every one]")
-@click.option("--seconds", type=click.FloatRange(0.1), default=3.0, metavar="NUMBER", help="for each step  [3]")
-@click.option("--threads", type=click.IntRange(1), metavar="INTEGER", help="that read frames  [one per core, up to 8]")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="change an option (may be repeated)"
+    "--seconds",
+    type=click.FloatRange(0.1),
+    default=3.0,
+    metavar="NUMBER",
+    help="for each step  [3]",
 )
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("data/work"), help="folder of the steps  [data/work]"
+    "--threads",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    help="that read frames  [one per core, up to 8]",
 )
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file that adds to the shipped one")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="STEP.OPTION=VALUE",
+    help="change an option (may be repeated)",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("data/work"),
+    help="folder of the steps  [data/work]",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="YAML file that adds to the shipped one",
+)
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def loader(
     pipeline: str, step: str, seconds: float, threads: int | None, overrides: tuple, work: Path,
     config_file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Samples per second that the train steps of PIPELINE are fed with; what they read must be made already."""
+    """Samples per second that the train steps of PIPELINE are fed with; what they read must be made
+    already.
+    """
     opened = Pipeline.open(config.load(config_file), pipeline, work, list(overrides))
     rows = {s.name: _measure(opened, s, seconds, threads) for s in _train_steps(opened, step)}
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    click.echo(f"{'':<20} {'samples/s':>10} {'samples/CPU-s':>14} {'MB/s':>8} {'batch':>6}   read from")
+    click.echo(
+        f"{'':<20} {'samples/s':>10} {'samples/CPU-s':>14} {'MB/s':>8} {'batch':>6}   read from"
+    )
     for name, row in rows.items():
         per_second, per_cpu, mb, batch, source = row.values()
-        click.echo(f"{name:<20} {per_second:>10,.0f} {per_cpu:>14,.0f} {mb:>8,.0f} {batch:>6,}   {source}")
+        click.echo(
+            f"{name:<20} {per_second:>10,.0f} {per_cpu:>14,.0f} {mb:>8,.0f} {batch:>6,}   {source}"
+        )
 
 
 def _train_steps(pipeline: Pipeline, name: str) -> list[Step]:
-    makers = [s for s in pipeline.steps.values() if s.kind.makes == "checkpoint" and "recipe" in s.kind.references]
+    makers = [
+        s
+        for s in pipeline.steps.values()
+        if s.kind.makes == "checkpoint" and "recipe" in s.kind.references
+    ]
     chosen = [s for s in makers if name in ("", s.name)]
     if not chosen:
         known = ", ".join(s.name for s in makers)
@@ -61,12 +95,17 @@ def _train_steps(pipeline: Pipeline, name: str) -> list[Step]:
 
 
 def _measure(pipeline: Pipeline, step: Step, seconds: float, threads: int | None) -> dict:
-    from pipeline.training.feed_rate import measure
-    from pipeline.training.recipe import parse
+    from pipeline.feeding.feed_rate import measure
+    from pipeline.recipes.recipe import parse
     from pipeline.training.setup import Setup
 
     stage = pipeline.stage(step)
-    setup = Setup(parse(stage.options.recipe), stage.inputs, stage.out, threads=threads or stage.options.loader_threads)
+    setup = Setup(
+        parse(stage.options.recipe),
+        stage.inputs,
+        stage.out,
+        threads=threads or stage.options.loader_threads,
+    )
     batches = setup.batches()
     rate = measure(batches, seconds)
     return {

@@ -1,9 +1,11 @@
-"""Compare a dataset with its video files and with the published protocol. Exit code 1 if something is wrong.
+"""Compare a dataset with its video files and with the published protocol. Exit code 1 if something
+is wrong.
 
     python cli.py check msrvtt-9k --videos data/small --fps 3 --short-side 224
 
-Every frame of every file is decoded (with --fast: the first). Videos that were looked at and did not change since are
-not opened again, so that a second check takes seconds; a stopped one goes on. The report is in OUT/report.json.
+Every frame of every file is decoded (with --fast: the first). Videos that were looked at and did
+not change since are not opened again, so that a second check takes seconds; a stopped one goes on.
+The report is in OUT/report.json.
 """
 
 import contextlib
@@ -19,29 +21,74 @@ from pipeline import config, log, registry
 from pipeline.commands._dataset import find_dataset, short_name
 from pipeline.core import runner
 from pipeline.core.artefact import Artefact
-from pipeline.core.choose import Settings
 from pipeline.core.files import atomic_write
 from pipeline.core.state import STATE, read_records
-from pipeline.datasets import inventory
+from pipeline.core.todo import Settings
 from pipeline.datasets.base import Dataset
-from pipeline.datasets.inventory import EXAMPLES, KINDS, Expected, Inventory
+from pipeline.datasets.parts import inventory
+from pipeline.datasets.parts.inventory import EXAMPLES, KINDS, Expected, Inventory
 from pipeline.errors import ComparisonFailed
 
 
 @click.command(help=__doc__)
 @click.argument("dataset")
-@click.option("--videos", type=click.Path(path_type=Path), help="folder of the files, or a step that made them")
-@click.option("--fast", is_flag=True, help="decode only the first frame: finds no truncated and no corrupted files")
-@click.option("--fps", type=click.FloatRange(0, min_open=True), metavar="NUMBER", help="frame rate they must have")
-@click.option("--short-side", type=click.IntRange(1), metavar="INTEGER", help="pixels their shorter side must have")
-@click.option("--allow", multiple=True, type=click.Choice(list(KINDS)), help="not wrong (may be repeated)")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="folder to write  [data/work/check/DATASET]")
-@click.option("-j", "--jobs", type=click.IntRange(0), metavar="INTEGER", default=0, help="workers  [0: one per core]")
-@click.option("--memory", type=click.FloatRange(0), metavar="NUMBER", default=4.0, help="GiB of a worker, 0: any  [4]")
+@click.option(
+    "--videos",
+    type=click.Path(path_type=Path),
+    help="folder of the files, or a step that made them",
+)
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="decode only the first frame: finds no truncated and no corrupted files",
+)
+@click.option(
+    "--fps",
+    type=click.FloatRange(0, min_open=True),
+    metavar="NUMBER",
+    help="frame rate they must have",
+)
+@click.option(
+    "--short-side",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    help="pixels their shorter side must have",
+)
+@click.option(
+    "--allow", multiple=True, type=click.Choice(list(KINDS)), help="not wrong (may be repeated)"
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="folder to write  [data/work/check/DATASET]",
+)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(0),
+    metavar="INTEGER",
+    default=0,
+    help="workers  [0: one per core]",
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(0),
+    metavar="NUMBER",
+    default=4.0,
+    help="GiB of a worker, 0: any  [4]",
+)
 @click.option("--retry-failed", is_flag=True, help="look again at files that could not be used")
-@click.option("--config", "path", type=click.Path(path_type=Path), help="YAML that adds to the shipped pipelines.yaml")
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="YAML that adds to the shipped pipelines.yaml",
+)
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
-def command(dataset: str, videos: Path | None, fast: bool, out: Path | None, as_json: bool, **values: object) -> None:
+def command(
+    dataset: str, videos: Path | None, fast: bool, out: Path | None, as_json: bool, **values: object
+) -> None:
     opened = find_dataset(config.load(values["path"]), dataset, videos, all_videos=True)
     out = out or Path("data/work/check") / short_name(dataset)
     # files that cannot be used are what this command looks for, so no share of them is too much
@@ -54,7 +101,11 @@ def command(dataset: str, videos: Path | None, fast: bool, out: Path | None, as_
     expected = Expected(fast, values["fps"], values["short_side"])
     taken = take(opened, videos, out / ("fast" if fast else "full"), expected, settings)
     wrong = taken.wrong(values["allow"])
-    about = {"dataset": dataset, "looked_at": "first frame" if fast else "every frame", "ok": not wrong}
+    about = {
+        "dataset": dataset,
+        "looked_at": "first frame" if fast else "every frame",
+        "ok": not wrong,
+    }
     report = json.dumps(about | taken.to_json(), indent=1, ensure_ascii=True) + "\n"
     atomic_write(out / "report.json", report)
     if as_json:
@@ -69,15 +120,21 @@ def command(dataset: str, videos: Path | None, fast: bool, out: Path | None, as_
         )
 
 
-def take(dataset: Dataset, videos: Path | None, out: Path, expected: Expected, settings: Settings) -> Inventory:
-    """Look into all files (notes in `out`), then compare. videos: instead of the folder that the reader knows."""
+def take(
+    dataset: Dataset, videos: Path | None, out: Path, expected: Expected, settings: Settings
+) -> Inventory:
+    """Look into all files (notes in `out`), then compare. videos: instead of the folder that the
+    reader knows.
+    """
     with _few_collections():
         return _take(dataset, videos, out, expected, settings)
 
 
 @contextlib.contextmanager
 def _few_collections() -> Iterator[None]:
-    """Look for cycles of objects rarely: there are none, and looking took 2 of 5 seconds (100,000 videos, measured)."""
+    """Look for cycles of objects rarely: there are none, and looking took 2 of 5 seconds (100,000
+    videos, measured).
+    """
     before = gc.get_threshold()
     gc.set_threshold(2_000_000, 10, 10)
     try:
@@ -86,12 +143,16 @@ def _few_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _take(dataset: Dataset, videos: Path | None, out: Path, expected: Expected, settings: Settings) -> Inventory:
+def _take(
+    dataset: Dataset, videos: Path | None, out: Path, expected: Expected, settings: Settings
+) -> Inventory:
     annotations = dataset.load()
     known = inventory.video_folder(dataset)
     if videos is not None and known.absolute() != videos.absolute():
         # a reader that takes no folder of videos: its paths are of other files, names must do
-        annotations.videos = {i: replace(v, path=None) if v.path else v for i, v in annotations.videos.items()}
+        annotations.videos = {
+            i: replace(v, path=None) if v.path else v for i, v in annotations.videos.items()
+        }
         known = videos
     kind = registry.find("stage", "probe").Stage
     stage = kind(kind.Options(fast=expected.fast), {"videos": Artefact("video_files", known)}, out)
@@ -111,7 +172,9 @@ def _show(taken: Inventory, allowed: tuple[str, ...]) -> None:
     for note in taken.notes:
         log.info(note)
     for kind, lines in taken.faults.items():
-        click.echo(f"\n{len(lines):>8,} {kind}: {KINDS[kind]}{' (allowed)' if kind in allowed else ''}")
+        click.echo(
+            f"\n{len(lines):>8,} {kind}: {KINDS[kind]}{' (allowed)' if kind in allowed else ''}"
+        )
         for line in lines[:EXAMPLES]:
             click.echo(f"         {line.encode('utf-8', 'backslashreplace').decode()}")
         if len(lines) > EXAMPLES:
@@ -123,4 +186,7 @@ def _show(taken: Inventory, allowed: tuple[str, ...]) -> None:
 def _published(counts: dict | None) -> str:
     if counts is None:
         return "no figures"
-    return ", ".join(f"{value:,} {what}" for what, value in counts.items() if value is not None) or "no figures"
+    return (
+        ", ".join(f"{value:,} {what}" for what, value in counts.items() if value is not None)
+        or "no figures"
+    )

@@ -17,7 +17,11 @@ from pipeline.errors import ConfigError
 @click.command(help=__doc__)
 @click.argument("pickle", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default=None, help="JSON file  [beside the pickle, as .json]"
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="JSON file  [beside the pickle, as .json]",
 )
 @click.option("--force", is_flag=True, help="replace a file that is there already")
 def command(pickle: Path, out: Path | None, force: bool) -> None:
@@ -26,7 +30,9 @@ def command(pickle: Path, out: Path | None, force: bool) -> None:
 
     out = out or pickle.with_suffix(".json")
     if out.exists() and not force:
-        raise ConfigError("is there already", where=out, fix="Choose another --out, or give --force.")
+        raise ConfigError(
+            "is there already", where=out, fix="Choose another --out, or give --force."
+        )
     faults = Faults(pickle)
     captions = read_captions(pickle, faults)
     faults.raise_if_any()

@@ -1,4 +1,5 @@
-"""Run everything on the generated corpus: clips, stores, features, text, training, evaluation, report.
+"""Run everything on the generated corpus: clips, stores, features, text, training, evaluation,
+report.
 
     python cli.py demo
 
@@ -26,12 +27,18 @@ from pipeline.evaluation.results import table
     help="folder to write  [data/work/demo]",
 )
 @click.option(
-    "--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="change an option (may be repeated)"
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="STEP.OPTION=VALUE",
+    help="change an option (may be repeated)",
 )
 @run_options
 def command(out: Path, overrides: tuple, **values: object) -> None:
     start = time.monotonic()
-    opened = Pipeline.open(config.load(values.pop("config")), "demo", out.parent, list(overrides), folder=out.name)
+    opened = Pipeline.open(
+        config.load(values.pop("config")), "demo", out.parent, list(overrides), folder=out.name
+    )
     run_pipeline(opened, Selection(), settings_from(values))
     click.echo(table(out / "evaluate"))
     click.echo(f"\nreport: {out / 'report' / 'report.html'}")

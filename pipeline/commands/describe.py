@@ -1,9 +1,10 @@
-"""Show what a dataset is made of: counts, caption lengths, words that a model would cut, durations; table and plots.
+"""Show what a dataset is made of: counts, caption lengths, words that a model would cut, durations;
+table and plots.
 
     python cli.py describe msrvtt-9k --words 32
 
-Durations come from a `check` of the same dataset, if there was one, else from the annotations. The plots are in
-OUT/describe.png, and with the table in OUT/describe.html.
+Durations come from a `check` of the same dataset, if there was one, else from the annotations. The
+plots are in OUT/describe.png, and with the table in OUT/describe.html.
 """
 
 import base64
@@ -20,21 +21,53 @@ from pipeline.core.state import STATE, read_records
 from pipeline.datasets.base import Annotations
 from pipeline.errors import DataError
 
-_ROWS = ("texts", "videos", "captions per video", "words", "tokens", "cut", "repeated texts", "seconds", "hours")
+_ROWS = (
+    "texts",
+    "videos",
+    "captions per video",
+    "words",
+    "tokens",
+    "cut",
+    "repeated texts",
+    "seconds",
+    "hours",
+)
 
 
 @click.command(help=__doc__)
 @click.argument("dataset")
-@click.option("--words", type=click.IntRange(3), metavar="INTEGER", help="tokens of a text  [the published protocol's]")
-@click.option("--check", type=click.Path(path_type=Path), help="folder of a check  [data/work/check/DATASET]")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="folder to write  [data/work/describe/DATASET]")
-@click.option("--config", "path", type=click.Path(path_type=Path), help="YAML that adds to the shipped pipelines.yaml")
+@click.option(
+    "--words",
+    type=click.IntRange(3),
+    metavar="INTEGER",
+    help="tokens of a text  [the published protocol's]",
+)
+@click.option(
+    "--check", type=click.Path(path_type=Path), help="folder of a check  [data/work/check/DATASET]"
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="folder to write  [data/work/describe/DATASET]",
+)
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="YAML that adds to the shipped pipelines.yaml",
+)
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON")
 def command(
-    dataset: str, words: int | None, check: Path | None, out: Path | None, path: Path | None, as_json: bool
+    dataset: str,
+    words: int | None,
+    check: Path | None,
+    out: Path | None,
+    path: Path | None,
+    as_json: bool,
 ) -> None:
-    from pipeline.evaluation import histograms
-    from pipeline.evaluation.describe import describe, same_as_before
+    from pipeline.report import histograms
+    from pipeline.report.dataset_facts import describe, same_as_before
 
     opened = find_dataset(config.load(path), dataset)
     annotations = opened.load()
@@ -45,7 +78,9 @@ def command(
     same = same_as_before(found)
     shown = {name: facts for name, facts in found.items() if name not in same}
     figures = {name: facts.to_json(limit) for name, facts in found.items()}
-    titles = {name: " = ".join([name, *(n for n, twin in same.items() if twin == name)]) for name in shown}
+    titles = {
+        name: " = ".join([name, *(n for n, twin in same.items() if twin == name)]) for name in shown
+    }
     picture = histograms.png({titles[name]: facts for name, facts in shown.items()}, limit, dataset)
     atomic_write(out / "describe.png", picture)
     table = _table({titles[name]: figures[name] for name in shown})
@@ -57,7 +92,9 @@ def command(
 
 def _lines(table: list[list[str]], out: Path) -> str:
     widths = [max(len(row[n]) for row in table) + 3 for n in range(len(table[0]))]
-    rows = ["".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table]
+    rows = [
+        "".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in table
+    ]
     return "\n".join([*rows, "", f"plots: {out / 'describe.png'}, {out / 'describe.html'}"])
 
 
@@ -92,13 +129,21 @@ def _spread(spread: dict) -> str:
 
 
 def _page(dataset: str, table: list[list[str]], picture: bytes) -> str:
-    from pipeline.evaluation.html_parts import cell, document, row, text
-    from pipeline.evaluation.html_parts import table as html_table
+    from pipeline.report.html_parts import cell, document, row, text
+    from pipeline.report.html_parts import table as html_table
 
     heads = [row(cell(text(name), tag="th") for name in table[0])]
-    rows = [row([cell(text(line[0]), "name"), *(cell(text(value)) for value in line[1:])]) for line in table[1:]]
-    image = f'<img alt="histograms" style="max-width:100%" src="data:image/png;base64,{_base64(picture)}">'
-    return document(f"{dataset}: what is in it", f"<h1>{text(dataset)}</h1>\n{html_table(heads, rows)}\n{image}")
+    rows = [
+        row([cell(text(line[0]), "name"), *(cell(text(value)) for value in line[1:])])
+        for line in table[1:]
+    ]
+    image = (
+        '<img alt="histograms" style="max-width:100%"'
+        f' src="data:image/png;base64,{_base64(picture)}">'
+    )
+    return document(
+        f"{dataset}: what is in it", f"<h1>{text(dataset)}</h1>\n{html_table(heads, rows)}\n{image}"
+    )
 
 
 def _base64(data: bytes) -> str:
@@ -114,7 +159,11 @@ def _seconds(annotations: Annotations, check: Path) -> dict[str, float]:
                 name = record.source.rpartition("/")[2].rpartition(".")[0]
                 found |= {name: record.facts["seconds"], record.id: record.facts["seconds"]}
                 found[record.source] = record.facts["seconds"]
-    by_path = {i: found[str(v.path)] for i, v in annotations.videos.items() if v.path and str(v.path) in found}
+    by_path = {
+        i: found[str(v.path)]
+        for i, v in annotations.videos.items()
+        if v.path and str(v.path) in found
+    }
     return found | by_path
 
 

@@ -1,6 +1,7 @@
 """Check this machine: Python, packages, video codecs, ffmpeg, torch and GPU, disk, shipped assets.
 
-Each line says ok, or what is missing and the command that mends it. Exit code 1 if something needed is missing.
+Each line says ok, or what is missing and the command that mends it. Exit code 1 if something needed
+is missing.
 """
 
 import importlib
@@ -26,14 +27,21 @@ def command() -> None:
         click.echo(f"{'ok' if good else 'MISSING' if needed else 'absent':<8} {name:<18} {detail}")
     if bad:
         raise ComparisonFailed(
-            f"{bad} of the things tvrkit needs are missing", where="doctor", fix="See the lines above."
+            f"{bad} of the things tvrkit needs are missing",
+            where="doctor",
+            fix="See the lines above.",
         )
 
 
 def _checks() -> Iterator[tuple[str, bool, str, bool]]:
     """(what, is it there, detail or cure, is it needed)."""
     version = sys.version_info
-    yield "python", version >= (3, 11), f"{version.major}.{version.minor}.{version.micro} (3.11 or later)", True
+    yield (
+        "python",
+        version >= (3, 11),
+        f"{version.major}.{version.minor}.{version.micro} (3.11 or later)",
+        True,
+    )
     yield from _packages()
     yield from _codecs()
     yield from _ffmpeg()
@@ -42,7 +50,12 @@ def _checks() -> Iterator[tuple[str, bool, str, bool]]:
     yield "disk", free > 5e9, f"{free / 1e9:,.0f} GB free in {Path.cwd()}", True
     for folder in ("wordnet", "stopwords", "tagger"):
         path = registry.ROOT / "data" / folder
-        yield f"data/{folder}", path.is_dir() and any(path.iterdir()), "shipped text assets (git checkout data/)", True
+        yield (
+            f"data/{folder}",
+            path.is_dir() and any(path.iterdir()),
+            "shipped text assets (git checkout data/)",
+            True,
+        )
 
 
 def _packages() -> Iterator[tuple[str, bool, str, bool]]:
@@ -56,7 +69,12 @@ def _packages() -> Iterator[tuple[str, bool, str, bool]]:
                 found = "none"
             if found.partition("+")[0] != pin.strip():
                 wrong.append(f"{name} {found} (pinned {pin.strip()})")
-    yield "packages", not wrong, "; ".join(wrong) + ": pip install -r requirements.txt" if wrong else "as pinned", True
+    yield (
+        "packages",
+        not wrong,
+        "; ".join(wrong) + ": pip install -r requirements.txt" if wrong else "as pinned",
+        True,
+    )
 
 
 def _codecs() -> Iterator[tuple[str, bool, str, bool]]:
@@ -79,4 +97,9 @@ def _torch() -> Iterator[tuple[str, bool, str, bool]]:
     torch = importlib.import_module("torch")
     yield "torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads", True
     gpu = torch.cuda.is_available()
-    yield "gpu", gpu, torch.cuda.get_device_name(0) if gpu else "none: training and features run on the CPU", False
+    yield (
+        "gpu",
+        gpu,
+        torch.cuda.get_device_name(0) if gpu else "none: training and features run on the CPU",
+        False,
+    )

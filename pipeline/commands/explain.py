@@ -1,9 +1,11 @@
-"""Show what a model reads: its concepts, which word goes with which frame, or where in the frames it looks.
+"""Show what a model reads: its concepts, which word goes with which frame, or where in the frames
+it looks.
 
-python cli.py explain data/work/demo/train@dual --text "a red circle moves left" --video demo_test_0003 --out seen.png
+python cli.py explain data/work/demo/train@dual --text "a red circle moves left" --video
+demo_test_0003 --out seen.png
 
-The video is one that `evaluate` has encoded (results are found beside the checkpoint, or named with --videos), or one
-of a folder of features (--features).
+The video is one that `evaluate` has encoded (results are found beside the checkpoint, or named with
+--videos), or one of a folder of features (--features).
 """
 
 import json
@@ -13,31 +15,69 @@ import click
 
 from pipeline import log
 from pipeline.errors import ConfigError
+from pipeline.evaluation.locate import find_results
 
 
 @click.command(help=__doc__)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--text", help="a sentence")
 @click.option("--video", metavar="ID", help="a video")
-@click.option("--videos", type=click.Path(path_type=Path), help="results that hold the video  [found beside the model]")
-@click.option("--features", type=click.Path(path_type=Path), help="instead: features (a BigFile) that hold the video")
-@click.option("--frames", type=click.Path(path_type=Path), help="a step that holds frames, to show them (words, looks)")
-@click.option("--block", type=click.IntRange(1), metavar="INTEGER", help="looks: of this vision block  [the last]")
-@click.option("--per-video", is_flag=True, help="looks: one colour scale for all frames  [one for each]")
-@click.option("--top", type=click.IntRange(1), metavar="INTEGER", default=10, help="concepts of each  [10]")
+@click.option(
+    "--videos",
+    type=click.Path(path_type=Path),
+    help="results that hold the video  [found beside the model]",
+)
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    help="instead: features (a BigFile) that hold the video",
+)
+@click.option(
+    "--frames",
+    type=click.Path(path_type=Path),
+    help="a step that holds frames, to show them (words, looks)",
+)
+@click.option(
+    "--block",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    help="looks: of this vision block  [the last]",
+)
+@click.option(
+    "--per-video", is_flag=True, help="looks: one colour scale for all frames  [one for each]"
+)
+@click.option(
+    "--top", type=click.IntRange(1), metavar="INTEGER", default=10, help="concepts of each  [10]"
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="a picture to write (.png)")
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(
-    checkpoint: Path, text: str | None, video: str | None, videos: Path | None, features: Path | None,
-    frames: Path | None, block: int | None, per_video: bool, top: int, out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    checkpoint: Path,
+    text: str | None,
+    video: str | None,
+    videos: Path | None,
+    features: Path | None,
+    frames: Path | None,
+    block: int | None,
+    per_video: bool,
+    top: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     if text is None and video is None:
-        raise ConfigError("nothing to explain", where="explain", fix="Give --text SENTENCE, --video ID or both.")
+        raise ConfigError(
+            "nothing to explain", where="explain", fix="Give --text SENTENCE, --video ID or both."
+        )
     if out and out.suffix.lower() != ".png":
-        raise ConfigError(f"pictures are .png files, not {out.suffix or 'without a suffix'}", where=out, fix="Rename.")
+        raise ConfigError(
+            f"pictures are .png files, not {out.suffix or 'without a suffix'}",
+            where=out,
+            fix="Rename.",
+        )
+    from pipeline.checkpoints.model_file import find, load_model
     from pipeline.core.files import atomic_write
-    from pipeline.evaluation import concepts, search
-    from pipeline.training.checkpoint import find, load_model
+    from pipeline.explain import concepts
+    from pipeline.search import search
 
     path = find(checkpoint)
     model, info = load_model(path)
@@ -45,7 +85,7 @@ def command(
         _explain_looks(model, info, (text, video), frames, (block, per_video), out, as_json)
         return
     if hasattr(model, "explain"):
-        _explain_words(model, info, search.find_results(path, videos), (text, video), frames, out, as_json)
+        _explain_words(model, info, find_results(path, videos), (text, video), frames, out, as_json)
         return
     of_text = of_video = None
     unknown: list[str] = []
@@ -55,7 +95,7 @@ def command(
     if video is not None and features:
         of_video = concepts.read_video(model, info, features, video, path)
     elif video is not None:
-        of_video = concepts.read_evaluated(info, search.find_results(path, videos), video, path)
+        of_video = concepts.read_evaluated(info, find_results(path, videos), video, path)
     reading = concepts.Reading(info.facts["tags"], of_text, of_video)
     if out:
         titles = (f"video: {video}" if video else "", f"text: {text}" if text else "")
@@ -81,24 +121,33 @@ def _print(asked: dict, reading: object, top: int, as_json: bool) -> None:
         if found[key]:
             click.echo(f"{title:<24}" + "".join(f"{name:>9}" for name in columns))
             for row in found[key]:
-                click.echo(f"  {row['tag']:<22}" + "".join(f"{row[name]:>9.3f}" for name in columns))
+                click.echo(
+                    f"  {row['tag']:<22}" + "".join(f"{row[name]:>9.3f}" for name in columns)
+                )
     if both:
         click.echo(f"{'concept similarity':<24}{reading.shares.sum():>9.3f}")
 
 
 def _explain_words(
-    model: object, info: object, folder: Path, asked: tuple[str | None, str | None], frames: Path | None,
-    out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    model: object,
+    info: object,
+    folder: Path,
+    asked: tuple[str | None, str | None],
+    frames: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Words and frames of a model that compares them one by one."""
     from models.base import Mismatch
     from pipeline.core.files import atomic_write
-    from pipeline.evaluation import word_match
+    from pipeline.explain import word_match
 
     text, video = asked
     if text is None or video is None:
         raise ConfigError(
-            "this model compares words with frames, so it takes both", where="explain", fix="Give --text and --video."
+            "this model compares words with frames, so it takes both",
+            where="explain",
+            fix="Give --text and --video.",
         )
     try:
         match = word_match.read(model, info, folder, text, video, frames)
@@ -109,13 +158,21 @@ def _explain_words(
     rows = match.rows()
     if as_json:
         t2v, v2t = match.sides
-        found = {"text": text, "video": video, "t2v": t2v, "v2t": v2t, "score": (t2v + v2t) / 2} | rows
+        found = {
+            "text": text,
+            "video": video,
+            "t2v": t2v,
+            "v2t": v2t,
+            "score": (t2v + v2t) / 2,
+        } | rows
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
     for name, best in (("word", "frame"), ("frame", "word")):
         click.echo(f"{name:<24}{'weight':>9}{'similarity':>12}   best {best}")
         for row in rows[f"{name}s"]:
-            click.echo(f"  {row[name]!s:<22}{row['weight']:>9.3f}{row['similarity']:>12.3f}   {row[best]}")
+            click.echo(
+                f"  {row[name]!s:<22}{row['weight']:>9.3f}{row['similarity']:>12.3f}   {row[best]}"
+            )
     click.echo(match.title)
 
 
@@ -126,14 +183,18 @@ def _explain_looks(
     """Where in the frames a model with global prompts looks."""
     from models.base import Mismatch
     from pipeline.core.files import atomic_write
-    from pipeline.evaluation import attention
+    from pipeline.explain import attention
 
     (text, video), (block, per_video) = asked, settings
     if video is None or frames is None:
         raise ConfigError(
-            "this model shows where in the frames it looks", where="explain",
-            fix="Give --video ID and --frames STEP: a tensors, frames or compress step that holds it.",
-        )  # fmt: skip
+            "this model shows where in the frames it looks",
+            where="explain",
+            fix=(
+                "Give --video ID and --frames STEP: a tensors, frames or compress step that"
+                " holds it."
+            ),
+        )
     try:
         looks = attention.read(model, info, frames, video, block)
     except Mismatch as error:
@@ -142,7 +203,11 @@ def _explain_looks(
         atomic_write(out, attention.picture(looks, text or video, per_video))
     rows = looks.rows()
     if as_json:
-        click.echo(json.dumps({"text": text, "video": video, "block": looks.block, "frames": rows}, indent=1))
+        click.echo(
+            json.dumps(
+                {"text": text, "video": video, "block": looks.block, "frames": rows}, indent=1
+            )
+        )
         return
     click.echo(f"block {looks.block}: share of attention on the patches of each frame")
     names = [name for name in rows[0] if name != "frame"]

@@ -2,8 +2,9 @@
 
 python cli.py export-checkpoint data/work/demo/train@dual --out exported.bin
 
-Into a folder, the file is named after its recipe, a pruned one as published (<recipe>_pruned_w_0.3.bin). The vocabulary
-and the tags go beside it. Settings that the form cannot keep are listed.
+Into a folder, the file is named after its recipe, a pruned one as published
+(<recipe>_pruned_w_0.3.bin). The vocabulary and the tags go beside it. Settings that the form cannot
+keep are listed.
 """
 
 import json
@@ -16,13 +17,19 @@ from pipeline import log
 
 @click.command(help=__doc__)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="file or folder to write  [required]")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="file or folder to write  [required]",
+)
 @click.option("--json", "as_json", is_flag=True, help="print what was written as JSON")
 def command(checkpoint: Path, out: Path, as_json: bool) -> None:
+    from pipeline.checkpoints import model_file as checkpoints
+    from pipeline.checkpoints import published
+    from pipeline.checkpoints.pruned import file_suffix
     from pipeline.core.files import atomic_write
-    from pipeline.training import checkpoint as checkpoints
-    from pipeline.training import published
-    from pipeline.training.pruned import file_suffix
 
     file = checkpoints.find(checkpoint)
     value, form, info, changes = published.export_file(file)
@@ -45,9 +52,13 @@ def command(checkpoint: Path, out: Path, as_json: bool) -> None:
         settings = form.settings(info.recipe.options, value)
         atomic_write(written["settings"], json.dumps(settings, indent=4, sort_keys=True))
     if changes:
-        log.warning(f"not kept by the published form, so its program scores otherwise: {'; '.join(changes)}")
+        log.warning(
+            f"not kept by the published form, so its program scores otherwise: {'; '.join(changes)}"
+        )
     if as_json:
-        click.echo(json.dumps({k: str(v) for k, v in written.items()} | {"not_kept": changes}, indent=1))
+        click.echo(
+            json.dumps({k: str(v) for k, v in written.items()} | {"not_kept": changes}, indent=1)
+        )
         return
     for name, path in written.items():
         click.echo(f"{name:<12} {path}   {path.stat().st_size:,} bytes")

@@ -22,12 +22,21 @@ from pipeline.core.state import STATE, Journal, Record
 @click.option("--retry", is_flag=True, help="redo the failed items of the step (or of every step)")
 @click.option("--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="as for run")
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("data/work"), help="folder of the steps  [data/work]"
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("data/work"),
+    help="folder of the steps  [data/work]",
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 @run_options
 def command(
-    pipeline: str, step: str | None, retry: bool, overrides: tuple, work: Path, as_json: bool, **values: object
+    pipeline: str,
+    step: str | None,
+    retry: bool,
+    overrides: tuple,
+    work: Path,
+    as_json: bool,
+    **values: object,
 ) -> None:
     opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, list(overrides))
     settings = replace(settings_from(values), retry_failed=True)
@@ -39,7 +48,11 @@ def command(
     found = [(one.name, record) for one in steps for record in _failed(one)]
     if as_json:
         fields = ("id", "source", "reason", "message", "attempts")
-        click.echo(json.dumps([{"step": n, **{k: getattr(r, k) for k in fields}} for n, r in found], indent=1))
+        click.echo(
+            json.dumps(
+                [{"step": n, **{k: getattr(r, k) for k in fields}} for n, r in found], indent=1
+            )
+        )
         return
     for name, record in found:
         click.echo(
@@ -50,4 +63,6 @@ def command(
 
 
 def _failed(step: Step) -> list[Record]:
-    return [r for r in Journal(step.out / STATE / "items.jsonl").load().records.values() if not r.usable]
+    return [
+        r for r in Journal(step.out / STATE / "items.jsonl").load().records.values() if not r.usable
+    ]

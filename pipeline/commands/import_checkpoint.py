@@ -1,4 +1,5 @@
-"""Make a checkpoint of ours from a published one (Dual Encoding, CenterCLIP, CLIP4Clip, DRL, ...) or from a CLIP file.
+"""Make a checkpoint of ours from a published one (Dual Encoding, CenterCLIP, CLIP4Clip, DRL, ...)
+or from a CLIP file.
 
 python cli.py import-checkpoint model.bin --vocab vocab.json --tags tag_vocab.json --out imported
 
@@ -6,12 +7,13 @@ python cli.py import-checkpoint ~/VisualSearch/msrvtt10ktrain/.../model_best.pth
 
 python cli.py import-checkpoint ViT-B-32.pt --recipe centerclip_zero_shot --out zero-shot
 
-Vocabulary and tags are found where the published programs keep them: vocab.json, TextData/vocabulary, TextData/tags
-beside the file or above it. Dual Encoding's .bin.ckpt, CenterCLIP's hparams_train.json and CLIP4Clip's
-pytorch_opt.bin.N are read if they lie beside their files; optimizer states go into best.moments.pt, for trainings that
-go on from there.
+Vocabulary and tags are found where the published programs keep them: vocab.json,
+TextData/vocabulary, TextData/tags beside the file or above it. Dual Encoding's .bin.ckpt,
+CenterCLIP's hparams_train.json and CLIP4Clip's pytorch_opt.bin.N are read if they lie beside their
+files; optimizer states go into best.moments.pt, for trainings that go on from there.
 
-Nothing in the file is executed. The result is searched, evaluated, pruned and explained like any other checkpoint.
+Nothing in the file is executed. The result is searched, evaluated, pruned and explained like any
+other checkpoint.
 """
 
 import json
@@ -27,35 +29,62 @@ from pipeline import config, log
 @click.option(
     "--vocab",
     type=click.Path(path_type=Path),
-    help="its vocabulary: vocab.json, word_vocab_5.pkl, TextData/vocabulary, or the folder of a vocab step  [found]",
+    help=(
+        "its vocabulary: vocab.json, word_vocab_5.pkl, TextData/vocabulary, or the folder of a"
+        " vocab step  [found]"
+    ),
 )
 @click.option(
     "--bag",
     type=click.Path(path_type=Path),
-    help="hybrid_space: the vocabulary of its bags of words, where it is not that of --vocab  [found]",
+    help=(
+        "hybrid_space: the vocabulary of its bags of words, where it is not that of --vocab "
+        " [found]"
+    ),
 )
 @click.option(
     "--tags",
     type=click.Path(path_type=Path),
-    help="its tags: tag_vocab.json, or the folder of a tags step  [found, else concepts have numbers for names]",
+    help=(
+        "its tags: tag_vocab.json, or the folder of a tags step  [found, else concepts have numbers"
+        " for names]"
+    ),
 )
 @click.option(
-    "--recipe", default="", metavar="NAME", help="how to read captions and train on  [the published one of its system]"
+    "--recipe",
+    default="",
+    metavar="NAME",
+    help="how to read captions and train on  [the published one of its system]",
 )
 @click.option(
-    "-o", "--out", required=True, type=click.Path(path_type=Path), help="file (.pt) or folder to write  [required]"
+    "-o",
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="file (.pt) or folder to write  [required]",
 )
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), default=None, help="YAML file that adds to the shipped one"
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="YAML file that adds to the shipped one",
 )
 @click.option("--json", "as_json", is_flag=True, help="print what was found as JSON")
 def command(
-    file: Path, vocab: Path | None, bag: Path | None, tags: Path | None, recipe: str, out: Path, path: Path | None,
+    file: Path,
+    vocab: Path | None,
+    bag: Path | None,
+    tags: Path | None,
+    recipe: str,
+    out: Path,
+    path: Path | None,
     as_json: bool,
-) -> None:  # fmt: skip
-    from pipeline.training import checkpoint, moments
-    from pipeline.training.beside import Files
-    from pipeline.training.published import import_clip, import_file, is_clip
+) -> None:
+    from pipeline.checkpoints import model_file
+    from pipeline.checkpoints.published import import_clip, import_file, is_clip
+    from pipeline.checkpoints.word_files import Files
+    from pipeline.training import moments
 
     if is_clip(file):
         info, weights = import_clip(file, config.load(path), recipe)
@@ -64,10 +93,13 @@ def command(
         info, weights = import_file(file, Files(vocab, bag, tags), config.load(path), recipe)
         start = moments.of_published(file, info, weights)
     target = out if out.suffix == ".pt" else out / "checkpoints" / "best.pt"
-    checkpoint.write_model(target, info, weights)
+    model_file.write_model(target, info, weights)
     moments.write(moments.place(target), start)
     if start:
-        log.info(f"its training stopped after epoch {start.epoch}, step {start.step:,}; train.init.go_on goes on there")
+        log.info(
+            f"its training stopped after epoch {start.epoch}, step {start.step:,}; train.init.go_on"
+            " goes on there"
+        )
     if info.facts["tags"][:1] == ["tag 0"]:
         log.warning("no --tags: the concepts have numbers for names (explain shows them)")
     _report(target, info, sum(value.numel() for value in weights.values()), as_json)
@@ -91,4 +123,7 @@ def _report(target: Path, info: object, n_numbers: int, as_json: bool) -> None:
         return
     for name, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) else value
-        click.echo(f"{name:<12} {json.dumps(shown, ensure_ascii=False) if isinstance(shown, dict) else shown}")
+        click.echo(
+            f"{name:<12}"
+            f" {json.dumps(shown, ensure_ascii=False) if isinstance(shown, dict) else shown}"
+        )

@@ -22,7 +22,10 @@ def _models(_loaded: config.Config) -> dict[str, str]:
 
 
 def _datasets(loaded: config.Config) -> dict[str, str]:
-    return {name: f"{spec.get('type')}, root {spec.get('root')}" for name, spec in loaded.datasets.items()}
+    return {
+        name: f"{spec.get('type')}, root {spec.get('root')}"
+        for name, spec in loaded.datasets.items()
+    }
 
 
 def _recipes(loaded: config.Config) -> dict[str, str]:
@@ -53,11 +56,19 @@ _LISTS = {
 @click.argument("what", type=click.Choice(list(_LISTS)))
 @click.argument("words", nargs=-1)
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), default=None, help="YAML file that adds to the shipped"
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="YAML file that adds to the shipped",
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(what: str, words: tuple[str, ...], path: Path | None, as_json: bool) -> None:
-    rows = {n: line for n, line in _LISTS[what](config.load(path)).items() if all(word in n for word in words)}
+    rows = {
+        n: line
+        for n, line in _LISTS[what](config.load(path)).items()
+        if all(word in n for word in words)
+    }
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

@@ -20,7 +20,10 @@ from pipeline.core.plan import Pipeline
 @click.argument("step")
 @click.option("--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="as for run")
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("data/work"), help="folder of the steps  [data/work]"
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("data/work"),
+    help="folder of the steps  [data/work]",
 )
 @run_options
 def command(pipeline: str, step: str, overrides: tuple, work: Path, **values: object) -> None:

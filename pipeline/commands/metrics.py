@@ -2,8 +2,8 @@
 
 python cli.py metrics similarity.npy --rerank dsl --scale 100
 
-FILE: .npy (rows = texts), or .npz with `sim` and, as needed, `owner` (video of each caption) or `captions_per_video`,
-`query_mask`, and `v2t` (else the transpose of `t2v`).
+FILE: .npy (rows = texts), or .npz with `sim` and, as needed, `owner` (video of each caption) or
+`captions_per_video`, `query_mask`, and `v2t` (else the transpose of `t2v`).
 """
 
 import json
@@ -32,53 +32,119 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
 @click.argument("file", type=_FILE)
 @click.option("--transposed", is_flag=True, help="rows are videos")
 @click.option(
-    "--captions-per-video", type=click.IntRange(1), metavar="INTEGER", help="consecutive captions of each [1]"
+    "--captions-per-video",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    help="consecutive captions of each [1]",
 )
-@click.option("--ties", type=click.Choice(_TIES), default=_TIES[0], help="rank of a query that ties  [pessimistic]")
+@click.option(
+    "--ties",
+    type=click.Choice(_TIES),
+    default=_TIES[0],
+    help="rank of a query that ties  [pessimistic]",
+)
 @click.option(
     "--v2t", "convention", type=click.Choice(["captions", "groups"]), default="captions",
     help="gallery of a video: all captions, or a group per video (its best)  [captions]",
 )  # fmt: skip
-@click.option("--rerank", type=click.Choice(["none", "dsl", "qbnorm", "diffusion"]), default="none", help="  [none]")
 @click.option(
-    "--scale", type=float, metavar="NUMBER", default=1.0, help="multiply scores first: 100 for cosines, dsl  [1]"
+    "--rerank",
+    type=click.Choice(["none", "dsl", "qbnorm", "diffusion"]),
+    default="none",
+    help="  [none]",
+)
+@click.option(
+    "--scale",
+    type=float,
+    metavar="NUMBER",
+    default=1.0,
+    help="multiply scores first: 100 for cosines, dsl  [1]",
 )
 @click.option("--bank-t2v", type=_FILE, help="qbnorm: scores of other texts x these videos")
 @click.option("--bank-v2t", type=_FILE, help="qbnorm: scores of other videos x these texts")
-@click.option("--bank-v2t-transposed", is_flag=True, help="qbnorm: it is these texts x other videos, as DGL saves it")
 @click.option(
-    "--beta", type=float, metavar="NUMBER", default=20.0, help="qbnorm: inverse temperature  [20, for cosines]"
+    "--bank-v2t-transposed",
+    is_flag=True,
+    help="qbnorm: it is these texts x other videos, as DGL saves it",
 )
 @click.option(
-    "--k", type=click.IntRange(1), metavar="INTEGER", default=1, help="qbnorm: top items of a bank query  [1]"
+    "--beta",
+    type=float,
+    metavar="NUMBER",
+    default=20.0,
+    help="qbnorm: inverse temperature  [20, for cosines]",
 )
-@click.option("--theta", type=click.IntRange(1), metavar="INTEGER", default=1, help="qbnorm: times among them  [1]")
-@click.option("--k-v2t", type=click.IntRange(1), metavar="INTEGER", help="qbnorm: another k for video to text")
-@click.option("--theta-v2t", type=click.IntRange(1), metavar="INTEGER", help="qbnorm: another theta for video to text")
 @click.option(
-    "--search-beta", metavar="FROM:TO:STEP", help="qbnorm: the beta with the best t2v R@1 (DGL: 0.5:1:0.01, on logits)"
+    "--k",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    default=1,
+    help="qbnorm: top items of a bank query  [1]",
 )
-@click.option("--denoiser", type=_FILE, help="diffusion: checkpoint of a DiffusionRet, second stage")
-@click.option("--videos", type=_FILE, help="diffusion: its evaluation of the same split  [found beside it]")
-@click.option("--seed", type=click.IntRange(0), metavar="INTEGER", help="diffusion: of the noise  [as evaluated]")
+@click.option(
+    "--theta",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    default=1,
+    help="qbnorm: times among them  [1]",
+)
+@click.option(
+    "--k-v2t", type=click.IntRange(1), metavar="INTEGER", help="qbnorm: another k for video to text"
+)
+@click.option(
+    "--theta-v2t",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    help="qbnorm: another theta for video to text",
+)
+@click.option(
+    "--search-beta",
+    metavar="FROM:TO:STEP",
+    help="qbnorm: the beta with the best t2v R@1 (DGL: 0.5:1:0.01, on logits)",
+)
+@click.option(
+    "--denoiser", type=_FILE, help="diffusion: checkpoint of a DiffusionRet, second stage"
+)
+@click.option(
+    "--videos", type=_FILE, help="diffusion: its evaluation of the same split  [found beside it]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="INTEGER",
+    help="diffusion: of the noise  [as evaluated]",
+)
 @click.option("--ks", default="1,5,10,50", help="ranks at which recall is reported  [1,5,10,50]")
 @click.option("--map", "with_map", is_flag=True, help="also mean average precision (slower)")
-@click.option("--nan", type=click.Choice(["error", "lowest"]), default="error", help="what a NaN score is  [error]")
+@click.option(
+    "--nan",
+    type=click.Choice(["error", "lowest"]),
+    default="error",
+    help="what a NaN score is  [error]",
+)
 @click.option("--json", "as_json", is_flag=True, help="print as JSON, not rounded")
-def command(file: Path, as_json: bool, ks: str, nan: str, with_map: bool, **settings: object) -> None:
+def command(
+    file: Path, as_json: bool, ks: str, nan: str, with_map: bool, **settings: object
+) -> None:
     from pipeline.evaluation.metrics import check_finite, evaluate
     from pipeline.evaluation.scored_file import read_scored
 
     recall_at = _ranks(ks)
-    scored = read_scored(file, transposed=settings["transposed"], captions_per_video=settings["captions_per_video"])
+    scored = read_scored(
+        file, transposed=settings["transposed"], captions_per_video=settings["captions_per_video"]
+    )
     t2v, v2t, n_nan = _clean(scored, nan)
     check_finite(t2v, file)
     check_finite(v2t, file)
-    count = partial(evaluate, target=scored.target, ties=settings["ties"], convention=settings["convention"])
+    count = partial(
+        evaluate, target=scored.target, ties=settings["ties"], convention=settings["convention"]
+    )
     sides = _scaled(t2v, v2t, settings["scale"])
     banks = _read_banks(sides, settings)
     tried = _searched(sides, banks, settings, count)
-    t2v, v2t, name = _reranked(sides, banks, settings | {key: tried[key] for key in ("beta",) if tried})
+    t2v, v2t, name = _reranked(
+        sides, banks, settings | {key: tried[key] for key in ("beta",) if tried}
+    )
     found = count(t2v, v2t, ks=recall_at)
     metrics = found.metrics | {"nan": n_nan, "rerank": name} | tried
     if with_map:
@@ -97,18 +163,25 @@ def table(metrics: dict) -> str:
         lines.append(f"{words:<15}{cells}{values['n']:8,}{values['tied']:8,}")
     if "tried" in metrics:
         rows = [(row["beta"], row["t2v_R1"], row["v2t_R1"]) for row in metrics["tried"]]
-        lines += [f"beta {beta:<10g}t2v R@1 {t2v:5.1f}   v2t R@1 {v2t:5.1f}" for beta, t2v, v2t in rows]
-        lines.append(f"best beta {metrics['beta']:g}: chosen by the t2v R@1 of these very queries, so optimistic")
+        lines += [
+            f"beta {beta:<10g}t2v R@1 {t2v:5.1f}   v2t R@1 {v2t:5.1f}" for beta, t2v, v2t in rows
+        ]
+        lines.append(
+            f"best beta {metrics['beta']:g}: chosen by the t2v R@1 of these very queries, so"
+            " optimistic"
+        )
     nan = f"; {metrics['nan']:,} NaN scores taken as lowest" if metrics.get("nan") else ""
     lines.append(
-        f"{metrics['n']:,} texts, {metrics['videos']:,} videos; ties {metrics['tie_policy']}; "
-        f"video -> text over {metrics['v2t_definition']}; rerank {metrics.get('rerank', 'none')}{nan}"
+        f"{metrics['n']:,} texts, {metrics['videos']:,} videos; ties {metrics['tie_policy']}; video"
+        f" -> text over {metrics['v2t_definition']}; rerank {metrics.get('rerank', 'none')}{nan}"
     )
     return "\n".join(lines)
 
 
 def _clean(scored: "Scored", nan: str) -> tuple["np.ndarray", "np.ndarray", int]:
-    """The matrices, with NaN replaced by less than the lowest score if that was asked for, and how many there were."""
+    """The matrices, with NaN replaced by less than the lowest score if that was asked for, and how
+    many there were.
+    """
     import numpy as np
 
     missing = [np.isnan(matrix) for matrix in (scored.t2v, scored.v2t)]
@@ -116,14 +189,20 @@ def _clean(scored: "Scored", nan: str) -> tuple["np.ndarray", "np.ndarray", int]
     if nan == "error" or not n_nan:
         return scored.t2v, scored.v2t, 0
     lowest = np.min(scored.t2v, where=np.isfinite(scored.t2v), initial=0) - 1
-    t2v, v2t = (np.where(at, lowest, m) for at, m in zip(missing, (scored.t2v, scored.v2t), strict=True))
+    t2v, v2t = (
+        np.where(at, lowest, m) for at, m in zip(missing, (scored.t2v, scored.v2t), strict=True)
+    )
     return t2v, v2t, n_nan
 
 
 def _scaled(t2v: "np.ndarray", v2t: "np.ndarray", scale: float) -> dict[str, "np.ndarray"]:
     import numpy as np
 
-    return {"t2v": t2v, "v2t": v2t} if scale == 1 else {"t2v": t2v * np.float32(scale), "v2t": v2t * np.float32(scale)}
+    return (
+        {"t2v": t2v, "v2t": v2t}
+        if scale == 1
+        else {"t2v": t2v * np.float32(scale), "v2t": v2t * np.float32(scale)}
+    )
 
 
 def _read_banks(sides: dict[str, "np.ndarray"], settings: dict) -> dict[str, "np.ndarray"]:
@@ -135,14 +214,20 @@ def _read_banks(sides: dict[str, "np.ndarray"], settings: dict) -> dict[str, "np
 
     if settings["rerank"] != "qbnorm":
         if settings["search_beta"]:
-            raise ConfigError("there is a beta only in qbnorm", where="--search-beta", fix="Add --rerank qbnorm.")
+            raise ConfigError(
+                "there is a beta only in qbnorm", where="--search-beta", fix="Add --rerank qbnorm."
+            )
         return {}
     paths = {side: settings[f"bank_{side}"] for side in sides if settings[f"bank_{side}"]}
     if not paths:
         raise ConfigError(
-            "no bank of other queries", where="--rerank qbnorm", fix="Give --bank-t2v, --bank-v2t or both."
+            "no bank of other queries",
+            where="--rerank qbnorm",
+            fix="Give --bank-t2v, --bank-v2t or both.",
         )
-    banks = {side: read_matrix(path) * np.float32(settings["scale"]) for side, path in paths.items()}
+    banks = {
+        side: read_matrix(path) * np.float32(settings["scale"]) for side, path in paths.items()
+    }
     if settings["bank_v2t_transposed"] and "v2t" in banks:
         banks["v2t"] = banks["v2t"].T
     for side, bank in banks.items():
@@ -161,19 +246,24 @@ def _reranked(
         return *_denoised(sides, settings), "diffusion"
     if settings["rerank"] == "dsl":
         return rerank.dsl_order(sides["t2v"]), rerank.dsl_order(sides["v2t"]), "dsl"
-    done = {side: rerank.qb_norm(sides[side], bank, **_qb_options(settings, side)) for side, bank in banks.items()}
+    done = {
+        side: rerank.qb_norm(sides[side], bank, **_qb_options(settings, side))
+        for side, bank in banks.items()
+    }
     t2v, v2t = (done[side].scores if side in done else sides[side] for side in ("t2v", "v2t"))
     return t2v, v2t, f"qbnorm ({' and '.join(banks)})"
 
 
 def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarray", "np.ndarray"]:
     """The scores, with what sampling says of the best candidates of each row added to them."""
+    from pipeline.checkpoints.model_file import find
     from pipeline.evaluation.denoiser import equal_rows, saved_second_stage
-    from pipeline.training.checkpoint import find
 
     if settings["denoiser"] is None:
         raise ConfigError(
-            "no denoiser", where="--rerank diffusion", fix="Give --denoiser the checkpoint of a DiffusionRet."
+            "no denoiser",
+            where="--rerank diffusion",
+            fix="Give --denoiser the checkpoint of a DiffusionRet.",
         )
     scores = sides["t2v"], sides["v2t"]
     second, seed = saved_second_stage(find(settings["denoiser"]), settings["videos"], scores)
@@ -182,14 +272,23 @@ def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarr
 
 
 def _qb_options(settings: dict, side: str) -> dict[str, float]:
-    own = {key: settings[f"{key}_v2t"] for key in ("k", "theta") if side == "v2t" and settings[f"{key}_v2t"]}
+    own = {
+        key: settings[f"{key}_v2t"]
+        for key in ("k", "theta")
+        if side == "v2t" and settings[f"{key}_v2t"]
+    }
     return {key: settings[key] for key in ("beta", "k", "theta")} | own
 
 
 def _searched(
-    sides: dict[str, "np.ndarray"], banks: dict[str, "np.ndarray"], settings: dict, count: "Callable[..., Evaluation]"
+    sides: dict[str, "np.ndarray"],
+    banks: dict[str, "np.ndarray"],
+    settings: dict,
+    count: "Callable[..., Evaluation]",
 ) -> dict:
-    """The best beta and what each gave: {"beta", "tried": [{beta, t2v_R1, v2t_R1}]}; {} if no search was asked for."""
+    """The best beta and what each gave: {"beta", "tried": [{beta, t2v_R1, v2t_R1}]}; {} if no
+    search was asked for.
+    """
     from pipeline.evaluation.rerank import search_beta
 
     if not settings["search_beta"]:
@@ -234,5 +333,7 @@ def _add_map(metrics: dict, found: "Evaluation", v2t: "np.ndarray", target: "np.
 def _ranks(ks: str) -> tuple[int, ...]:
     values = [part.strip() for part in ks.split(",")]
     if not all(value.isdigit() and int(value) > 0 for value in values):
-        raise ConfigError(f"{ks!r} is not a list of ranks", where="--ks", fix="Give whole numbers: 1,5,10,50.")
+        raise ConfigError(
+            f"{ks!r} is not a list of ranks", where="--ks", fix="Give whole numbers: 1,5,10,50."
+        )
     return tuple(dict.fromkeys(int(value) for value in values))

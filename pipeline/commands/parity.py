@@ -2,8 +2,8 @@
 
 python cli.py parity ../shared/golden/metrics
 
-Exit code 1 if a difference is beyond its tolerance, an expected array, value or file was not compared, or a kind is
-unknown.
+Exit code 1 if a difference is beyond its tolerance, an expected array, value or file was not
+compared, or a kind is unknown.
 """
 
 import json
@@ -17,7 +17,9 @@ from pipeline.errors import ComparisonFailed
 
 
 @click.command(help=__doc__)
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
+)
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(paths: tuple[Path, ...], as_json: bool) -> None:
     from pipeline.parity.run import find_cases, run_case
@@ -31,17 +33,23 @@ def command(paths: tuple[Path, ...], as_json: bool) -> None:
     rows = sum(len(report.rows) for report in reports)
     if as_json:
         body = [asdict(report) | {"ok": report.ok} for report in reports]
-        click.echo(json.dumps({"ok": not failed, "rows": rows, "cases": _without_nan(body)}, indent=1))
+        click.echo(
+            json.dumps({"ok": not failed, "rows": rows, "cases": _without_nan(body)}, indent=1)
+        )
     else:
         click.echo(
-            f"{len(reports):,} cases, {rows:,} rows: {'all ok' if not failed else f'{len(failed):,} cases failed'}"
+            f"{len(reports):,} cases, {rows:,} rows:"
+            f" {'all ok' if not failed else f'{len(failed):,} cases failed'}"
         )
     if failed:
         names = ", ".join(failed[:5]) + (" ..." if len(failed) > 5 else "")
         raise ComparisonFailed(
             f"{len(failed):,} of {len(reports):,} cases failed: {names}",
             where="parity",
-            fix="Each row that says FAIL names the array; --debug shows the traceback of a handler that raised.",
+            fix=(
+                "Each row that says FAIL names the array; --debug shows the traceback of a handler"
+                " that raised."
+            ),
         )
 
 
@@ -50,7 +58,9 @@ def _print(report: object, header: bool) -> None:
         click.echo("case | array | max abs diff | tolerance | ok")
     for row in report.rows:
         verdict = "ok" if row.ok else f"FAIL {row.note}".rstrip()
-        click.echo(f"{report.name} | {row.name} | {row.difference:.3g} | {row.tolerance} | {verdict}")
+        click.echo(
+            f"{report.name} | {row.name} | {row.difference:.3g} | {row.tolerance} | {verdict}"
+        )
     for fault in report.faults:
         click.echo(f"{report.name} | {report.kind} | - | - | FAIL {fault}")
 

@@ -1,9 +1,11 @@
-"""Write the path files of the published readers: video_path.json, and with --dataset the DRL fork's two lists.
+"""Write the path files of the published readers: video_path.json, and with --dataset the DRL fork's
+two lists.
 
     python cli.py paths data/msrvtt/videos --dataset msrvtt-9k --out lists
 
-video_path.json: {file name without suffix: path below VIDEOS} (CenterCLIP, DGL). video_dict.json: {video id: path} and
-sentence_dict.json: {"0": [video id, [caption, start, end]], ...} of one split (the DRL fork).
+video_path.json: {file name without suffix: path below VIDEOS} (CenterCLIP, DGL). video_dict.json:
+{video id: path} and sentence_dict.json: {"0": [video id, [caption, start, end]], ...} of one split
+(the DRL fork).
 """
 
 from pathlib import Path
@@ -13,15 +15,22 @@ import click
 from pipeline import config, log
 from pipeline.commands._dataset import find_dataset
 from pipeline.core.files import atomic_write
-from pipeline.datasets import path_files
+from pipeline.datasets.parts import path_files
 
 
 @click.command(help=__doc__)
 @click.argument("videos", type=click.Path(path_type=Path))
 @click.option("--dataset", help="dataset whose captions go into the lists of the fork")
 @click.option("--split", default="test", help="its split  [test]")
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path(), help="folder to write  [.]")
-@click.option("--config", "path", type=click.Path(path_type=Path), help="YAML that adds to the shipped pipelines.yaml")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default=Path(), help="folder to write  [.]"
+)
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="YAML that adds to the shipped pipelines.yaml",
+)
 def command(videos: Path, dataset: str | None, split: str, out: Path, path: Path | None) -> None:
     found = path_files.video_paths(videos)
     written = {"video_path.json": found}
@@ -34,8 +43,14 @@ def command(videos: Path, dataset: str | None, split: str, out: Path, path: Path
             annotations, split, {i: (above / name).as_posix() for i, name in below.items()}
         )
         if missing:
-            log.warning(f"{len(missing):,} videos of {split} have no file and are left out: {', '.join(missing[:3])}")
-        written |= {"video_dict.json": listed, "sentence_dict.json": path_files.fork_sentences(annotations, split)}
+            log.warning(
+                f"{len(missing):,} videos of {split} have no file and are left out:"
+                f" {', '.join(missing[:3])}"
+            )
+        written |= {
+            "video_dict.json": listed,
+            "sentence_dict.json": path_files.fork_sentences(annotations, split),
+        }
     for name, value in written.items():
         atomic_write(out / name, path_files.text(value))
         click.echo(f"{out / name}   {len(value):,} entries")

@@ -2,7 +2,8 @@
 
     python cli.py run demo --until compress --set compress.fps=1
 
-Stopped at any instant (Ctrl-C, kill -9, power), the same command continues and ends with the same bytes.
+Stopped at any instant (Ctrl-C, kill -9, power), the same command continues and ends with the same
+bytes.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 
 from pipeline import config
-from pipeline.commands._published import source_of
+from pipeline.commands._download_sources import source_of
 from pipeline.commands._shared import run_options, settings_from
 from pipeline.core import ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
@@ -22,20 +23,42 @@ from pipeline.core.status import UP_TO_DATE, assess_all, missing_inputs
 @click.command(help=__doc__)
 @click.argument("pipeline")
 @click.option("--until", default="", metavar="STEP", help="stop after this step")
-@click.option("--only", default="", metavar="STEP", help="run just this step; what it reads must be up to date")
 @click.option(
-    "--force", multiple=True, metavar="STEP", help="redo this step although it is up to date (may be repeated)"
+    "--only",
+    default="",
+    metavar="STEP",
+    help="run just this step; what it reads must be up to date",
 )
 @click.option(
-    "--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="change an option (may be repeated)"
+    "--force",
+    multiple=True,
+    metavar="STEP",
+    help="redo this step although it is up to date (may be repeated)",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="STEP.OPTION=VALUE",
+    help="change an option (may be repeated)",
 )
 @click.option("--dry-run", is_flag=True, help="say what would be done, and do nothing")
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("data/work"), help="folder of the steps  [data/work]"
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("data/work"),
+    help="folder of the steps  [data/work]",
 )
-@click.option("--json", "as_json", is_flag=True, help="print the manifests (or, with --dry-run, the plan) as JSON")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="print the manifests (or, with --dry-run, the plan) as JSON",
+)
 @run_options
-def command(pipeline: str, until: str, only: str, force: tuple, overrides: tuple, **values: object) -> None:
+def command(
+    pipeline: str, until: str, only: str, force: tuple, overrides: tuple, **values: object
+) -> None:
     dry_run, work, as_json = values.pop("dry_run"), values.pop("work"), values.pop("as_json")
     opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, list(overrides))
     selection = Selection(until, only, force)
@@ -68,13 +91,27 @@ def _dry_run(pipeline: Pipeline, selection: Selection, as_json: bool) -> None:
             plan[step.name]["items"] = "all"
     missing = missing_inputs(pipeline, source_of)
     if as_json:
-        click.echo(json.dumps(plan | ({"missing": missing} if missing else {}), indent=1, ensure_ascii=False))
+        click.echo(
+            json.dumps(
+                plan | ({"missing": missing} if missing else {}), indent=1, ensure_ascii=False
+            )
+        )
         return
     for name, row in plan.items():
-        count = "all items" if row["items"] in (None, "all") else f"{len(row['items']):,} of {row['total']:,} items"
+        count = (
+            "all items"
+            if row["items"] in (None, "all")
+            else f"{len(row['items']):,} of {row['total']:,} items"
+        )
         doing = "nothing to do" if row["would"] == "nothing" else f"would process {count}"
-        click.echo(f"{name:<20} {row['state']:<48}   {doing}" + (f"   {row['estimate']}" if row["estimate"] else ""))
+        click.echo(
+            f"{name:<20} {row['state']:<48}   {doing}"
+            + (f"   {row['estimate']}" if row["estimate"] else "")
+        )
     if missing:
-        click.echo(f"\n{len(missing)} inputs are missing; put them into place, or name other places with --set:")
+        click.echo(
+            f"\n{len(missing)} inputs are missing; put them into place, or name other places with"
+            " --set:"
+        )
         for name, what in missing.items():
             click.echo(f"{name}\n    {what}")

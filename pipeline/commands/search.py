@@ -2,8 +2,8 @@
 
 python cli.py search data/work/demo/train@dual "a red circle moves left" --top 5
 
---records writes answers as alro923/DRL does, {"text", "video", "video_path_list"}; with no query at all, one for every
-sentence that was evaluated.
+--records writes answers as alro923/DRL does, {"text", "video", "video_path_list"}; with no query at
+all, one for every sentence that was evaluated.
 """
 
 import json
@@ -14,45 +14,81 @@ import click
 
 from pipeline import log
 from pipeline.errors import ConfigError
+from pipeline.evaluation.locate import find_results
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.search import Hit
+    from pipeline.search.search import Hit
 
 
 @click.command(help=__doc__)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("query", required=False)
-@click.option("--index", type=click.IntRange(0), metavar="N", help="instead of a query: sentence N of the split")
-@click.option("--video", metavar="ID", help="instead of a query: a video (id, or a file), to rank captions for")
+@click.option(
+    "--index",
+    type=click.IntRange(0),
+    metavar="N",
+    help="instead of a query: sentence N of the split",
+)
+@click.option(
+    "--video",
+    metavar="ID",
+    help="instead of a query: a video (id, or a file), to rank captions for",
+)
 @click.option("--prompt", is_flag=True, help="ask for one query after another")
 @click.option(
-    "--features", type=click.Path(path_type=Path), help="with --video: features of videos that were not evaluated"
+    "--features",
+    type=click.Path(path_type=Path),
+    help="with --video: features of videos that were not evaluated",
 )
 @click.option(
     "--videos",
     type=click.Path(path_type=Path),
-    help="results (or one checkpoint's folder in them) with the encodings  [found beside the checkpoint]",
+    help=(
+        "results (or one checkpoint's folder in them) with the encodings  [found beside the"
+        " checkpoint]"
+    ),
 )
-@click.option("--top", type=click.IntRange(1), metavar="INTEGER", default=10, help="answers to show  [10]")
-@click.option("--records", type=click.Path(path_type=Path), metavar="FILE", help="write all answers here (.json)")
-@click.option("--paths", default="{}", help="what records call a video, {} for its id, e.g. videos/{}.mp4  [{}]")
+@click.option(
+    "--top", type=click.IntRange(1), metavar="INTEGER", default=10, help="answers to show  [10]"
+)
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="write all answers here (.json)",
+)
+@click.option(
+    "--paths",
+    default="{}",
+    help="what records call a video, {} for its id, e.g. videos/{}.mp4  [{}]",
+)
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(
-    checkpoint: Path, query: str | None, index: int | None, video: str | None, prompt: bool, features: Path | None,
-    videos: Path | None, top: int, records: Path | None, paths: str, as_json: bool,
-) -> None:  # fmt: skip
+    checkpoint: Path,
+    query: str | None,
+    index: int | None,
+    video: str | None,
+    prompt: bool,
+    features: Path | None,
+    videos: Path | None,
+    top: int,
+    records: Path | None,
+    paths: str,
+    as_json: bool,
+) -> None:
     asked = (query is not None) + (index is not None) + (video is not None) + prompt
     if asked > 1 or not (asked or records) or (records and (video is not None or prompt)):
         raise ConfigError(
-            "give one of: a query, --index, --video, --prompt; --records goes with the first two, or alone",
+            "give one of: a query, --index, --video, --prompt; --records goes with the first two,"
+            " or alone",
             where="search",
             fix='For example: search BEST.pt "a dog runs"',
         )
-    from pipeline.evaluation import search, search_record
-    from pipeline.training.checkpoint import find, load_model
+    from pipeline.checkpoints.model_file import find, load_model
+    from pipeline.search import search, search_record
 
     path = find(checkpoint)
-    folder = search.find_results(path, videos)
+    folder = find_results(path, videos)
     model, info = load_model(path)
     if not asked:
         _write(records, search_record.all_records(model, folder, paths))
@@ -68,7 +104,9 @@ def command(
     if index is not None:
         query, own = search_record.sentence(folder, index)
     if not query.strip():
-        raise ConfigError("an empty query", where="search", fix='Write a sentence: search BEST.pt "a dog runs"')
+        raise ConfigError(
+            "an empty query", where="search", fix='Write a sentence: search BEST.pt "a dog runs"'
+        )
     unknown = search.unknown_words(info, query)
     if unknown:
         log.warning(f"not known to the model, and left aside: {', '.join(unknown)}")
@@ -101,12 +139,18 @@ def _write(path: Path, value: dict) -> None:
 
 
 def _prompt(answer: object, folder: Path) -> None:
-    """Ask until q or the end of input: t and a sentence, i and the number of a sentence of the evaluated split."""
-    from pipeline.evaluation import search_record
+    """Ask until q or the end of input: t and a sentence, i and the number of a sentence of the
+    evaluated split.
+    """
+    from pipeline.search import search_record
 
     while True:
         try:
-            kind, _, rest = click.prompt("t SENTENCE, i NUMBER, or q", prompt_suffix=": ").strip().partition(" ")
+            kind, _, rest = (
+                click.prompt("t SENTENCE, i NUMBER, or q", prompt_suffix=": ")
+                .strip()
+                .partition(" ")
+            )
         except click.Abort:  # the end of input
             return
         if kind == "q":
@@ -114,7 +158,13 @@ def _prompt(answer: object, folder: Path) -> None:
         try:
             if kind == "i" and rest.strip().isdecimal():
                 text, own = search_record.sentence(folder, int(rest))
-                _show({"query": text, "index": int(rest), "video": own}, [], "video", answer(text), False)
+                _show(
+                    {"query": text, "index": int(rest), "video": own},
+                    [],
+                    "video",
+                    answer(text),
+                    False,
+                )
             elif kind == "t" and rest.strip():
                 _show({}, [], "video", answer(rest.strip()), False)
             else:

@@ -1,4 +1,5 @@
-"""Show a recipe with everything it extends and every default filled in, as YAML; and how many numbers of it train.
+"""Show a recipe with everything it extends and every default filled in, as YAML; and how many
+numbers of it train.
 
 python cli.py show dual_encoding_pp
 """
@@ -9,13 +10,17 @@ import click
 import yaml
 
 from pipeline import config
-from pipeline.training.recipe import Recipe, parse
+from pipeline.recipes.recipe import Recipe, parse
 
 
 @click.command(help=__doc__)
 @click.argument("recipe")
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), default=None, help="YAML file that adds to the shipped"
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="YAML file that adds to the shipped",
 )
 def command(recipe: str, path: Path | None) -> None:
     parsed = parse(config.load(path).recipe(recipe))
@@ -24,15 +29,17 @@ def command(recipe: str, path: Path | None) -> None:
 
 
 def _parameters(recipe: Recipe) -> str:
-    """How many parameters the model has and how many train, of all of them. No memory is taken for them."""
+    """How many parameters the model has and how many train, of all of them. No memory is taken for
+    them.
+    """
     import torch
 
     from models.base import Mismatch
-    from pipeline.training import checkpoint, partial
+    from pipeline.checkpoints import model_file, partial
 
     try:
         with torch.device("meta"):
-            model = checkpoint.build_model(recipe, {})
+            model = model_file.build_model(recipe, {})
     except Mismatch as error:
         return f"parameters: known with the data ({error.what})"
     found = partial.counts(model, recipe.train)

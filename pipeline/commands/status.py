@@ -18,10 +18,17 @@ from pipeline.core.status import State, assess_all
 @click.argument("pipeline")
 @click.option("--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="as for run")
 @click.option(
-    "--work", type=click.Path(path_type=Path), default=Path("data/work"), help="folder of the steps  [data/work]"
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("data/work"),
+    help="folder of the steps  [data/work]",
 )
 @click.option(
-    "--config", "path", type=click.Path(path_type=Path), default=None, help="YAML file that adds to the shipped one"
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="YAML file that adds to the shipped one",
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_json: bool) -> None:
@@ -32,7 +39,9 @@ def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_j
     width = max(map(len, states), default=0)
     click.echo(f"{'step':<{width}}   {'done':>9} {'failed':>7} {'time':>9} {'size':>9}   state")
     for name, state in states.items():
-        numbers = f"{_done(state):>9} {state.failed:>7,} {state.seconds:>7.1f} s {_size(state.bytes):>9}"
+        numbers = (
+            f"{_done(state):>9} {state.failed:>7,} {state.seconds:>7.1f} s {_size(state.bytes):>9}"
+        )
         click.echo(f"{name:<{width}}   {numbers}   {state}")
 
 

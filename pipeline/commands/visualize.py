@@ -1,10 +1,12 @@
-"""Draw the frames that a model would see of a video, at compressed quality, with its captions: one PNG.
+"""Draw the frames that a model would see of a video, at compressed quality, with its captions: one
+PNG.
 
     python cli.py visualize video7020 --dataset msrvtt-9k --out sheet.png
 
-The video is compressed as the compress step would, the frames are chosen as for testing (or by --mode), and cropped to
-the square of the model. With --single and --patches every frame and every 32 x 32 patch is written as well; --kept
-greys out the patches that a token reduction dropped. An id that begins with - goes last, after --.
+The video is compressed as the compress step would, the frames are chosen as for testing (or by
+--mode), and cropped to the square of the model. With --single and --patches every frame and every
+32 x 32 patch is written as well; --kept greys out the patches that a token reduction dropped. An id
+that begins with - goes last, after --.
 """
 
 import tempfile
@@ -30,7 +32,9 @@ _MOST_CAPTIONS = 20
 
 @dataclass(frozen=True)
 class _View:
-    """What to look at. frames, size: of the model. every: choose among every n-th frame. seed: of modes that draw."""
+    """What to look at. frames, size: of the model. every: choose among every n-th frame. seed: of
+    modes that draw.
+    """
 
     frames: int
     mode: str
@@ -46,28 +50,77 @@ class _View:
 @click.argument("video")
 @click.option("--recipe", metavar="NAME", help="take the frames that this recipe is tested with")
 @click.option(
-    "--frames", type=click.IntRange(1, 512), metavar="INTEGER", help="frames per video  [12, or the recipe's]"
+    "--frames",
+    type=click.IntRange(1, 512),
+    metavar="INTEGER",
+    help="frames per video  [12, or the recipe's]",
 )
 @click.option("--mode", type=click.Choice(_MODES), help="which frames  [centers, or the recipe's]")
-@click.option("--seed", type=click.IntRange(0), metavar="INTEGER", default=0, help="of the modes that draw  [0]")
 @click.option(
-    "--fps", type=click.FloatRange(0, 240, min_open=True), metavar="NUMBER", default=3.0, help="compressed  [3]"
+    "--seed",
+    type=click.IntRange(0),
+    metavar="INTEGER",
+    default=0,
+    help="of the modes that draw  [0]",
 )
-@click.option("--short-side", type=click.IntRange(16, 4096), metavar="INTEGER", default=224, help="compressed  [224]")
-@click.option("--crf", type=click.IntRange(0, 51), metavar="INTEGER", default=23, help="compressed, 0 best  [23]")
-@click.option("--size", type=click.IntRange(16, 1024), metavar="INTEGER", help="side of the crop  [--short-side]")
-@click.option("--dataset", help="dataset with its captions; VIDEO may then be an id")
-@click.option("--videos", type=click.Path(path_type=Path), help="folder of its files, if not the one it names")
-@click.option("--caption", "captions", multiple=True, metavar="TEXT", help="a caption to print (may be repeated)")
 @click.option(
-    "--kept", type=click.Path(path_type=Path), help=".npy, int (segments, kept): patches to leave as they are"
+    "--fps",
+    type=click.FloatRange(0, 240, min_open=True),
+    metavar="NUMBER",
+    default=3.0,
+    help="compressed  [3]",
+)
+@click.option(
+    "--short-side",
+    type=click.IntRange(16, 4096),
+    metavar="INTEGER",
+    default=224,
+    help="compressed  [224]",
+)
+@click.option(
+    "--crf",
+    type=click.IntRange(0, 51),
+    metavar="INTEGER",
+    default=23,
+    help="compressed, 0 best  [23]",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(16, 1024),
+    metavar="INTEGER",
+    help="side of the crop  [--short-side]",
+)
+@click.option("--dataset", help="dataset with its captions; VIDEO may then be an id")
+@click.option(
+    "--videos", type=click.Path(path_type=Path), help="folder of its files, if not the one it names"
+)
+@click.option(
+    "--caption",
+    "captions",
+    multiple=True,
+    metavar="TEXT",
+    help="a caption to print (may be repeated)",
+)
+@click.option(
+    "--kept",
+    type=click.Path(path_type=Path),
+    help=".npy, int (segments, kept): patches to leave as they are",
 )
 @click.option("--single", is_flag=True, help="also write crop-1.png, crop-2.png, ...")
-@click.option("--patches", is_flag=True, help="also write crop-1/crop-1-1.png, ...: 32 x 32, column by column")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="PNG to write  [VIDEO.sheet.png, here]")
-@click.option("--config", "path", type=click.Path(path_type=Path), help="YAML that adds to the shipped pipelines.yaml")
+@click.option(
+    "--patches", is_flag=True, help="also write crop-1/crop-1-1.png, ...: 32 x 32, column by column"
+)
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="PNG to write  [VIDEO.sheet.png, here]"
+)
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="YAML that adds to the shipped pipelines.yaml",
+)
 def command(video: str, out: Path | None, captions: tuple[str, ...], **values: object) -> None:
-    from pipeline.evaluation.contact_sheet import covered, sheet
+    from pipeline.explain.contact_sheet import covered, sheet
 
     loaded = config.load(values["path"])
     source, spoken = _source(loaded, video, values["dataset"], values["videos"])
@@ -98,30 +151,40 @@ def command(video: str, out: Path | None, captions: tuple[str, ...], **values: o
 
 
 def _sampling(loaded: config.Config, recipe: str | None) -> tuple[int, str, int]:
-    """(frames, mode, every n-th) of a recipe, as it is tested; the published defaults without one."""
-    from pipeline.training.options import FrameOptions
+    """(frames, mode, every n-th) of a recipe, as it is tested; the published defaults without
+    one.
+    """
+    from pipeline.recipes.options import FrameOptions
 
     if recipe is None:
         return 12, "centers", 1
     resolved = loaded.recipe(recipe)
     where = f"recipes.{recipe}"
     model = registry.model_options(resolved["model"])
-    frames = getattr(registry.options(model, resolved.get("options") or {}, f"{where}.options"), "frames", None)
+    frames = getattr(
+        registry.options(model, resolved.get("options") or {}, f"{where}.options"), "frames", None
+    )
     if frames is None:
         what = f"its model, {resolved['model']}, reads features and not frames"
-        raise ConfigError(what, where=where, fix="Give --frames, or the recipe of a model that reads frames.")
+        raise ConfigError(
+            what, where=where, fix="Give --frames, or the recipe of a model that reads frames."
+        )
     chosen = (resolved.get("train") or {}).get("frames") or {}
     how = registry.options(FrameOptions, chosen, f"{where}.train.frames")
     return frames, how.evaluation, how.every
 
 
-def _source(loaded: config.Config, video: str, dataset: str | None, videos: Path | None) -> tuple[Path, list[str]]:
+def _source(
+    loaded: config.Config, video: str, dataset: str | None, videos: Path | None
+) -> tuple[Path, list[str]]:
     """The file, and what the dataset says about it. DataError if there is no such file."""
     path = Path(video)
     if dataset is None:
         if not path.is_file():
             raise DataError(
-                "there is no such file", where=video, fix="Give the path of a video, or --dataset and its id."
+                "there is no such file",
+                where=video,
+                fix="Give the path of a video, or --dataset and its id.",
             )
         return path, []
     annotations = find_dataset(loaded, dataset, videos).load()
@@ -139,35 +202,53 @@ def _source(loaded: config.Config, video: str, dataset: str | None, videos: Path
 
 def _id(annotations: Annotations, path: Path, video: str) -> str | None:
     """The id that a file or a word stands for: of the video with this file, else with this name."""
-    here = next((v.id for v in annotations.videos.values() if v.path and v.path.absolute() == path.absolute()), None)
+    here = next(
+        (
+            v.id
+            for v in annotations.videos.values()
+            if v.path and v.path.absolute() == path.absolute()
+        ),
+        None,
+    )
     return here or next((name for name in (video, path.stem) if name in annotations.videos), None)
 
 
 def _look(source: Path, view: _View) -> tuple["np.ndarray", list[str], str]:
-    """(frames uint8 (T, size, size, 3), a label for each, a title). DataError if the video cannot be used."""
+    """(frames uint8 (T, size, size, 3), a label for each, a title). DataError if the video cannot
+    be used.
+    """
     import numpy as np
 
-    from pipeline.sampling import choose_frames
-    from pipeline.stores.compress import Options, compress
-    from pipeline.stores.crop import center_crop
-    from pipeline.stores.video import FrameChoice, decode_clip
+    from pipeline.video.compress import Options, compress
+    from pipeline.video.crop import center_crop
+    from pipeline.video.reader import FrameChoice, decode_clip
+    from pipeline.video.sampling import choose_frames
 
-    options = registry.options(Options, {"fps": view.fps, "short_side": view.short_side, "crf": view.crf}, "visualize")
+    options = registry.options(
+        Options, {"fps": view.fps, "short_side": view.short_side, "crf": view.crf}, "visualize"
+    )
     with tempfile.TemporaryDirectory() as folder:
         try:
             outcome = compress(source, Path(folder), "small.mp4", options)
             clip = decode_clip(Path(folder, "small.mp4"), FrameChoice("all"))
         except ItemError as error:
-            raise DataError(f"it cannot be used: {error}", where=source, fix="Get the file again.") from error
+            raise DataError(
+                f"it cannot be used: {error}", where=source, fix="Get the file again."
+            ) from error
     candidates = np.arange(0, len(clip.images), view.every)
-    chosen, real = choose_frames(len(candidates), view.frames, view.mode, np.random.default_rng(view.seed))
+    chosen, real = choose_frames(
+        len(candidates), view.frames, view.mode, np.random.default_rng(view.seed)
+    )
     chosen = candidates[chosen]
     labels = [
         f"{slot + 1}: {clip.times_ms[frame] / 1000:.2f} s{'' if slot < real else ' (repeated)'}"
         for slot, frame in enumerate(chosen)
     ]
     damage = f", {outcome.reason}" if outcome.status == "damaged" else ""
-    title = f"{source.name}: {len(chosen)} of {len(candidates)} frames at {view.fps:g} fps ({view.mode}){damage}"
+    title = (
+        f"{source.name}: {len(chosen)} of {len(candidates)} frames at {view.fps:g} fps"
+        f" ({view.mode}){damage}"
+    )
     return center_crop(clip.images[chosen], view.size), labels, title
 
 
@@ -178,23 +259,35 @@ def _kept(path: Path) -> "np.ndarray":
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         what = str(getattr(error, "strerror", "") or error)
-        raise DataError(f"not an array: {what}", where=path, fix="Give a .npy file of integers.") from error
+        raise DataError(
+            f"not an array: {what}", where=path, fix="Give a .npy file of integers."
+        ) from error
 
 
 def _write_frames(folder: Path, images: "np.ndarray", name: str) -> None:
     from PIL import Image
 
-    _write([(folder / f"{name}-{n}.png", Image.fromarray(image)) for n, image in enumerate(images, start=1)])
+    _write(
+        [
+            (folder / f"{name}-{n}.png", Image.fromarray(image))
+            for n, image in enumerate(images, start=1)
+        ]
+    )
 
 
 def _write_patches(folder: Path, images: "np.ndarray") -> None:
     from PIL import Image
 
-    from pipeline.evaluation.contact_sheet import patches
+    from pipeline.explain.contact_sheet import patches
 
     for n, image in enumerate(images, start=1):
         tiles = enumerate(patches(image), start=1)
-        _write([(folder / f"crop-{n}/crop-{n}-{k}.png", Image.fromarray(tile.copy())) for k, tile in tiles])
+        _write(
+            [
+                (folder / f"crop-{n}/crop-{n}-{k}.png", Image.fromarray(tile.copy()))
+                for k, tile in tiles
+            ]
+        )
 
 
 def _write(pictures: Iterable[tuple[Path, object]]) -> None:

@@ -6,17 +6,19 @@ from pathlib import Path
 
 from pipeline import log
 from pipeline.core import ranks, runner, stop
-from pipeline.core.choose import Settings
 from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.plan import Pipeline, Step
 from pipeline.core.state import read_manifest
 from pipeline.core.status import UP_TO_DATE, assess_all
+from pipeline.core.todo import Settings
 from pipeline.errors import ConfigError, DataError, Interrupted
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which steps to run. until: up to and including it; only: just it; force: redo it although it is up to date."""
+    """Which steps to run. until: up to and including it; only: just it; force: redo it although it
+    is up to date.
+    """
 
     until: str = ""
     only: str = ""
@@ -42,10 +44,13 @@ def run_pipeline(pipeline: Pipeline, selection: Selection, settings: Settings) -
     """
     steps = selected(pipeline, selection)
     if settings.shard[1] > 1 and not selection.only:
-        raise ConfigError("--shard needs --only STEP", fix="Shards are parts of one step; join them with `merge`.")
+        raise ConfigError(
+            "--shard needs --only STEP", fix="Shards are parts of one step; join them with `merge`."
+        )
     if ranks.size() > 1 and not selection.only:
         raise ConfigError(
-            f"torchrun started {ranks.size()} processes, but only training and evaluation can share their work",
+            f"torchrun started {ranks.size()} processes, but only training and evaluation can share"
+            " their work",
             where=f"run {pipeline.name}",
             fix="Bring what comes before up to date with one process; then add --only STEP.",
         )
@@ -54,12 +59,17 @@ def run_pipeline(pipeline: Pipeline, selection: Selection, settings: Settings) -
         for step in steps:
             if stop.requested():
                 raise Interrupted(
-                    "interrupted between two steps", where=pipeline.name, fix="Run the same command again."
+                    "interrupted between two steps",
+                    where=pipeline.name,
+                    fix="Run the same command again.",
                 )
             if selection.only:
                 _require_inputs(pipeline, step)
             manifests[step.name] = run_step(
-                pipeline, step, replace(settings, force=step.name in selection.force), finished_parts(step.out)
+                pipeline,
+                step,
+                replace(settings, force=step.name in selection.force),
+                finished_parts(step.out),
             )
     return manifests
 
@@ -71,7 +81,9 @@ def run_step(pipeline: Pipeline, step: Step, settings: Settings, parts: list[Pat
 
 
 def merge(pipeline: Pipeline, step: Step, settings: Settings) -> dict:
-    """Join the parts of a sharded run into the whole step, then remove them. DataError names missing parts."""
+    """Join the parts of a sharded run into the whole step, then remove them. DataError names
+    missing parts.
+    """
     folder = step.out / "_parts"
     parts = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     if not parts:
@@ -86,7 +98,8 @@ def merge(pipeline: Pipeline, step: Step, settings: Settings) -> dict:
     missing = [p.name for p in wanted if (read_manifest(p) or {}).get("fingerprint") != fingerprint]
     if missing:
         raise DataError(
-            f"{len(missing)} of {count} parts are missing, unfinished or of other options: {', '.join(missing[:3])}",
+            f"{len(missing)} of {count} parts are missing, unfinished or of other options:"
+            f" {', '.join(missing[:3])}",
             where=folder,
             fix="Run those shards again with the same options, then merge.",
         )
@@ -104,7 +117,11 @@ def finished_parts(out: Path) -> list[Path]:
 
 def _require_inputs(pipeline: Pipeline, step: Step) -> None:
     states = assess_all(pipeline)
-    waiting = list(dict.fromkeys(s.name for s in pipeline.upstream(step) if states[s.name].status != UP_TO_DATE))
+    waiting = list(
+        dict.fromkeys(
+            s.name for s in pipeline.upstream(step) if states[s.name].status != UP_TO_DATE
+        )
+    )
     if waiting:
         raise DataError(
             f"{step.name} reads {', '.join(waiting)}, which is not up to date",

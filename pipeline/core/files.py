@@ -1,4 +1,6 @@
-"""Files that are either whole or absent, names on disk that no id can abuse, digests that are computed once."""
+"""Files that are either whole or absent, names on disk that no id can abuse, digests that are
+computed once.
+"""
 
 import contextlib
 import hashlib
@@ -15,7 +17,8 @@ _LONGEST_NAME = 200
 
 @contextlib.contextmanager
 def atomic_path(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Yield a temporary path in the same folder; when the block ends well it is fsynced and renamed to `path`.
+    """Yield a temporary path in the same folder; when the block ends well it is fsynced and renamed
+    to `path`.
 
     If the block raises, nothing is left. `suffix` for writers that look at the extension (".mp4").
     """
@@ -63,9 +66,11 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def disk_name(item_id: str, suffix: str = "") -> str:
-    """The relative path of an id below an output folder: each part percent-encoded, hashed beyond 200 bytes.
+    """The relative path of an id below an output folder: each part percent-encoded, hashed beyond
+    200 bytes.
 
-    `/` separates folders; "", "." and ".." and a leading "_state" can never come out. Injective for distinct ids.
+    `/` separates folders; "", "." and ".." and a leading "_state" can never come out. Injective for
+    distinct ids.
     """
     parts = item_id.split("/")
     encoded = [_safe_part(part) for part in parts[:-1]] + [_safe_part(parts[-1], suffix)]
@@ -112,9 +117,11 @@ def written(path: Path) -> dict:
 
 
 class DigestCache:
-    """sha256 of files, remembered by (size, mtime_ns, ctime_ns, inode) so that unchanged files are not read again.
+    """sha256 of files, remembered by (size, mtime_ns, ctime_ns, inode) so that unchanged files are
+    not read again.
 
-    The time alone is never trusted: another digest means changed, another time only means look again.
+    The time alone is never trusted: another digest means changed, another time only means look
+    again.
     """
 
     def __init__(self, path: Path):
@@ -142,5 +149,7 @@ class DigestCache:
         if self._new:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
-                file.write(b"".join(json.dumps([k, *v]).encode() + b"\n" for k, v in self._new.items()))
+                file.write(
+                    b"".join(json.dumps([k, *v]).encode() + b"\n" for k, v in self._new.items())
+                )
             self._new.clear()

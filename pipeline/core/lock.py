@@ -1,4 +1,6 @@
-"""One run per folder: flock, so a killed process frees it at once; the holder is named in the error."""
+"""One run per folder: flock, so a killed process frees it at once; the holder is named in the
+error.
+"""
 
 import fcntl
 import json
@@ -11,7 +13,9 @@ from pipeline.errors import StateError
 
 
 class Lock:
-    """Context manager that holds `<folder>/lock`. StateError (exit 5) names host, pid and start of the holder."""
+    """Context manager that holds `<folder>/lock`. StateError (exit 5) names host, pid and start of
+    the holder.
+    """
 
     def __init__(self, folder: Path):
         self._path = folder / "lock"
@@ -32,7 +36,12 @@ class Lock:
             ) from None
         os.ftruncate(self._fd, 0)
         started = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(self._fd, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "start": started}).encode())
+        os.write(
+            self._fd,
+            json.dumps(
+                {"host": socket.gethostname(), "pid": os.getpid(), "start": started}
+            ).encode(),
+        )
         return self
 
     def __exit__(self, *_: object) -> None:

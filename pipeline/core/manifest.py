@@ -11,7 +11,9 @@ SCHEMA = 1
 
 
 def stage_fingerprint(stage: Stage) -> str:
-    """sha256 of canonical JSON: stage name, version, options that matter, fingerprints (not paths) of the inputs."""
+    """sha256 of canonical JSON: stage name, version, options that matter, fingerprints (not paths)
+    of the inputs.
+    """
     return digest(
         {
             "stage": stage_name(stage),
@@ -43,7 +45,12 @@ def content_of(records: list[Record]) -> str:
 
 
 def build(
-    stage: Stage, name: str, fingerprint: str, records: list[Record], summary: dict, lineage: dict[str, dict]
+    stage: Stage,
+    name: str,
+    fingerprint: str,
+    records: list[Record],
+    summary: dict,
+    lineage: dict[str, dict],
 ) -> dict:
     """The manifest without its run facts (times, versions of Python): plain JSON values."""
     counts = Counter({"ok": 0, "damaged": 0, "failed": 0})
@@ -69,7 +76,12 @@ def _describe(value: Artefact | list[Artefact] | None) -> object:
         return [_describe(v) for v in value]
     if value is None:
         return None
-    return {"step": value.step, "path": str(value.path), "fingerprint": value.fingerprint, "content": value.content}
+    return {
+        "step": value.step,
+        "path": str(value.path),
+        "fingerprint": value.fingerprint,
+        "content": value.content,
+    }
 
 
 def _packages() -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""A pipeline: steps in order, each wired to the steps that make what it needs, each with a state and a reason.
+"""A pipeline: steps in order, each wired to the steps that make what it needs, each with a state
+and a reason.
 
-Wiring: a need takes the latest earlier step (or the dataset) that makes its kind, unless the step names another one:
-`in: NAME` for the first need, `<need>: NAME` for any (`init: backbone`). A name with a slash is a file or folder that
-lies ready (`init: data/weights/ViT-B-32.pt`).
+Wiring: a need takes the latest earlier step (or the dataset) that makes its kind, unless the step
+names another one:
+`in: NAME` for the first need, `<need>: NAME` for any (`init: backbone`). A name with a slash is a
+file or folder that lies ready (`init: data/weights/ViT-B-32.pt`).
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +28,9 @@ _DATASET_MAKES = ("annotations", "video_files")
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a pipeline, checked: its stage class, options, and the names its needs are wired to."""
+    """One step of a pipeline, checked: its stage class, options, and the names its needs are wired
+    to.
+    """
 
     name: str
     kind: type[Stage]
@@ -42,11 +46,18 @@ class Pipeline:
     name: str
     dataset: dict
     steps: dict[str, Step] = field(default_factory=dict)
-    _fingerprints: dict[str, str] = field(default_factory=dict)  # of steps; they depend on the configuration alone
+    _fingerprints: dict[str, str] = field(
+        default_factory=dict
+    )  # of steps; they depend on the configuration alone
 
     @classmethod
     def open(
-        cls, config: Config, name: str, work: Path, overrides: list[str] | None = None, folder: str = ""
+        cls,
+        config: Config,
+        name: str,
+        work: Path,
+        overrides: list[str] | None = None,
+        folder: str = "",
     ) -> "Pipeline":
         """Check a pipeline of the configuration; its steps live in `work/<folder or name>/<step>`.
 
@@ -59,12 +70,19 @@ class Pipeline:
             _override(entry, assignment, faults)
         unknown = set(entry) - {"dataset", "steps"}
         faults += [
-            f"{where}.{key}: unknown key. {registry.suggest(key, ['dataset', 'steps'])}" for key in sorted(unknown)
+            f"{where}.{key}: unknown key. {registry.suggest(key, ['dataset', 'steps'])}"
+            for key in sorted(unknown)
         ]
         pipeline = cls(name, _dataset(config, entry.get("dataset"), where, faults))
         for step_name, values in (entry.get("steps") or {}).items():
             step = _step(
-                pipeline, config, step_name, dict(values or {}), work / (folder or name) / step_name, where, faults
+                pipeline,
+                config,
+                step_name,
+                dict(values or {}),
+                work / (folder or name) / step_name,
+                where,
+                faults,
             )
             if step:
                 pipeline.steps[step_name] = step
@@ -74,7 +92,9 @@ class Pipeline:
 
     def step(self, name: str) -> Step:
         if name not in self.steps:
-            raise ConfigError(f"{self.name} has no step {name!r}", fix=registry.suggest(name, list(self.steps)))
+            raise ConfigError(
+                f"{self.name} has no step {name!r}", fix=registry.suggest(name, list(self.steps))
+            )
         return self.steps[name]
 
     def stage(self, step: Step) -> Stage:
@@ -83,7 +103,9 @@ class Pipeline:
         return step.kind(step.options, inputs, step.out)
 
     def artefact(self, name: str, kind: str) -> Artefact:
-        """What a step (or the dataset) hands on; `content` is "" until it is made as configured now."""
+        """What a step (or the dataset) hands on; `content` is "" until it is made as configured
+        now.
+        """
         if name == DATASET:
             return dataset_artefact(self.dataset, kind)
         if is_path(name):
@@ -94,7 +116,14 @@ class Pipeline:
         fingerprint = self._fingerprints[name]
         manifest = read_manifest(step.out)
         content = manifest["content"] if manifest and manifest["fingerprint"] == fingerprint else ""
-        return Artefact(step.kind.makes, step.out, fingerprint, content, name, step.options.model_dump(mode="json"))
+        return Artefact(
+            step.kind.makes,
+            step.out,
+            fingerprint,
+            content,
+            name,
+            step.options.model_dump(mode="json"),
+        )
 
     def lineage(self, step: Step) -> dict[str, dict]:
         """The options that matter of every step this one depends on, itself included."""
@@ -102,12 +131,18 @@ class Pipeline:
         for sources in step.wiring.values():
             for source in sources:
                 if not is_path(source):
-                    found |= {DATASET: self.dataset} if source == DATASET else self.lineage(self.steps[source])
+                    found |= (
+                        {DATASET: self.dataset}
+                        if source == DATASET
+                        else self.lineage(self.steps[source])
+                    )
         return found | {step.name: effective_options(self.stage(step))}
 
     def upstream(self, step: Step) -> list[Step]:
         """The steps this one reads from directly."""
-        return [self.steps[s] for sources in step.wiring.values() for s in sources if s in self.steps]
+        return [
+            self.steps[s] for sources in step.wiring.values() for s in sources if s in self.steps
+        ]
 
     def _input(self, step: Step, need: str, spec: Need) -> Artefact | list[Artefact] | None:
         found = [self.artefact(source, spec.kind) for source in step.wiring.get(need, [])]
@@ -119,7 +154,8 @@ class Pipeline:
 def dataset_artefact(spec: dict, kind: str) -> Artefact:
     """The artefact of a dataset: annotations, or the video files it names.
 
-    content: digest of the annotation files; "" if they cannot be read yet (the step that needs them says why).
+    content: digest of the annotation files; "" if they cannot be read yet (the step that needs them
+    says why).
     """
     dataset = _dataset_of(spec)
     try:
@@ -129,7 +165,9 @@ def dataset_artefact(spec: dict, kind: str) -> Artefact:
     options = dataset.options.model_dump(mode="json", exclude=set(dataset.indifferent))
     root = getattr(dataset.options, "root", Path())
     full = {"type": spec["type"]} | dataset.options.model_dump(mode="json")
-    return Artefact(kind, Path(root), digest({"type": spec["type"]} | options), content, DATASET, full)
+    return Artefact(
+        kind, Path(root), digest({"type": spec["type"]} | options), content, DATASET, full
+    )
 
 
 def is_path(source: str) -> bool:
@@ -141,7 +179,9 @@ def given_artefact(path: Path, kind: str) -> Artefact:
     """A file or folder that lies ready. content: its digest; "" while it is not there."""
     manifest = read_manifest(path)
     if manifest:
-        return Artefact(kind, path, manifest["fingerprint"], manifest["content"], path.name, manifest["options"])
+        return Artefact(
+            kind, path, manifest["fingerprint"], manifest["content"], path.name, manifest["options"]
+        )
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     facts = [(p, p.stat()) for p in files if p.is_file()]
     marks = tuple((str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for p, s in facts)
@@ -155,8 +195,9 @@ def _digest_of_files(marks: tuple[tuple, ...]) -> str:
 
 
 def dataset_fault(spec: dict, kinds: set[str]) -> str:
-    """Why a dataset cannot be read, "" if it can: every file it expects when one of `kinds` is missing, else what is
-    wrong with what it holds."""
+    """Why a dataset cannot be read, "" if it can: every file it expects when one of `kinds` is
+    missing, else what is wrong with what it holds.
+    """
     dataset = _dataset_of(spec)
     try:
         files = [file for file in dataset.expected_files() if file.kind in kinds]
@@ -173,8 +214,13 @@ def dataset_fault(spec: dict, kinds: set[str]) -> str:
 
 def _dataset_of(spec: dict) -> object:
     """The reader of {"type": ..., <its options>}."""
-    module, values = registry.find("dataset", spec["type"]), {k: v for k, v in spec.items() if k != "type"}
-    return module.Dataset(registry.options(module.Dataset.Options, values, f"dataset {spec['type']}"))
+    module, values = (
+        registry.find("dataset", spec["type"]),
+        {k: v for k, v in spec.items() if k != "type"},
+    )
+    return module.Dataset(
+        registry.options(module.Dataset.Options, values, f"dataset {spec['type']}")
+    )
 
 
 def _override(entry: dict, assignment: str, faults: list[str]) -> None:
@@ -185,7 +231,10 @@ def _override(entry: dict, assignment: str, faults: list[str]) -> None:
             entry["dataset"] = {"name": entry["dataset"]}
         assign(entry["dataset"], rest, "--set")
     elif step not in steps:
-        faults.append(f"--set {assignment}: there is no step {step!r}. {registry.suggest(step, [DATASET, *steps])}")
+        faults.append(
+            f"--set {assignment}: there is no step {step!r}."
+            f" {registry.suggest(step, [DATASET, *steps])}"
+        )
     else:
         steps[step] = steps[step] or {}
         assign(steps[step], rest, "--set")
@@ -206,7 +255,9 @@ def _dataset(config: Config, value: object, where: str, faults: list[str]) -> di
         registry.known("dataset", spec["type"])
         module = registry.find("dataset", spec["type"])
         registry.options(
-            module.Dataset.Options, {k: v for k, v in spec.items() if k != "type"}, f"pipelines.yaml: datasets.{value}"
+            module.Dataset.Options,
+            {k: v for k, v in spec.items() if k != "type"},
+            f"pipelines.yaml: datasets.{value}",
         )
     except ConfigError as error:
         faults.append(str(error))
@@ -215,7 +266,13 @@ def _dataset(config: Config, value: object, where: str, faults: list[str]) -> di
 
 
 def _step(
-    pipeline: Pipeline, config: Config, name: str, values: dict, out: Path, where: str, faults: list[str]
+    pipeline: Pipeline,
+    config: Config,
+    name: str,
+    values: dict,
+    out: Path,
+    where: str,
+    faults: list[str],
 ) -> Step | None:
     where = f"{where}.steps.{name}"
     try:
@@ -229,7 +286,9 @@ def _step(
     except ConfigError as error:
         faults.append(str(error))
         return None
-    return Step(name, kind, options, _wire(pipeline, kind.wanted(options), named, where, faults), out)
+    return Step(
+        name, kind, options, _wire(pipeline, kind.wanted(options), named, where, faults), out
+    )
 
 
 def stage_options(kind: type[Stage], values: dict, config: Config, where: str) -> BaseModel:
@@ -248,12 +307,18 @@ def _named_sources(kind: type[Stage], values: dict) -> dict[str, list[str]]:
     for key in ["in", *kind.needs]:
         if key in values:
             value = values.pop(key)
-            named[first if key == "in" else key] = [str(v) for v in (value if isinstance(value, list) else [value])]
+            named[first if key == "in" else key] = [
+                str(v) for v in (value if isinstance(value, list) else [value])
+            ]
     return named
 
 
 def _wire(
-    pipeline: Pipeline, needs: dict[str, Need], named: dict[str, list[str]], where: str, faults: list[str]
+    pipeline: Pipeline,
+    needs: dict[str, Need],
+    named: dict[str, list[str]],
+    where: str,
+    faults: list[str],
 ) -> dict[str, list[str]]:
     """A source for every need."""
     wiring: dict[str, list[str]] = {}
@@ -265,7 +330,8 @@ def _wire(
             not sources and not spec.optional and not any(".steps." in fault for fault in faults)
         ):  # it may be one of those
             faults.append(
-                f"{where}: needs {spec.kind}, but no earlier step makes it. Add such a step, or name it with `in:`."
+                f"{where}: needs {spec.kind}, but no earlier step makes it. Add such a step, or"
+                " name it with `in:`."
             )
         wiring[need] = [s for s in sources if s == DATASET or is_path(s) or s in pipeline.steps]
     return wiring
@@ -282,11 +348,16 @@ def _default_sources(pipeline: Pipeline, spec: Need) -> list[str]:
     return [DATASET] if spec.kind in _DATASET_MAKES else []
 
 
-def _check_source(pipeline: Pipeline, source: str, spec: Need, where: str, faults: list[str]) -> None:
+def _check_source(
+    pipeline: Pipeline, source: str, spec: Need, where: str, faults: list[str]
+) -> None:
     if is_path(source) or (source == DATASET and spec.kind in _DATASET_MAKES):
         return
     if source not in pipeline.steps:
-        faults.append(f"{where}: there is no earlier step {source!r}. {registry.suggest(source, list(pipeline.steps))}")
+        faults.append(
+            f"{where}: there is no earlier step {source!r}."
+            f" {registry.suggest(source, list(pipeline.steps))}"
+        )
     elif pipeline.steps[source].kind.makes != spec.kind:
         makes = pipeline.steps[source].kind.makes
         faults.append(f"{where}: {source} makes {makes}, not {spec.kind}.")

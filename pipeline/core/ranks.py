@@ -1,6 +1,7 @@
 """Which of several processes this one is, when torchrun started them; known without torch.
 
-Rank 0 alone holds locks, journals and manifests. The others only help where a stage shares its work.
+Rank 0 alone holds locks, journals and manifests. The others only help where a stage shares its
+work.
 """
 
 import contextlib
@@ -21,8 +22,9 @@ def size() -> int:
 def leave(code: int) -> None:
     """End this process with an exit code; all files are closed and on disk.
 
-    Of several processes without Python's clean-up: a thread of gloo that still lets go of a tensor while the
-    interpreter goes down aborts a process whose work is done (seen under load: signal 6; torchrun stops the others).
+    Of several processes without Python's clean-up: a thread of gloo that still lets go of a tensor
+    while the interpreter goes down aborts a process whose work is done (seen under load: signal 6;
+    torchrun stops the others).
     """
     if size() > 1:
         for stream in (sys.stdout, sys.stderr):

@@ -1,7 +1,8 @@
-"""Run one stage: choose the items still to do, fan out, commit, journal, quarantine, finish. DESIGN section 6.
+"""Run one stage: choose the items still to do, fan out, commit, journal, quarantine, finish. DESIGN
+section 6.
 
-Order of writing: artefact (temporary name, fsync, rename), then journal line, then at the very end the manifest. A kill
-at any instant therefore costs at most the items in flight.
+Order of writing: artefact (temporary name, fsync, rename), then journal line, then at the very end
+the manifest. A kill at any instant therefore costs at most the items in flight.
 """
 
 import contextlib
@@ -13,19 +14,6 @@ from pathlib import Path
 
 from pipeline import __version__, log
 from pipeline.core import ranks, stop, workers
-from pipeline.core.choose import (
-    Settings,
-    StepRun,
-    choose,
-    finishing,
-    items_digest,
-    list_items,
-    outputs_exist,
-    previous,
-    reusable,
-    reuse,
-    shard_folder,
-)
 from pipeline.core.files import atomic_write, disk_name, remove_temporaries
 from pipeline.core.lock import Lock
 from pipeline.core.manifest import build as build_manifest
@@ -39,6 +27,19 @@ from pipeline.core.state import (
     read_manifest,
     read_records,
     write_failure,
+)
+from pipeline.core.todo import (
+    Settings,
+    StepRun,
+    choose,
+    finishing,
+    items_digest,
+    list_items,
+    outputs_exist,
+    previous,
+    reusable,
+    reuse,
+    shard_folder,
 )
 from pipeline.errors import Interrupted, ItemError, TooManyFailures, TvrError, refusal
 
@@ -56,7 +57,8 @@ def run(
 ) -> dict:
     """Bring `stage.out` up to date and return its manifest.
 
-    Raises TooManyFailures (after the last item), Interrupted, StateError (locked), SystemRefused, DataError.
+    Raises TooManyFailures (after the last item), Interrupted, StateError (locked), SystemRefused,
+    DataError.
     """
     if ranks.rank() > 0:
         return _follow(stage, settings)
@@ -69,12 +71,16 @@ def run(
     try:
         with stop.handling(), Lock(folder / STATE), log.to_file(folder / STATE / "log.txt"):
             if settings.retry_failed and stage.store == "single" and read_manifest(folder) is None:
-                # a half-built store is completed first; then its failed items are tried again into a new generation
+                # a half-built store is completed first; then its failed items are tried again into
+                # a new generation
                 first = replace(settings, retry_failed=False)
                 _run_locked(
-                    StepRun(stage, name, stage_fingerprint(stage), first, folder, list(reuse_from)), lineage or {}
+                    StepRun(stage, name, stage_fingerprint(stage), first, folder, list(reuse_from)),
+                    lineage or {},
                 )
-            work = StepRun(stage, name, stage_fingerprint(stage), settings, folder, list(reuse_from))
+            work = StepRun(
+                stage, name, stage_fingerprint(stage), settings, folder, list(reuse_from)
+            )
             manifest = _run_locked(work, lineage or {})
     except OSError as error:
         raise refusal(error, folder) or error from error
@@ -83,9 +89,11 @@ def run(
 
 
 def _follow(stage: Stage, settings: Settings) -> dict:
-    """Take part in the work of rank 0: the same items in the same order, without lock, journal or manifest.
+    """Take part in the work of rank 0: the same items in the same order, without lock, journal or
+    manifest.
 
-    What rank 0 has to do is read from the journal as it does; it cannot get ahead, because its first item waits for us.
+    What rank 0 has to do is read from the journal as it does; it cannot get ahead, because its
+    first item waits for us.
     """
     if stage.ranks != "all":
         return {}
@@ -101,11 +109,19 @@ def _shared_items(stage: Stage, settings: Settings) -> list[Item]:
     fingerprint, known = stage_fingerprint(stage), {}
     if not settings.force:
         records = read_records(stage.out / STATE / "items.jsonl")
-        known = {r.id: r for r in records if r.step == fingerprint and (r.usable or not settings.retry_failed)}
+        known = {
+            r.id: r
+            for r in records
+            if r.step == fingerprint and (r.usable or not settings.retry_failed)
+        }
     found = []
     for item in list_items(stage):
         record = known.get(item.id)
-        if not record or record.key != item.key or (record.usable and not outputs_exist(stage.out, record)):
+        if (
+            not record
+            or record.key != item.key
+            or (record.usable and not outputs_exist(stage.out, record))
+        ):
             found.append(item)
     return found
 
@@ -144,9 +160,15 @@ def _is_current(manifest: dict | None, work: StepRun, items: list[Item]) -> bool
 def _work_through(work: StepRun, items: list[Item], todo: list[Item]) -> None:
     stage, settings = work.stage, work.settings
     try:
-        recovered = stage.open(list(work.journal.records.values()) if stage.store == "single" else [])
+        recovered = stage.open(
+            list(work.journal.records.values()) if stage.store == "single" else []
+        )
         known = {item.id: item for item in items}
-        recovered = [r for r in recovered if r.id in known and r.key == known[r.id].key and r.step == work.fingerprint]
+        recovered = [
+            r
+            for r in recovered
+            if r.id in known and r.key == known[r.id].key and r.step == work.fingerprint
+        ]
         work.journal.append(recovered)
         saved = {r.id for r in recovered}
         todo[:] = [item for item in todo if item.id not in saved]
@@ -157,25 +179,33 @@ def _work_through(work: StepRun, items: list[Item], todo: list[Item]) -> None:
                 if settings.fail_fast and isinstance(answer.error, ItemError):
                     _flush_early(work)
                     raise TooManyFailures(
-                        str(answer.error), where=answer.item.id, fix="Run without --fail-fast to go on past such items."
+                        str(answer.error),
+                        where=answer.item.id,
+                        fix="Run without --fail-fast to go on past such items.",
                     )
             if stop.requested() and len(work.journal.records) + len(work.pending) < len(items):
                 _flush_early(work)
-                raise Interrupted("interrupted; everything finished is kept", where=work.name, fix=_AGAIN)
+                raise Interrupted(
+                    "interrupted; everything finished is kept", where=work.name, fix=_AGAIN
+                )
             _flush(work)
     finally:
         stage.close()
 
 
 def _answers(work: StepRun, todo: list[Item]) -> Iterator[workers.Answer]:
-    """Reused items first come from finished stores; the rest from `process`. Item order is kept for single stores."""
+    """Reused items first come from finished stores; the rest from `process`. Item order is kept for
+    single stores.
+    """
     lent = reusable(work, todo)
     settings = work.settings
 
     def process(items: list[Item]) -> Iterator[workers.Answer]:
         if items:
             count = min(settings.workers, len(items))
-            yield from workers.answers(work.stage, items, count, settings.retries, settings.memory_bytes)
+            yield from workers.answers(
+                work.stage, items, count, settings.retries, settings.memory_bytes
+            )
 
     if not lent:
         yield from process(todo)
@@ -212,9 +242,14 @@ def _take(work: StepRun, answer: workers.Answer) -> None:
     work.pending.append((answer.item, record))
     if not record.usable and answer.detail:
         write_failure(work.folder, record, answer.detail)
-    work.pending_bytes += sum(o.get("bytes", 0) for o in record.outputs.values()) + record.facts.get("bytes", 0)
+    work.pending_bytes += sum(
+        o.get("bytes", 0) for o in record.outputs.values()
+    ) + record.facts.get("bytes", 0)
     stage = work.stage
-    early = work.pending_bytes >= stage.flush_bytes or time.monotonic() - work.flushed_at > _FLUSH_SECONDS
+    early = (
+        work.pending_bytes >= stage.flush_bytes
+        or time.monotonic() - work.flushed_at > _FLUSH_SECONDS
+    )
     if len(work.pending) >= stage.flush_items or (early and stage.flush_anywhere):
         _flush(work)
 
@@ -235,7 +270,11 @@ def _record(work: StepRun, answer: workers.Answer) -> Record:
     }
     if isinstance(error, ItemError):
         return Record(
-            **head, status="failed", reason=error.reason, message=error.message, seconds=round(answer.seconds, 4)
+            **head,
+            status="failed",
+            reason=error.reason,
+            message=error.message,
+            seconds=round(answer.seconds, 4),
         )
     outcome = answer.outcome
     return Record(
@@ -259,7 +298,9 @@ def _flush(work: StepRun) -> None:
         if change is not None:
             error = change if isinstance(change, ItemError) else None
             outcome = None if error else change
-            record = _record(work, workers.Answer(item, outcome, error, record.seconds, record.attempts))
+            record = _record(
+                work, workers.Answer(item, outcome, error, record.seconds, record.attempts)
+            )
         records.append(record)
     work.journal.append(records, sync=work.stage.flush_items > 1)
     for record in records:
@@ -267,14 +308,18 @@ def _flush(work: StepRun) -> None:
             forget_failure(work.folder, record.id)
         else:
             log.item_failed(work.name, record)
-            if not (work.folder / STATE / "failed" / disk_name(record.id.replace("/", "%2F"), ".json")).exists():
+            if not (
+                work.folder / STATE / "failed" / disk_name(record.id.replace("/", "%2F"), ".json")
+            ).exists():
                 write_failure(work.folder, record)
     work.pending.clear()
     work.pending_bytes, work.flushed_at = 0, time.monotonic()
 
 
 def _finish(work: StepRun, items: list[Item], lineage: dict, seconds: float) -> dict:
-    """Compact the journal to the items of today, in order; index; drop what is gone; write the manifest last."""
+    """Compact the journal to the items of today, in order; index; drop what is gone; write the
+    manifest last.
+    """
     stage, journal = work.stage, work.journal
     current = {item.id for item in items}
     for gone in set(journal.records) - current:
@@ -300,7 +345,9 @@ def _finish(work: StepRun, items: list[Item], lineage: dict, seconds: float) -> 
 
 
 def _remove_superseded(work: StepRun, kept: set[str]) -> None:
-    """Remove files of journal lines that no longer count: items that are gone, now fail, or have other names."""
+    """Remove files of journal lines that no longer count: items that are gone, now fail, or have
+    other names.
+    """
     if work.stage.store == "files":
         for name in {name for r in read_records(work.journal.path) for name in r.outputs} - kept:
             (work.folder / name).unlink(missing_ok=True)
@@ -311,7 +358,11 @@ def _judge(name: str, manifest: dict, settings: Settings, folder: Path) -> None:
     total = sum(counts.values())
     if total and counts["failed"] / total > settings.max_failures:
         raise TooManyFailures(
-            f"{counts['failed']:,} of {total:,} items failed, more than --max-failures {settings.max_failures:g}",
+            f"{counts['failed']:,} of {total:,} items failed, more than --max-failures"
+            f" {settings.max_failures:g}",
             where=name,
-            fix=f"See {folder / STATE / 'failed'}; mend them and add --retry-failed, or raise --max-failures.",
+            fix=(
+                f"See {folder / STATE / 'failed'}; mend them and add --retry-failed, or raise"
+                " --max-failures."
+            ),
         )

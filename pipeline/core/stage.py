@@ -1,7 +1,9 @@
-"""Stage, Item, Outcome: what a step of a pipeline is. The engine in `runner` runs them, `state` remembers them.
+"""Stage, Item, Outcome: what a step of a pipeline is. The engine in `runner` runs them, `state`
+remembers them.
 
-A stage is: items in, one folder out, a journal. `process` runs in a worker process (or inline) and depends on nothing
-but the stage's options, inputs and the item; `commit` runs in the parent, one item at a time, in item order.
+A stage is: items in, one folder out, a journal. `process` runs in a worker process (or inline) and
+depends on nothing but the stage's options, inputs and the item; `commit` runs in the parent, one
+item at a time, in item order.
 """
 
 from collections.abc import Iterable
@@ -20,7 +22,8 @@ from pipeline.errors import ItemError
 class Need:
     """One input of a stage. `kind` is matched with `Stage.makes` of earlier steps.
 
-    many: a list of artefacts (default: every earlier step of that kind), else the latest earlier one.
+    many: a list of artefacts (default: every earlier step of that kind), else the latest earlier
+    one.
     optional: may be absent. auto=False: never wired unless the step names it (`init: backbone`).
     """
 
@@ -33,7 +36,8 @@ class Need:
 
 @dataclass(frozen=True)
 class Item:
-    """One unit of work. `key`: digest of this item's own inputs; a journal line counts only if it matches.
+    """One unit of work. `key`: digest of this item's own inputs; a journal line counts only if it
+    matches.
 
     `payload` is whatever `process` needs (picklable); `source` names the input in messages.
     """
@@ -48,8 +52,9 @@ class Item:
 class Outcome:
     """What `process` returns. `damaged` is usable, with the reason kept.
 
-    value: goes to `commit` and is then dropped. outputs: {path relative to out: {"bytes", "sha256"}} of files that
-    `process` wrote itself (see `state.written`). facts: small JSON values kept in the journal (frames, seconds, ...).
+    value: goes to `commit` and is then dropped. outputs: {path relative to out: {"bytes",
+    "sha256"}} of files that `process` wrote itself (see `state.written`). facts: small JSON values
+    kept in the journal (frames, seconds, ...).
     """
 
     status: Literal["ok", "damaged"] = "ok"
@@ -61,29 +66,36 @@ class Outcome:
 
 
 class Stage:
-    """Base of every stage. A stage file `pipeline/stages/<name>.py` defines one subclass called `Stage`.
+    """Base of every stage. A stage file `pipeline/stages/<name>.py` defines one subclass called
+    `Stage`.
 
-    Stages are picklable (options, input artefacts and paths only), so a spawned worker can hold one.
-    Module-level imports of a stage file must be cheap (no torch, av, lmdb, nltk ...): `--help` imports them.
+    Stages are picklable (options, input artefacts and paths only), so a spawned worker can hold
+    one. Module-level imports of a stage file must be cheap (no torch, av, lmdb, nltk ...): `--help`
+    imports them.
     """
 
     needs: ClassVar[dict[str, Need]] = {}
     makes: ClassVar[str] = ""
     version: ClassVar[int] = 1
-    # "workers": supervised spawn processes with a time and memory limit; "inline": in the parent, one after another
+    # "workers": supervised spawn processes with a time and memory limit; "inline": in the parent,
+    # one after another
     runs: ClassVar[Literal["workers", "inline"]] = "inline"
-    # under torchrun, "first": rank 0 alone works; "all": every rank calls `process` with the same items
+    # under torchrun, "first": rank 0 alone works; "all": every rank calls `process` with the same
+    # items
     ranks: ClassVar[Literal["first", "all"]] = "first"
-    # "files": each item has its own output files; "single": one store written by `commit` in item order
+    # "files": each item has its own output files; "single": one store written by `commit` in item
+    # order
     store: ClassVar[Literal["files", "single"]] = "files"
     flush_items: ClassVar[int] = 1
     flush_bytes: ClassVar[int] = 64 << 20
-    # False: the batches of `flush` are part of the result (files of 64 items), so it is called after exactly
-    # `flush_items` items and at the end, never early (bytes, time, Ctrl-C)
+    # False: the batches of `flush` are part of the result (files of 64 items), so it is called
+    # after exactly `flush_items` items and at the end, never early (bytes, time, Ctrl-C)
     flush_anywhere: ClassVar[bool] = True
-    # options that name an entry of a section of pipelines.yaml; the plan replaces the name by the resolved entry
+    # options that name an entry of a section of pipelines.yaml; the plan replaces the name by the
+    # resolved entry
     references: ClassVar[dict[str, str]] = {}
-    # options that do not change the result (batch sizes of inference, devices): not part of the fingerprint
+    # options that do not change the result (batch sizes of inference, devices): not part of the
+    # fingerprint
     indifferent: ClassVar[frozenset[str]] = frozenset()
 
     class Options(BaseModel, extra="forbid"):
@@ -94,7 +106,9 @@ class Stage:
         """The needs that these options read; a pipeline wires only those. Default: all."""
         return cls.needs
 
-    def __init__(self, options: BaseModel, inputs: dict[str, Artefact | list[Artefact] | None], out: Path):
+    def __init__(
+        self, options: BaseModel, inputs: dict[str, Artefact | list[Artefact] | None], out: Path
+    ):
         self.options, self.inputs, self.out = options, inputs, Path(out)
 
     def items(self) -> Iterable[Item]:
@@ -102,7 +116,9 @@ class Stage:
         raise TypeError(f"{type(self).__name__}.items is not defined")
 
     def process(self, item: Item) -> Outcome:
-        """Do the work of one item. Raise ItemError for a bad item (set aside), OSError to be retried."""
+        """Do the work of one item. Raise ItemError for a bad item (set aside), OSError to be
+        retried.
+        """
         raise TypeError(f"{type(self).__name__}.process is not defined")
 
     def timeout(self, item: Item) -> float:
@@ -110,18 +126,21 @@ class Stage:
         return 3600.0
 
     def open(self, records: list[Record]) -> list[Record]:
-        """Parent, under the lock, before any work. Bring a single-writer store to exactly `records` (the journal's
-        valid lines of this generation, in commit order): create it, truncate it, reopen it. Returns records that the
-        store holds durably but the journal lost (LMDB keeps them in the same transaction), else [].
+        """Parent, under the lock, before any work. Bring a single-writer store to exactly `records`
+        (the journal's valid lines of this generation, in commit order): create it, truncate it,
+        reopen it. Returns records that the store holds durably but the journal lost (LMDB keeps
+        them in the same transaction), else [].
 
-        The store is written as `<name>.partial`; `finish` renames it. Records but no partial file means that `finish`
-        renamed it before the run was killed: then there is nothing to open.
+        The store is written as `<name>.partial`; `finish` renames it. Records but no partial file
+        means that `finish` renamed it before the run was killed: then there is nothing to open.
         """
         return []
 
     def reuse(self, item: Item, record: Record, folder: Path) -> Outcome:
-        """The outcome of an item that was finished in the complete store in `folder` (the previous generation of this
-        step, or a shard of it), read back instead of processed again. For store="files" the engine links the files."""
+        """The outcome of an item that was finished in the complete store in `folder` (the previous
+        generation of this step, or a shard of it), read back instead of processed again. For
+        store="files" the engine links the files.
+        """
         raise TypeError(f"{type(self).__name__}.reuse is not defined")
 
     def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
@@ -133,13 +152,15 @@ class Stage:
     def flush(self) -> dict[str, Outcome | ItemError]:
         """Make everything committed so far durable; only then are its journal lines written.
 
-        Called every `flush_items` items or `flush_bytes` bytes and at the end. A stage that computes in `commit`
-        (batches across items) returns corrections: {item id: final Outcome, or ItemError to set it aside}.
+        Called every `flush_items` items or `flush_bytes` bytes and at the end. A stage that
+        computes in `commit` (batches across items) returns corrections: {item id: final Outcome, or
+        ItemError to set it aside}.
         """
         return {}
 
     def finish(self, records: list[Record]) -> dict:
-        """All items answered. Write index files, rename partial stores. The returned summary goes into the manifest.
+        """All items answered. Write index files, rename partial stores. The returned summary goes
+        into the manifest.
 
         `records`: the usable (ok or damaged) records in item order.
         """

@@ -1,8 +1,9 @@
-"""What a step remembers on disk: digests, journal, manifest, quarantine. The only code that knows the state files.
+"""What a step remembers on disk: digests, journal, manifest, quarantine. The only code that knows
+the state files.
 
-A step's folder holds its artefacts and `_state/`: `items.jsonl` (journal, one O_APPEND write per item),
-`failed/<id>.json` (quarantine), `manifest.json` (written last: exists and matches = step done), `lock`, `log.txt`,
-`digests.jsonl`.
+A step's folder holds its artefacts and `_state/`: `items.jsonl` (journal, one O_APPEND write per
+item), `failed/<id>.json` (quarantine), `manifest.json` (written last: exists and matches = step
+done), `lock`, `log.txt`, `digests.jsonl`.
 """
 
 import hashlib
@@ -19,7 +20,9 @@ STATE = "_state"
 
 def canonical(value: object) -> bytes:
     """`value` as JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str
+    ).encode()
 
 
 def digest(value: object) -> str:
@@ -50,14 +53,22 @@ class Record:
     @property
     def content(self) -> str:
         """Digest of what the item became: of its output files, else of its inputs and step."""
-        return digest({k: v.get("sha256") for k, v in self.outputs.items()} if self.outputs else [self.key, self.step])
+        return digest(
+            {k: v.get("sha256") for k, v in self.outputs.items()}
+            if self.outputs
+            else [self.key, self.step]
+        )
 
     def to_json(self) -> bytes:
-        return json.dumps({k: v for k, v in asdict(self).items() if v not in ("", {})}, ensure_ascii=True).encode()
+        return json.dumps(
+            {k: v for k, v in asdict(self).items() if v not in ("", {})}, ensure_ascii=True
+        ).encode()
 
     @classmethod
     def from_json(cls, line: bytes | str) -> "Record":
-        """Raise ValueError if the line is not a record (torn by a crash, or written by something else)."""
+        """Raise ValueError if the line is not a record (torn by a crash, or written by something
+        else).
+        """
         value = json.loads(line)
         if not isinstance(value, dict) or not value.keys() >= _REQUIRED:
             raise ValueError("not a journal record")
@@ -69,7 +80,9 @@ _RECORD_FIELDS = frozenset(f.name for f in fields(Record))
 
 
 class Journal:
-    """The append-only list of records of a step. The last line of an id wins; a torn last line is cut off on open."""
+    """The append-only list of records of a step. The last line of an id wins; a torn last line is
+    cut off on open.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -92,7 +105,9 @@ class Journal:
         return self
 
     def append(self, records: Iterable[Record], sync: bool = False) -> None:
-        """Write the records in one call; with `sync` they survive a power failure, else a killed process."""
+        """Write the records in one call; with `sync` they survive a power failure, else a killed
+        process.
+        """
         lines = []
         for record in records:
             self.records.pop(record.id, None)
@@ -163,7 +178,9 @@ def read_manifest(folder: Path) -> dict | None:
 
 
 def usable_records(folder: Path) -> list[Record]:
-    """The ok and damaged records of a finished step, in item order (`finish` compacts the journal to it)."""
+    """The ok and damaged records of a finished step, in item order (`finish` compacts the journal
+    to it).
+    """
     return [r for r in read_records(folder / STATE / "items.jsonl") if r.usable]
 
 
@@ -172,8 +189,12 @@ def write_failure(folder: Path, record: Record, detail: str = "") -> None:
     path = folder / STATE / "failed" / disk_name(record.id.replace("/", "%2F"), ".json")
     body = {k: getattr(record, k) for k in ("id", "source", "reason", "message", "attempts")}
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(body | ({"detail": detail} if detail else {}), indent=1).encode() + b"\n")
+    atomic_write(
+        path, json.dumps(body | ({"detail": detail} if detail else {}), indent=1).encode() + b"\n"
+    )
 
 
 def forget_failure(folder: Path, item_id: str) -> None:
-    (folder / STATE / "failed" / disk_name(item_id.replace("/", "%2F"), ".json")).unlink(missing_ok=True)
+    (folder / STATE / "failed" / disk_name(item_id.replace("/", "%2F"), ".json")).unlink(
+        missing_ok=True
+    )

@@ -1,22 +1,32 @@
-"""The state of each step of a pipeline, and why: up to date, stale (why), partial n/N, blocked, not started."""
+"""The state of each step of a pipeline, and why: up to date, stale (why), partial n/N, blocked, not
+started.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.core.choose import items_digest, list_items, outputs_exist
 from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.plan import DATASET, Pipeline, Step, dataset_fault, is_path
 from pipeline.core.stage import Item, Stage
 from pipeline.core.state import STATE, Journal, Record, read_manifest
+from pipeline.core.todo import items_digest, list_items, outputs_exist
 from pipeline.errors import TvrError
 
-UP_TO_DATE, STALE, PARTIAL, BLOCKED, NEW = "up to date", "stale", "partial", "blocked", "not started"
+UP_TO_DATE, STALE, PARTIAL, BLOCKED, NEW = (
+    "up to date",
+    "stale",
+    "partial",
+    "blocked",
+    "not started",
+)
 
 
 @dataclass
 class State:
-    """`todo`: ids that a run would process now (None while that cannot be known: an input is not there yet)."""
+    """`todo`: ids that a run would process now (None while that cannot be known: an input is not
+    there yet).
+    """
 
     status: str
     why: str = ""
@@ -41,14 +51,22 @@ def assess_all(pipeline: Pipeline) -> dict[str, State]:
     return states
 
 
-def missing_inputs(pipeline: Pipeline, source_of: Callable[[Path], str] = lambda path: "") -> dict[str, str]:
-    """What a run would look for and not find: {"dataset" or "step.option": what, where and what to do}.
+def missing_inputs(
+    pipeline: Pipeline, source_of: Callable[[Path], str] = lambda path: ""
+) -> dict[str, str]:
+    """What a run would look for and not find: {"dataset" or "step.option": what, where and what to
+    do}.
 
-    source_of: where to get the published file that belongs at a path, "" if that is not known. Steps that still wait
-    for others are asked too, so that everything can be put into place at once.
+    source_of: where to get the published file that belongs at a path, "" if that is not known.
+    Steps that still wait for others are asked too, so that everything can be put into place at
+    once.
     """
     found: dict[str, str] = {}
-    needs = [(step.kind.needs[n].kind, s) for step in pipeline.steps.values() for n, s in step.wiring.items()]
+    needs = [
+        (step.kind.needs[n].kind, s)
+        for step in pipeline.steps.values()
+        for n, s in step.wiring.items()
+    ]
     kinds = {kind for kind, sources in needs if DATASET in sources}
     # the annotations say which videos there are
     if kinds and (fault := dataset_fault(pipeline.dataset, kinds | {"annotations"})):
@@ -67,14 +85,20 @@ def _absent(path: Path, source: str) -> str:
 def _given(step: Step) -> Iterator[tuple[str, list[Path], str]]:
     """Paths that a step is given: (need or option, paths, what it is)."""
     for need, sources in step.wiring.items():
-        yield need, [Path(s) for s in sources if is_path(s)], step.kind.needs[need].help or step.kind.needs[need].kind
+        yield (
+            need,
+            [Path(s) for s in sources if is_path(s)],
+            step.kind.needs[need].help or step.kind.needs[need].kind,
+        )
     for name, option in step.kind.Options.model_fields.items():
         yield name, _paths_in(getattr(step.options, name)), str(option.description)
 
 
 def _paths_in(value: object) -> list[Path]:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [value] if isinstance(value, Path) else [path for part in inner for path in _paths_in(part)]
+    return (
+        [value] if isinstance(value, Path) else [path for part in inner for path in _paths_in(part)]
+    )
 
 
 def _assess(pipeline: Pipeline, step: Step, states: dict[str, State]) -> State:
@@ -83,13 +107,28 @@ def _assess(pipeline: Pipeline, step: Step, states: dict[str, State]) -> State:
     records = Journal(step.out / STATE / "items.jsonl").load().records
     usable = [r for r in records.values() if r.usable]
     state = State(NEW, done=len(usable), failed=len(records) - len(usable), bytes=_size(usable))
-    state.seconds = manifest["seconds"] if manifest else round(sum(r.seconds for r in records.values()), 2)
+    state.seconds = (
+        manifest["seconds"] if manifest else round(sum(r.seconds for r in records.values()), 2)
+    )
     waiting = [s.name for s in pipeline.upstream(step) if states[s.name].status != UP_TO_DATE]
     if waiting:
-        state.status, state.why, state.todo = BLOCKED, f"waits for {', '.join(dict.fromkeys(waiting))}", None
+        state.status, state.why, state.todo = (
+            BLOCKED,
+            f"waits for {', '.join(dict.fromkeys(waiting))}",
+            None,
+        )
         return state
-    if absent := [s for sources in step.wiring.values() for s in sources if is_path(s) and not Path(s).exists()]:
-        state.status, state.why, state.todo = BLOCKED, f"{absent[0]}: there is no such file or folder", None
+    if absent := [
+        s
+        for sources in step.wiring.values()
+        for s in sources
+        if is_path(s) and not Path(s).exists()
+    ]:
+        state.status, state.why, state.todo = (
+            BLOCKED,
+            f"{absent[0]}: there is no such file or folder",
+            None,
+        )
         return state
     if stage.inputs.get("annotations") is not None and not stage.inputs["annotations"].content:
         state.status, state.why, state.todo = BLOCKED, "the files of the dataset are missing", None
@@ -115,16 +154,29 @@ def _compare(
     valid = {
         i.id
         for i in items
-        if (r := records.get(i.id)) and r.step == fingerprint and r.key == i.key and outputs_exist(step.out, r)
+        if (r := records.get(i.id))
+        and r.step == fingerprint
+        and r.key == i.key
+        and outputs_exist(step.out, r)
     }
     state.total, state.todo = len(items), [i.id for i in items if i.id not in valid]
-    current = manifest and manifest["fingerprint"] == fingerprint and manifest["items"] == items_digest(items)
+    current = (
+        manifest
+        and manifest["fingerprint"] == fingerprint
+        and manifest["items"] == items_digest(items)
+    )
     if current and not state.todo:
         state.status = UP_TO_DATE
     elif current:
-        state.status, state.why = STALE, f"output files of {len(state.todo):,} items are missing or changed in size"
+        state.status, state.why = (
+            STALE,
+            f"output files of {len(state.todo):,} items are missing or changed in size",
+        )
     elif manifest and manifest["fingerprint"] != fingerprint:
-        state.status, state.why = STALE, _changed_options(manifest["lineage"], pipeline.lineage(step), step)
+        state.status, state.why = (
+            STALE,
+            _changed_options(manifest["lineage"], pipeline.lineage(step), step),
+        )
     elif manifest:
         state.status, state.why = STALE, _changed_items(records, items)
     elif valid:
@@ -148,7 +200,11 @@ def _changed_options(before: dict[str, dict], now: dict[str, dict], step: Step) 
         for path, was, is_now in _differences(old, new):
             changes.append(f"{name}.{path} {_short(was)} -> {_short(is_now)}")
     changes += [f"step {name} is no longer before it" for name in before if name not in now]
-    return "; ".join(changes[:4]) if changes else f"{step.name} or a step before it has a new version or wiring"
+    return (
+        "; ".join(changes[:4])
+        if changes
+        else f"{step.name} or a step before it has a new version or wiring"
+    )
 
 
 def _differences(old: object, new: object, path: str = "") -> list[tuple[str, object, object]]:
@@ -172,4 +228,7 @@ def _changed_items(records: dict[str, Record], items: list[Item]) -> str:
         "changed": sum(i in records and records[i].key != key for i, key in now.items()),
         "removed": sum(i not in now for i in records),
     }
-    return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n) or "the order of its items changed"
+    return (
+        ", ".join(f"{n:,} {word}" for word, n in counts.items() if n)
+        or "the order of its items changed"
+    )

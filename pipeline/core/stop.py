@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop at a consistent point, the second ends the process at once.
+"""Ctrl-C and SIGTERM: the first asks the run to stop at a consistent point, the second ends the
+process at once.
 
 The flag is module state because a signal belongs to the whole process.
 """
@@ -19,18 +20,24 @@ _flag = threading.Event()
 
 
 def requested() -> bool:
-    """True once the user or the system asked the run to stop. Long inline work polls this between units of work."""
+    """True once the user or the system asked the run to stop. Long inline work polls this between
+    units of work.
+    """
     return _flag.is_set()
 
 
 @contextlib.contextmanager
 def handling() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM while the block runs (main thread, outermost block; others change nothing)."""
+    """Handle SIGINT and SIGTERM while the block runs (main thread, outermost block; others change
+    nothing).
+    """
     nested = signal.getsignal(signal.SIGINT) is _handle
     if nested or threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
@@ -53,7 +60,8 @@ def _handle(_number: int, _frame: object) -> None:
 
 
 def _end() -> None:
-    # workers notice that their parent is gone and end themselves; every file on disk is whole or temporary
+    # workers notice that their parent is gone and end themselves; every file on disk is whole or
+    # temporary
     import psutil
 
     for child in psutil.Process().children(recursive=True):

@@ -1,7 +1,9 @@
-"""Run `process` on many items: supervised spawn workers that hold one item each, or inline in the parent.
+"""Run `process` on many items: supervised spawn workers that hold one item each, or inline in the
+parent.
 
-A worker that dies or hangs costs the item it held and is replaced; `pebble` names that item. Results come back as
-`Answer`s, in item order or as they finish, with a bounded number of items in flight.
+A worker that dies or hangs costs the item it held and is replaced; `pebble` names that item.
+Results come back as `Answer`s, in item order or as they finish, with a bounded number of items in
+flight.
 """
 
 import contextlib
@@ -21,16 +23,17 @@ from pipeline.core.stage import Item, Outcome, Stage
 from pipeline.errors import ItemError, SystemRefused, TvrError, refusal
 
 _POLL_SECONDS = 0.2
-_ITEMS_PER_WORKER = (
-    4  # handed out ahead of the slowest, so that no worker waits; bounds the memory of the reorder buffer
-)
+# handed out ahead of the slowest, so that no worker waits; bounds the memory of the reorder buffer
+_ITEMS_PER_WORKER = 4
 _DEATHS_FORGIVEN = 2
 _STOP_SECONDS = 4.0
 
 
 @dataclass
 class Answer:
-    """How one item ended. `error`: None, an ItemError (bad item), an OSError (try again) or a TvrError (stop all)."""
+    """How one item ended. `error`: None, an ItemError (bad item), an OSError (try again) or a
+    TvrError (stop all).
+    """
 
     item: Item
     outcome: Outcome | None
@@ -40,12 +43,18 @@ class Answer:
     detail: str = ""
 
 
-def answers(stage: Stage, items: Iterable[Item], jobs: int, retries: int, memory_bytes: int) -> Iterator[Answer]:
-    """Answers for all items; fewer if a stop was requested. In item order for single-writer stores."""
+def answers(
+    stage: Stage, items: Iterable[Item], jobs: int, retries: int, memory_bytes: int
+) -> Iterator[Answer]:
+    """Answers for all items; fewer if a stop was requested. In item order for single-writer
+    stores.
+    """
     if stage.runs == "inline":
         yield from _inline(stage, items, retries)
     else:
-        yield from _Pool(stage, jobs, retries, memory_bytes).run(items, in_order=stage.store == "single")
+        yield from _Pool(stage, jobs, retries, memory_bytes).run(
+            items, in_order=stage.store == "single"
+        )
 
 
 def _inline(stage: Stage, items: Iterable[Item], retries: int) -> Iterator[Answer]:
@@ -70,11 +79,17 @@ def _attempt(stage: Stage, item: Item) -> Answer:
     except OSError as caught:
         error = refusal(caught) or caught
     except MemoryError:
-        error = ItemError("out_of_memory", "the memory limit of a worker was reached (--memory raises it)")
-    except Exception as caught:  # a bug met on one item must not cost the others; the trace is kept with the failure
+        error = ItemError(
+            "out_of_memory", "the memory limit of a worker was reached (--memory raises it)"
+        )
+    # a bug met on one item must not cost the others; the trace is kept with the failure
+    except Exception as caught:
         if stage.runs == "inline":
             raise
-        error, detail = ItemError("internal", f"{type(caught).__name__}: {caught}"), traceback.format_exc()
+        error, detail = (
+            ItemError("internal", f"{type(caught).__name__}: {caught}"),
+            traceback.format_exc(),
+        )
     return Answer(item, outcome, error, time.perf_counter() - start, detail=detail)
 
 
@@ -88,7 +103,11 @@ class _Pool:
             context=multiprocessing.get_context("spawn"),
             initializer=_begin,
             # a fresh stage: what the parent opened for writing stays in the parent
-            initargs=(type(stage)(stage.options, stage.inputs, stage.out), memory_bytes, os.getpid()),
+            initargs=(
+                type(stage)(stage.options, stage.inputs, stage.out),
+                memory_bytes,
+                os.getpid(),
+            ),
         )
         self._waiting: deque = deque()  # (future, item, attempts), in item order
 
@@ -100,7 +119,11 @@ class _Pool:
                 if not self._waiting:
                     return
                 futures = [entry[0] for entry in self._waiting]
-                wait(futures[:1] if in_order else futures, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+                wait(
+                    futures[:1] if in_order else futures,
+                    timeout=_POLL_SECONDS,
+                    return_when=FIRST_COMPLETED,
+                )
                 yield from self._collect(in_order)
                 if stop.requested():
                     yield from self._last_answers(in_order)
@@ -155,14 +178,20 @@ class _Pool:
             answer = future.result()
         except TimeoutError:
             limit = self._stage.timeout(item)
-            answer = Answer(item, None, ItemError("timeout", f"not finished after {limit:.0f} s; its worker was ended"))
+            answer = Answer(
+                item,
+                None,
+                ItemError("timeout", f"not finished after {limit:.0f} s; its worker was ended"),
+            )
         except ProcessExpired as error:
             answer = Answer(item, None, ItemError("worker_died", _how(error.exitcode)))
         answer.item, answer.attempts = item, attempts
         return answer
 
     def _last_answers(self, in_order: bool) -> list[Answer]:
-        """After a stop: what is in hand may finish within a few seconds, the rest is dropped (and redone next time)."""
+        """After a stop: what is in hand may finish within a few seconds, the rest is dropped (and
+        redone next time).
+        """
         for future, _, _ in self._waiting:
             if not future.running():
                 future.cancel()
@@ -174,7 +203,11 @@ class _Pool:
 
 def _how(exit_code: int | None) -> str:
     if exit_code is not None and exit_code < 0:
-        name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
+        name = (
+            signal.Signals(-exit_code).name
+            if -exit_code in set(signal.Signals)
+            else f"signal {-exit_code}"
+        )
         hint = " (the system may have run out of memory)" if exit_code == -signal.SIGKILL else ""
         return f"the worker process was ended by {name}{hint}"
     return f"the worker process ended with code {exit_code}"
@@ -185,7 +218,9 @@ _stage: Stage | None = None  # the one stage a worker process serves; set once b
 
 def _begin(stage: Stage, memory_bytes: int, parent: int) -> None:
     global _stage
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as many workers as cores: one thread each
     if memory_bytes:

@@ -1,8 +1,9 @@
 """ActivityNet Captions, a paragraph per video: all its sentences joined; tested on val_1.
 
-Ids of a list without captions are skipped, and items stand in the order of the list. The published readers expect
-different file names and keep different videos: `file_names`, `video_paths`, `only_listed`, `exclude`.
-Source: shared/specs/datasets.md section 5.
+Ids of a list without captions are skipped, and items stand in the order of the list. The published
+readers expect different file names and keep different videos: `file_names`, `video_paths`,
+`only_listed`, `exclude`.
+Source: docs/specs/datasets.md, section 5.
 """
 
 import math
@@ -11,12 +12,15 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from pipeline.datasets import benchmark
-from pipeline.datasets.annotation_files import caption_text, read_ids, read_json
 from pipeline.datasets.base import Annotations, Faults, Video
-from pipeline.datasets.benchmark import AnnotationFile, Benchmark, Collector, with_captions
+from pipeline.datasets.parts import benchmark
+from pipeline.datasets.parts.annotation_files import caption_text, read_ids, read_json
+from pipeline.datasets.parts.benchmark import AnnotationFile, Benchmark, Collector, with_captions
 
-_SOURCE = "knightyxp/DGL: dataset/activitynet/ (the same in mzhaoshuai/CenterCLIP: misc/splits/activitynet/)"
+_SOURCE = (
+    "knightyxp/DGL: dataset/activitynet/ (the same in mzhaoshuai/CenterCLIP:"
+    " misc/splits/activitynet/)"
+)
 _PREFIX = "v_"
 _LONGEST = 1e6  # seconds
 _BROKEN = ("v_NHznDFD3V3k",)
@@ -24,19 +28,30 @@ _BROKEN = ("v_NHznDFD3V3k",)
 
 class Options(benchmark.Options):
     train_ids: Path = Field(Path("train_ids.json"), description="ids to train on, .json or .txt")
-    test_ids: Path = Field(Path("val_ids.json"), description="ids of val and test (one set, as published)")
+    test_ids: Path = Field(
+        Path("val_ids.json"), description="ids of val and test (one set, as published)"
+    )
     train: Path = Field(Path("train.json"), description="captions of the training videos")
     test: Path = Field(Path("val_1.json"), description="captions of the test videos")
     file_names: Literal["bare", "prefixed"] = Field(
-        "bare", description="files are called ID (CLIP4Clip, CenterCLIP, DGL) or v_ID (DiffusionRet, HBI)"
+        "bare",
+        description="files are called ID (CLIP4Clip, CenterCLIP, DGL) or v_ID (DiffusionRet, HBI)",
     )
-    words: int = Field(64, ge=3, description="tokens of a paragraph in the published protocol (CenterCLIP: 77)")
-    frames: int = Field(64, ge=1, description="frames of a video in the published protocol (CenterCLIP: 60; HBI: 32)")
+    words: int = Field(
+        64, ge=3, description="tokens of a paragraph in the published protocol (CenterCLIP: 77)"
+    )
+    frames: int = Field(
+        64,
+        ge=1,
+        description="frames of a video in the published protocol (CenterCLIP: 60; HBI: 32)",
+    )
 
 
 class Dataset(Benchmark):
     Options: ClassVar[type[BaseModel]] = Options
-    video_source: ClassVar[str] = "http://activity-net.org/download.html (YouTube; ask there for the missing ones)"
+    video_source: ClassVar[str] = (
+        "http://activity-net.org/download.html (YouTube; ask there for the missing ones)"
+    )
     example: ClassVar[str] = "v_sJFgo9H6zNo"
     excluded: ClassVar[dict[str, tuple[str, ...]]] = {"centerclip": _BROKEN, "dgl": _BROKEN}
 
@@ -65,7 +80,10 @@ class Dataset(Benchmark):
             "test": "captions of val and test",
         }
         root = self.options.root
-        return {role: AnnotationFile(root / getattr(self.options, role), what, _SOURCE) for role, what in whats.items()}
+        return {
+            role: AnnotationFile(root / getattr(self.options, role), what, _SOURCE)
+            for role, what in whats.items()
+        }
 
     def read(self, faults: Faults) -> Annotations:
         files, collector = self.files(), Collector()
@@ -73,9 +91,13 @@ class Dataset(Benchmark):
             listed = files[f"{split}_ids"].path
             captions = _read_captions(files[split].path, faults)
             notes = collector.annotations.notes
-            ids = with_captions(read_ids(listed, faults), captions, listed.name, notes, faults, tolerate=True)
+            ids = with_captions(
+                read_ids(listed, faults), captions, listed.name, notes, faults, tolerate=True
+            )
             paragraphs = ((i, " ".join(captions[i][1])) for i in ids)
-            collector.add(split, paragraphs, {i: Video(i, start=0.0, end=captions[i][0]) for i in ids})
+            collector.add(
+                split, paragraphs, {i: Video(i, start=0.0, end=captions[i][0]) for i in ids}
+            )
             sentences = sum(len(captions[i][1]) for i in ids)
             collector.note(f"{split}: {len(ids):,} paragraphs of {sentences:,} sentences")
         collector.same("val", "test")
@@ -83,7 +105,9 @@ class Dataset(Benchmark):
 
 
 def _read_captions(path: Path, faults: Faults) -> dict[str, tuple[float, list[str]]]:
-    """{video id: (end in whole seconds, sentences)}: the published segment, which is the whole video."""
+    """{video id: (end in whole seconds, sentences)}: the published segment, which is the whole
+    video.
+    """
     captions = {}
     for video_id, entry in read_json(path, "captions of ActivityNet")[1].items():
         where = f"{path.name}: {video_id!r:.40}"
@@ -91,8 +115,15 @@ def _read_captions(path: Path, faults: Faults) -> dict[str, tuple[float, list[st
         duration = entry.get("duration") if isinstance(entry, dict) else None
         if not isinstance(sentences, list) or not sentences:
             faults.add("video without a list of sentences", where)
-        elif not isinstance(duration, int | float) or isinstance(duration, bool) or not 0 < duration < _LONGEST:
+        elif (
+            not isinstance(duration, int | float)
+            or isinstance(duration, bool)
+            or not 0 < duration < _LONGEST
+        ):
             faults.add("video without a duration in seconds", f"{duration!r} ({where})")
         elif faults.check_id(video_id, where):
-            captions[video_id] = (float(math.ceil(duration)), [caption_text(s, where, faults) for s in sentences])
+            captions[video_id] = (
+                float(math.ceil(duration)),
+                [caption_text(s, where, faults) for s in sentences],
+            )
     return captions

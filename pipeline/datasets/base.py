@@ -1,4 +1,6 @@
-"""Video, Caption, Annotations: what every dataset reader returns, and the checks all of them share."""
+"""Video, Caption, Annotations: what every dataset reader returns, and the checks all of them
+share.
+"""
 
 import re
 from collections.abc import Iterable
@@ -18,9 +20,11 @@ SAFE_ID = re.compile(r"[A-Za-z0-9._@+-]+")  # ids from annotation files; anythin
 
 @dataclass(frozen=True)
 class Video:
-    """`path` is None when the annotations do not say where the file is. start, end: seconds within the file.
+    """`path` is None when the annotations do not say where the file is. start, end: seconds within
+    the file.
 
-    `attributes`: what is known about the picture (the demo's colour, shape, ...); the report breaks results down by it.
+    `attributes`: what is known about the picture (the demo's colour, shape, ...); the report breaks
+    results down by it.
     """
 
     id: str
@@ -39,7 +43,9 @@ class Caption:
 
 @dataclass(frozen=True)
 class Split:
-    """Captions that are queries, and the gallery they are ranked against; both in their published order."""
+    """Captions that are queries, and the gallery they are ranked against; both in their published
+    order.
+    """
 
     caption_ids: list[str]
     video_ids: list[str]
@@ -49,7 +55,8 @@ class Split:
 class Annotations:
     """videos and captions by id, in file order. Splits are named train, val, test.
 
-    notes: what the reader noticed that is no fault (ids without captions, layouts found, clips left out), a line each.
+    notes: what the reader noticed that is no fault (ids without captions, layouts found, clips left
+    out), a line each.
     """
 
     videos: dict[str, Video]
@@ -60,7 +67,8 @@ class Annotations:
     def split(self, name: str) -> Split:
         if name not in self.splits:
             raise DataError(
-                f"there is no split {name!r}; there are {', '.join(self.splits) or 'none'}", where="annotations"
+                f"there is no split {name!r}; there are {', '.join(self.splits) or 'none'}",
+                where="annotations",
             )
         return self.splits[name]
 
@@ -69,19 +77,23 @@ class Annotations:
         return [self.captions[i] for i in self.split(split).caption_ids]
 
     def targets(self, split: str) -> np.ndarray:
-        """Gallery column of each caption's own video, int64 (N_t,). Several captions per video are the normal case."""
+        """Gallery column of each caption's own video, int64 (N_t,). Several captions per video are
+        the normal case.
+        """
         part = self.split(split)
         column = {video_id: n for n, video_id in enumerate(part.video_ids)}
-        return np.array([column[self.captions[i].video_id] for i in part.caption_ids], dtype=np.int64)
+        return np.array(
+            [column[self.captions[i].video_id] for i in part.caption_ids], dtype=np.int64
+        )
 
 
 @dataclass(frozen=True)
 class ExpectedFile:
     """A file, or with <...> in its path a set of files, that somebody has to put into place.
 
-    kind: the artefact it is part of (annotations, video_files). what: its meaning. source: where to get it.
-    `found` of `wanted` are there; wanted is None while it is not known how many there should be. may_lack: some of
-    them are enough.
+    kind: the artefact it is part of (annotations, video_files). what: its meaning. source: where to
+    get it. `found` of `wanted` are there; wanted is None while it is not known how many there
+    should be. may_lack: some of them are enough.
     """
 
     path: Path
@@ -102,7 +114,11 @@ class ExpectedFile:
             return f"all {self.wanted:,} missing"
         if not self.found or self.wanted == 1:
             return "found" if self.found else "missing"
-        return f"{self.found:,} found" if self.wanted is None else f"{self.found:,} of {self.wanted:,} found"
+        return (
+            f"{self.found:,} found"
+            if self.wanted is None
+            else f"{self.found:,} of {self.wanted:,} found"
+        )
 
     def __str__(self) -> str:
         return f"{self.status}: {self.path} ({self.what}); from: {self.source}"
@@ -114,13 +130,17 @@ class Dataset:
     class Options(BaseModel, extra="forbid"):
         root: Path
 
-    indifferent: ClassVar[frozenset[str]] = frozenset({"root"})  # where the files lie does not change what they say
+    indifferent: ClassVar[frozenset[str]] = frozenset(
+        {"root"}
+    )  # where the files lie does not change what they say
 
     def __init__(self, options: BaseModel):
         self.options = options
 
     def load(self) -> Annotations:
-        """Read and check everything. DataError lists every kind of fault with a count and 3 examples."""
+        """Read and check everything. DataError lists every kind of fault with a count and 3
+        examples.
+        """
         raise TypeError(f"{type(self).__name__}.load is not defined")
 
     def digest(self) -> str:
@@ -128,11 +148,15 @@ class Dataset:
         raise TypeError(f"{type(self).__name__}.digest is not defined")
 
     def expected_files(self) -> list[ExpectedFile]:
-        """Every file that somebody has to put into place, with its status; [] for a reader that needs none."""
+        """Every file that somebody has to put into place, with its status; [] for a reader that
+        needs none.
+        """
         return []
 
     def published_counts(self) -> dict[str, tuple[int | None, int | None]]:
-        """{split: (videos, texts)} of the published protocol under these options; None where a figure is not known."""
+        """{split: (videos, texts)} of the published protocol under these options; None where a
+        figure is not known.
+        """
         return {}
 
 
@@ -145,11 +169,15 @@ def open_dataset(spec: dict) -> Dataset:
     """The dataset of {"type": name, <its options>}; ConfigError for an unknown type or option."""
     values = dict(spec)
     module = registry.find("dataset", values.pop("type"))
-    return module.Dataset(registry.options(module.Dataset.Options, values, where=f"dataset {spec['type']}"))
+    return module.Dataset(
+        registry.options(module.Dataset.Options, values, where=f"dataset {spec['type']}")
+    )
 
 
 class Faults:
-    """Faults of an annotation set by kind; `raise_if_any` reports each kind with a count and three examples."""
+    """Faults of an annotation set by kind; `raise_if_any` reports each kind with a count and three
+    examples.
+    """
 
     def __init__(self, where: object):
         self._where = where
@@ -172,7 +200,8 @@ class Faults:
         if not self._found:
             return
         lines = [
-            f"{len(examples):,} x {kind}: {'; '.join(examples[:3])}{' ...' if len(examples) > 3 else ''}"
+            f"{len(examples):,} x {kind}:"
+            f" {'; '.join(examples[:3])}{' ...' if len(examples) > 3 else ''}"
             for kind, examples in self._found.items()
         ]
         raise DataError("\n    ".join(lines), where=self._where, fix=fix)

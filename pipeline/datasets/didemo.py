@@ -1,8 +1,8 @@
 """DiDeMo, a paragraph per video: its descriptions joined; the first 31 seconds of each file.
 
-A list names files, suffix included; descriptions of files that are not listed do not count, and listed files without
-descriptions are skipped. Items stand in order of first appearance in the JSON. Source: shared/specs/datasets.md
-section 6.
+A list names files, suffix included; descriptions of files that are not listed do not count, and
+listed files without descriptions are skipped. Items stand in order of first appearance in the JSON.
+Source: docs/specs/datasets.md, section 6.
 """
 
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from pipeline.datasets import benchmark
-from pipeline.datasets.annotation_files import caption_text, read_ids, read_json
 from pipeline.datasets.base import Annotations, Faults, Video
-from pipeline.datasets.benchmark import AnnotationFile, Benchmark, Collector, with_captions
+from pipeline.datasets.parts import benchmark
+from pipeline.datasets.parts.annotation_files import caption_text, read_ids, read_json
+from pipeline.datasets.parts.benchmark import AnnotationFile, Benchmark, Collector, with_captions
 
 _LISTS = "albanie/collaborative-experts: misc/datasets/didemo/"
 _DATA = "LisaAnne/LocalizingMoments: data/"
@@ -29,21 +29,30 @@ class Options(benchmark.Options):
     val: Path = Field(Path("val_data.json"), description="descriptions of the validation videos")
     test: Path = Field(Path("test_data.json"), description="descriptions of the test videos")
     train_list: Path = Field(Path("train_list.txt"), description="file names to train on")
-    val_list: Path = Field(Path("val_list.txt"), description="file names to choose the best epoch on")
+    val_list: Path = Field(
+        Path("val_list.txt"), description="file names to choose the best epoch on"
+    )
     test_list: Path = Field(Path("test_list.txt"), description="file names of the final ranking")
     file_names: Literal["either", "exact", "reencoded"] = Field(
         "either",
-        description="files are called as listed (exact: CLIP4Clip), with a suffix appended, x.3gp.mp4 (reencoded: "
-        "DiffusionRet, HBI), or as listed or with .mp4 appended (either: CenterCLIP, DGL)",
+        description=(
+            "files are called as listed (exact: CLIP4Clip), with a suffix appended, x.3gp.mp4"
+            " (reencoded: DiffusionRet, HBI), or as listed or with .mp4 appended (either:"
+            " CenterCLIP, DGL)"
+        ),
     )
-    seconds: float = Field(31, gt=0, description="what counts of each video (annotators saw 30 seconds)")
+    seconds: float = Field(
+        31, gt=0, description="what counts of each video (annotators saw 30 seconds)"
+    )
     words: int = Field(64, ge=3, description="tokens of a paragraph in the published protocol")
     frames: int = Field(64, ge=1, description="frames of a video in the published protocol")
 
 
 class Dataset(Benchmark):
     Options: ClassVar[type[BaseModel]] = Options
-    video_source: ClassVar[str] = "LisaAnne/LocalizingMoments: README.md, Getting the Videos (YFCC100M)"
+    video_source: ClassVar[str] = (
+        "LisaAnne/LocalizingMoments: README.md, Getting the Videos (YFCC100M)"
+    )
     example: ClassVar[str] = "100233434@N08_9622921646_c39ac10ea3.mp4"
     excluded: ClassVar[dict[str, tuple[str, ...]]] = {"centerclip": _MISSING, "dgl": _MISSING}
 
@@ -75,7 +84,9 @@ class Dataset(Benchmark):
             notes = collector.annotations.notes
             kept = set(with_captions(listed, texts, path.name, notes, faults, tolerate=True))
             order = [name for name in texts if name in kept]
-            videos = {name: Video(name, start=0.0, end=float(self.options.seconds)) for name in order}
+            videos = {
+                name: Video(name, start=0.0, end=float(self.options.seconds)) for name in order
+            }
             collector.add(split, ((name, " ".join(texts[name])) for name in order), videos)
             count = sum(len(texts[name]) for name in order)
             collector.note(f"{split}: {len(order):,} paragraphs of {count:,} descriptions")
@@ -88,12 +99,18 @@ def _read_descriptions(path: Path, faults: Faults) -> dict[str, list[str]]:
     seen: set[object] = set()
     for n, entry in enumerate(read_json(path, "captions of DiDeMo")[1]):
         where = f"{path.name}: entry {n}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("video"), str) or "description" not in entry:
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("video"), str)
+            or "description" not in entry
+        ):
             faults.add("entry without video and description", f"{entry!r:.60} ({where})")
             continue
         number = entry.get("annotation_id")
         if isinstance(number, int) and number in seen:
             faults.add("annotation_id that stands there twice", f"{number} ({where})")
         seen.add(number if isinstance(number, int) else None)
-        texts.setdefault(entry["video"], []).append(caption_text(entry["description"], where, faults))
+        texts.setdefault(entry["video"], []).append(
+            caption_text(entry["description"], where, faults)
+        )
     return texts

@@ -1,8 +1,9 @@
 """LSMDC: movie clips with one sentence each; a clip of train or val may have several lines.
 
-Three tab-separated files without header, six fields a line: clip id, four times, sentence; quotes mean nothing. They
-need an agreement with MPII. Clip ids hold dots, so the id of a file is its name without the last suffix only.
-DiffusionRet's extra subset `train_test` is the val file. Source: shared/specs/datasets.md section 4.
+Three tab-separated files without header, six fields a line: clip id, four times, sentence; quotes
+mean nothing. They need an agreement with MPII. Clip ids hold dots, so the id of a file is its name
+without the last suffix only. DiffusionRet's extra subset `train_test` is the val file. Source:
+docs/specs/datasets.md, section 4.
 """
 
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-from pipeline.datasets import benchmark
-from pipeline.datasets.annotation_files import caption_text, read_lines
 from pipeline.datasets.base import Annotations, Faults
-from pipeline.datasets.benchmark import AnnotationFile, Benchmark, Collector
+from pipeline.datasets.parts import benchmark
+from pipeline.datasets.parts.annotation_files import caption_text, read_lines
+from pipeline.datasets.parts.benchmark import AnnotationFile, Benchmark, Collector
 
 _FIELDS = 6
-_SOURCE = "https://sites.google.com/site/describingmovies/download (after signing the agreement with MPII)"
+_SOURCE = (
+    "https://sites.google.com/site/describingmovies/download (after signing the agreement with"
+    " MPII)"
+)
 _EMCL = (
     "0017_Pianist_00.23.28.872-00.23.34.843",
     "0017_Pianist_00.30.36.767-00.30.38.009",
@@ -36,8 +40,12 @@ _CENTERCLIP = (  # commented out in the published file
 
 class Options(benchmark.Options):
     train: Path = Field(Path("LSMDC16_annos_training.csv"), description="lines to train on")
-    val: Path = Field(Path("LSMDC16_annos_val.csv"), description="lines to choose the best epoch on")
-    test: Path = Field(Path("LSMDC16_challenge_1000_publictect.csv"), description="lines of the final ranking")
+    val: Path = Field(
+        Path("LSMDC16_annos_val.csv"), description="lines to choose the best epoch on"
+    )
+    test: Path = Field(
+        Path("LSMDC16_challenge_1000_publictect.csv"), description="lines of the final ranking"
+    )
 
 
 class Dataset(Benchmark):
@@ -63,7 +71,9 @@ class Dataset(Benchmark):
 
     def files(self) -> dict[str, AnnotationFile]:
         return {
-            split: AnnotationFile(self.options.root / getattr(self.options, split), f"sentences of {split}", _SOURCE)
+            split: AnnotationFile(
+                self.options.root / getattr(self.options, split), f"sentences of {split}", _SOURCE
+            )
             for split in ("train", "val", "test")
         }
 
@@ -81,7 +91,8 @@ def _read_lines(path: Path, faults: Faults) -> list[tuple[str, str]]:
         fields = line.strip().split("\t")
         if len(fields) != _FIELDS:
             what = (
-                f"line with another number of tab-separated fields than {_FIELDS} (a tab in the sentence, or no tabs?)"
+                f"line with another number of tab-separated fields than {_FIELDS} (a tab in the"
+                " sentence, or no tabs?)"
             )
             faults.add(what, f"{len(fields)} ({where})")
         elif faults.check_id(fields[0], where):

@@ -1,8 +1,9 @@
 """MSR-VTT: 10,000 clips with 20 captions each; the splits 9k and 7k (test 1k-A), full, and 1k-B.
 
-Captions in either published layout (`sentences`, or `annotations` of frozen-in-time); a split is a csv with the column
-video_id (and `sentence` where one caption per video is ranked), a list of ids, or the fork's sentence_dict.json.
-Source: shared/specs/datasets.md section 2.
+Captions in either published layout (`sentences`, or `annotations` of frozen-in-time); a split is a
+csv with the column video_id (and `sentence` where one caption per video is ranked), a list of ids,
+or the fork's sentence_dict.json.
+Source: docs/specs/datasets.md, section 2.
 """
 
 from collections.abc import Iterable
@@ -11,17 +12,37 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from pipeline.datasets import benchmark
-from pipeline.datasets.annotation_files import caption_text, expect_columns, read_ids, read_json, read_table
 from pipeline.datasets.base import Annotations, Faults
-from pipeline.datasets.benchmark import AnnotationFile, Benchmark, Collector, first_existing, with_captions
+from pipeline.datasets.parts import benchmark
+from pipeline.datasets.parts.annotation_files import (
+    caption_text,
+    expect_columns,
+    read_ids,
+    read_json,
+    read_table,
+)
+from pipeline.datasets.parts.benchmark import (
+    AnnotationFile,
+    Benchmark,
+    Collector,
+    first_existing,
+    with_captions,
+)
 
 _ONE_CAPTION = "MSRVTT_JSFUSION_test.csv"
 _LISTS = {
     "9k": {"train": "MSRVTT_train.9k.csv", "val": _ONE_CAPTION, "test": _ONE_CAPTION},
     "7k": {"train": "MSRVTT_train.7k.csv", "val": _ONE_CAPTION, "test": _ONE_CAPTION},
-    "full": {"train": "MSRVTT_train.full.csv", "val": "MSRVTT_val.full.csv", "test": "MSRVTT_test.full.csv"},
-    "1k-B": {"train": "train_list_miech.txt", "val": "test_list_miech.txt", "test": "test_list_miech.txt"},
+    "full": {
+        "train": "MSRVTT_train.full.csv",
+        "val": "MSRVTT_val.full.csv",
+        "test": "MSRVTT_test.full.csv",
+    },
+    "1k-B": {
+        "train": "train_list_miech.txt",
+        "val": "test_list_miech.txt",
+        "test": "test_list_miech.txt",
+    },
 }
 _PUBLISHED = {
     "9k": {"train": (9000, 180_000), "val": (1000, 1000), "test": (1000, 1000)},
@@ -33,8 +54,12 @@ _CAPTION_FILES = ("MSRVTT_data.json", "MSR_VTT.json", "annotation/MSR_VTT.json")
 _SENTENCES = "captions of MSR-VTT (sentences)"
 _ANNOTATIONS = "captions of MSR-VTT (annotations)"
 _FORK = "sentences of the DRL fork (sentence_dict)"
-_CAPTIONS = "captions of all videos; MSR_VTT.json or annotation/MSR_VTT.json of MSRVTT.zip will do as well"
-_ZIP = "msrvtt_data.zip, https://github.com/ArrowLuo/CLIP4Clip/releases/download/v0.0/msrvtt_data.zip"
+_CAPTIONS = (
+    "captions of all videos; MSR_VTT.json or annotation/MSR_VTT.json of MSRVTT.zip will do as well"
+)
+_ZIP = (
+    "msrvtt_data.zip, https://github.com/ArrowLuo/CLIP4Clip/releases/download/v0.0/msrvtt_data.zip"
+)
 _MIECH = "albanie/collaborative-experts: misc/datasets/msrvtt/"
 _EMCL = "jpthu17/EMCL: video_retrieval/As_an_inference_module/data/msrvtt_data/"
 _SOURCES = {"full": _EMCL, "1k-B": _MIECH}
@@ -43,16 +68,27 @@ Text = tuple[str, str]  # video id, caption
 
 class Options(benchmark.Options):
     split: Literal["9k", "7k", "full", "1k-B"] = Field(
-        "9k", description="which lists: 9k and 7k are tested on 1k-A; full and its test have 20 captions per video"
+        "9k",
+        description=(
+            "which lists: 9k and 7k are tested on 1k-A; full and its test have 20 captions per"
+            " video"
+        ),
     )
-    captions: Path | None = Field(None, description="caption file [MSRVTT_data.json, else MSR_VTT.json]")
+    captions: Path | None = Field(
+        None, description="caption file [MSRVTT_data.json, else MSR_VTT.json]"
+    )
     train: Path | None = Field(
         None, description="list of another file for this split: .csv, .txt or sentence_dict .json"
     )
-    val: Path | None = Field(None, description="the same for val (published: val is the test list, except full)")
+    val: Path | None = Field(
+        None, description="the same for val (published: val is the test list, except full)"
+    )
     test: Path | None = Field(None, description="the same for test")
     test_captions: Literal["first", "all"] = Field(
-        "first", description="1k-B: captions ranked per test video (the published choice of one is not recorded)"
+        "first",
+        description=(
+            "1k-B: captions ranked per test video (the published choice of one is not recorded)"
+        ),
     )
 
 
@@ -66,16 +102,24 @@ class Dataset(Benchmark):
     def published_counts(self) -> dict[str, tuple[int | None, int | None]]:
         lists, options = _LISTS[self.options.split], self.options
         published = _PUBLISHED[options.split].items()
-        return {s: n for s, n in published if (getattr(options, s) or Path(lists[s])).name == lists[s]}
+        return {
+            s: n for s, n in published if (getattr(options, s) or Path(lists[s])).name == lists[s]
+        }
 
     def files(self) -> dict[str, AnnotationFile]:
         options = self.options
         root, name = options.root, options.captions
         path = root / name if name else first_existing(root, _CAPTION_FILES, _CAPTION_FILES[0])
-        files = {"captions": AnnotationFile(path, _CAPTIONS, f"{_ZIP}, or {self.video_source.split()[0]}")}
+        files = {
+            "captions": AnnotationFile(
+                path, _CAPTIONS, f"{_ZIP}, or {self.video_source.split()[0]}"
+            )
+        }
         for split, name in _LISTS[options.split].items():
             source = _SOURCES.get(options.split, _ZIP)
-            files[split] = AnnotationFile(root / (getattr(options, split) or name), f"list of {split}", source)
+            files[split] = AnnotationFile(
+                root / (getattr(options, split) or name), f"list of {split}", source
+            )
         return files
 
     def read(self, faults: Faults) -> Annotations:
@@ -89,8 +133,14 @@ class Dataset(Benchmark):
             if texts is None:
                 ids = set(with_captions(read_list(path, faults), known, path.name, [], faults))
                 texts = [pair for pair in captions if pair[0] in ids]
-                if self.options.split == "1k-B" and split != "train" and self.options.test_captions == "first":
-                    texts = list({video_id: (video_id, text) for video_id, text in reversed(texts)}.values())[::-1]
+                if (
+                    self.options.split == "1k-B"
+                    and split != "train"
+                    and self.options.test_captions == "first"
+                ):
+                    texts = list(
+                        {video_id: (video_id, text) for video_id, text in reversed(texts)}.values()
+                    )[::-1]
             collector.add(split, texts)
         return collector.annotations
 
@@ -98,12 +148,20 @@ class Dataset(Benchmark):
 def _read_captions(path: Path, faults: Faults) -> tuple[list[Text], str]:
     """(video id, caption) of all captions in file order, and the layout they were in."""
     layout, value = read_json(path, _SENTENCES, _ANNOTATIONS)
-    entries, key = (value["sentences"], "video_id") if layout == _SENTENCES else (value["annotations"], "image_id")
+    entries, key = (
+        (value["sentences"], "video_id")
+        if layout == _SENTENCES
+        else (value["annotations"], "image_id")
+    )
     texts: list[Text] = []
     safe: set[str] = set()
     for n, entry in enumerate(entries):
         where = f"{path.name}: entry {n}"
-        if not isinstance(entry, dict) or not isinstance(entry.get(key), str) or "caption" not in entry:
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get(key), str)
+            or "caption" not in entry
+        ):
             faults.add(f"entry without {key} and caption", f"{entry!r:.60} ({where})")
             continue
         video_id = entry[key]
@@ -149,7 +207,10 @@ def _fork_texts(path: Path, value: dict, faults: Faults) -> list[Text]:
                 faults.check_id(video_id, where)
                 texts.append((video_id, caption_text(caption, where, faults)))
             case _:
-                faults.add("entry that is not [video id, [caption, start, end]]", f"{entry!r:.60} ({where})")
+                faults.add(
+                    "entry that is not [video id, [caption, start, end]]",
+                    f"{entry!r:.60} ({where})",
+                )
     return texts
 
 

@@ -1,8 +1,9 @@
 """MSVD: 1,970 YouTube clips with about 40 captions each; every caption is a query.
 
-The published captions are a pickle, read by an unpickler that admits nothing but containers and strings. `python cli.py
-convert-captions` writes them as JSON once and for all; raw-captions.json is read first when it is there.
-Source: shared/specs/datasets.md section 3.
+The published captions are a pickle, read by an unpickler that admits nothing but containers and
+strings. `python cli.py convert-captions` writes them as JSON once and for all; raw-captions.json is
+read first when it is there.
+Source: docs/specs/datasets.md, section 3.
 """
 
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field
 
-from pipeline.datasets import benchmark
-from pipeline.datasets.annotation_files import caption_text, read_ids, read_json
 from pipeline.datasets.base import Annotations, Faults
-from pipeline.datasets.benchmark import AnnotationFile, Benchmark, Collector, first_existing, with_captions
+from pipeline.datasets.parts import benchmark
+from pipeline.datasets.parts.annotation_files import caption_text, read_ids, read_json
+from pipeline.datasets.parts.benchmark import (
+    AnnotationFile,
+    Benchmark,
+    Collector,
+    first_existing,
+    with_captions,
+)
 from pipeline.errors import DataError
 from pipeline.text import pickles
 
@@ -24,15 +31,21 @@ _ZIP = "msvd_data.zip, https://github.com/ArrowLuo/CLIP4Clip/releases/download/v
 
 
 class Options(benchmark.Options):
-    captions: Path | None = Field(None, description="caption file [raw-captions.json, else raw-captions.pkl]")
-    train: Path = Field(Path("train_list.txt"), description="ids to train on (DGL asks for train_list_120.txt)")
+    captions: Path | None = Field(
+        None, description="caption file [raw-captions.json, else raw-captions.pkl]"
+    )
+    train: Path = Field(
+        Path("train_list.txt"), description="ids to train on (DGL asks for train_list_120.txt)"
+    )
     val: Path = Field(Path("val_list.txt"), description="ids to choose the best epoch on")
     test: Path = Field(Path("test_list.txt"), description="ids of the final ranking")
 
 
 class Dataset(Benchmark):
     Options: ClassVar[type[BaseModel]] = Options
-    video_source: ClassVar[str] = "YouTubeClips.tar, https://www.cs.utexas.edu/users/ml/clamp/videoDescription/"
+    video_source: ClassVar[str] = (
+        "YouTubeClips.tar, https://www.cs.utexas.edu/users/ml/clamp/videoDescription/"
+    )
     example: ClassVar[str] = "-4wsuPCjDBc_5_15"
     suffix: ClassVar[str] = ".avi"
 
@@ -54,16 +67,26 @@ class Dataset(Benchmark):
         for split in ("train", "val", "test"):
             path = files[split].path
             ids = with_captions(read_ids(path, faults), captions, path.name, [], faults)
-            collector.add(split, ((video_id, text) for video_id in ids for text in captions[video_id]))
+            collector.add(
+                split, ((video_id, text) for video_id in ids for text in captions[video_id])
+            )
         return collector.annotations
 
 
 def read_captions(path: Path, faults: Faults) -> dict[str, list[str]]:
-    """{video id: captions} of raw-captions.pkl or of the JSON made from it. DataError if it is something else."""
-    value = read_json(path, "lists of captions by video")[1] if path.suffix == ".json" else pickles.read(path)
+    """{video id: captions} of raw-captions.pkl or of the JSON made from it. DataError if it is
+    something else.
+    """
+    value = (
+        read_json(path, "lists of captions by video")[1]
+        if path.suffix == ".json"
+        else pickles.read(path)
+    )
     if not isinstance(value, dict) or not value:
         kind = f"an empty {type(value).__name__}" if not value else f"a {type(value).__name__}"
-        fix = "Is it the file of another data set? raw-captions.pkl of msvd_data.zip is a dictionary."
+        fix = (
+            "Is it the file of another data set? raw-captions.pkl of msvd_data.zip is a dictionary."
+        )
         raise DataError(f"holds {kind}, not captions by video", where=path, fix=fix)
     captions: dict[str, list[str]] = {}
     for video_id, entries in value.items():

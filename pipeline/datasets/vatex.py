@@ -1,8 +1,9 @@
 """VATEX, English: 28,991 clips with 10 captions each; every caption is a query.
 
-Captions as DGL has them (ref_captions.json), as EMCL has them (vatex_data.json, key enCap), or as the data set was
-released (lists of {"videoID", "enCap"}, a file for training and one for validation). DGL validates on the test list
-(`val: test_list.txt`). Source: shared/specs/datasets.md section 7.
+Captions as DGL has them (ref_captions.json), as EMCL has them (vatex_data.json, key enCap), or as
+the data set was released (lists of {"videoID", "enCap"}, a file for training and one for
+validation). DGL validates on the test list (`val: test_list.txt`). Source: docs/specs/datasets.md,
+section 7.
 """
 
 from collections.abc import Iterator
@@ -11,14 +12,18 @@ from typing import ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
-from pipeline.datasets import benchmark
-from pipeline.datasets.annotation_files import caption_text, read_ids, read_json
 from pipeline.datasets.base import Annotations, Faults
-from pipeline.datasets.benchmark import AnnotationFile, Benchmark, Collector, with_captions
+from pipeline.datasets.parts import benchmark
+from pipeline.datasets.parts.annotation_files import caption_text, read_ids, read_json
+from pipeline.datasets.parts.benchmark import AnnotationFile, Benchmark, Collector, with_captions
 
 _RELEASED = ("vatex_training_v1.0.json", "vatex_validation_v1.0.json")
 _CAPTION_FILES = (("ref_captions.json",), ("vatex_data.json",), _RELEASED)
-_DGL, _EMCL, _RELEASE = "lists of captions by video", "captions of VATEX (enCap)", "the VATEX release (videoID, enCap)"
+_DGL, _EMCL, _RELEASE = (
+    "lists of captions by video",
+    "captions of VATEX (enCap)",
+    "the VATEX release (videoID, enCap)",
+)
 _SOURCE = "jpthu17/EMCL: video_retrieval/As_an_inference_module/data/vatex_data/"
 _SITE = "https://eric-xw.github.io/vatex-website/download.html"
 _PUBLISHED = {
@@ -31,10 +36,15 @@ _PUBLISHED = {
 
 class Options(benchmark.Options):
     captions: list[Path] = Field(
-        [], description="caption files [ref_captions.json, else vatex_data.json, else the two of the release]"
+        [],
+        description=(
+            "caption files [ref_captions.json, else vatex_data.json, else the two of the release]"
+        ),
     )
     train: Path = Field(Path("train_list.txt"), description="ids to train on")
-    val: Path = Field(Path("val_list.txt"), description="ids to choose the best epoch on (DGL: test_list.txt)")
+    val: Path = Field(
+        Path("val_list.txt"), description="ids to choose the best epoch on (DGL: test_list.txt)"
+    )
     test: Path = Field(Path("test_list.txt"), description="ids of the final ranking")
 
     @field_validator("captions", mode="before")
@@ -57,16 +67,26 @@ class Dataset(Benchmark):
         root, names = options.root, options.captions or self._captions_there()
         what = "captions"
         if not (root / names[0]).exists():
-            what += f" of all videos; vatex_data.json, or the released {' and '.join(_RELEASED)}, will do as well"
-        files = {f"captions {n}": AnnotationFile(root / name, what, _SITE) for n, name in enumerate(names)}
+            what += (
+                f" of all videos; vatex_data.json, or the released {' and '.join(_RELEASED)}, will"
+                " do as well"
+            )
+        files = {
+            f"captions {n}": AnnotationFile(root / name, what, _SITE)
+            for n, name in enumerate(names)
+        }
         for split in ("train", "val", "test"):
-            files[split] = AnnotationFile(root / getattr(options, split), f"list of {split}", _SOURCE)
+            files[split] = AnnotationFile(
+                root / getattr(options, split), f"list of {split}", _SOURCE
+            )
         return files
 
     def _captions_there(self) -> tuple[str, ...]:
         """The first of the published caption files that is there; DGL's if none is."""
         root = self.options.root
-        return next((names for names in _CAPTION_FILES if (root / names[0]).is_file()), _CAPTION_FILES[0])
+        return next(
+            (names for names in _CAPTION_FILES if (root / names[0]).is_file()), _CAPTION_FILES[0]
+        )
 
     def read(self, faults: Faults) -> Annotations:
         files, collector = self.files(), Collector()
@@ -80,7 +100,9 @@ class Dataset(Benchmark):
         for split in ("train", "val", "test"):
             path = files[split].path
             ids = with_captions(read_ids(path, faults), captions, path.name, [], faults)
-            collector.add(split, ((video_id, text) for video_id in ids for text in captions[video_id]))
+            collector.add(
+                split, ((video_id, text) for video_id in ids for text in captions[video_id])
+            )
         return collector.annotations
 
 

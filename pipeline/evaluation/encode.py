@@ -1,4 +1,6 @@
-"""From a corpus to encodings: each distinct caption once, in batches of like length; or in chunks as published."""
+"""From a corpus to encodings: each distinct caption once, in batches of like length; or in chunks
+as published.
+"""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -9,22 +11,28 @@ import numpy as np
 import torch
 
 from models.base import RetrievalModel
-from models.noise import keys
+from models.parts.noise import keys
+from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.evaluation.retrieve import Batches, Encoded, encode_all
-from pipeline.training.checkpoint import ModelInfo
-from pipeline.training.corpus import Corpus, Sentences, VideoStore
-from pipeline.training.distributed import World
-from pipeline.training.loader import chunks, video_batches
+from pipeline.feeding.corpus import Corpus, Sentences, VideoStore
+from pipeline.feeding.loader import chunks, video_batches
+from pipeline.processes import World
 
 
 def encode_corpus(
-    model: RetrievalModel, corpus: Corpus, batch_size: int = 64, chunk: int | None = None, world: World = World()
+    model: RetrievalModel,
+    corpus: Corpus,
+    batch_size: int = 64,
+    chunk: int | None = None,
+    world: World = World(),
 ) -> Encoded:
-    """Encode a split with a model that is in eval mode on its device. Of several processes each encodes its share.
+    """Encode a split with a model that is in eval mode on its device. Of several processes each
+    encodes its share.
 
-    Captions of equal tokens are encoded once. `chunk`: captions and videos in file order, so many at a time (-1: all at
-    once), equal captions again and again: with `pooling: padded` results depend on which items share a chunk, and the
-    published ones belong to 2000 (validation) and 1000 (test).
+    Captions of equal tokens are encoded once. `chunk`: captions and videos in file order, so many
+    at a time (-1: all at once), equal captions again and again: with `pooling: padded` results
+    depend on which items share a chunk, and the published ones belong to 2000 (validation) and 1000
+    (test).
     """
     videos, texts = corpus.videos, corpus.texts
     if chunk is not None:
@@ -33,7 +41,9 @@ def encode_corpus(
     else:
         size = batch_size
         rows, row_of_text = distinct(texts)
-        order = np.argsort(texts.lengths[rows], kind="stable")  # short ones first: little of a batch is padding
+        order = np.argsort(
+            texts.lengths[rows], kind="stable"
+        )  # short ones first: little of a batch is padding
     encoded = encode_all(
         model,
         _text_batches(texts, rows, order, size, _share(len(rows), size, world)),
@@ -45,7 +55,9 @@ def encode_corpus(
     return _known(encoded, texts, rows, corpus.video_ids)
 
 
-def in_precision(kind: Literal["float32", "bfloat16"], device: torch.device) -> AbstractContextManager:
+def in_precision(
+    kind: Literal["float32", "bfloat16"], device: torch.device
+) -> AbstractContextManager:
     """Let models encode like this; what they give is float32 all the same."""
     return torch.autocast(device.type, torch.bfloat16, enabled=kind == "bfloat16")
 
@@ -68,13 +80,19 @@ def encode_bank(
     return _known(encoded, chosen, rows, [video_ids[n] for n in _evenly(len(video_ids), size)])
 
 
-def _known(encoded: Encoded, texts: Sentences, rows: np.ndarray, video_ids: Sequence[str]) -> Encoded:
-    """With keys: of texts what the model reads, so that equal captions and typed queries are one; of videos the ids."""
+def _known(
+    encoded: Encoded, texts: Sentences, rows: np.ndarray, video_ids: Sequence[str]
+) -> Encoded:
+    """With keys: of texts what the model reads, so that equal captions and typed queries are one;
+    of videos the ids.
+    """
     return replace(encoded, text_keys=text_keys(texts, rows), video_keys=keys(video_ids))
 
 
 def text_keys(texts: Sentences, rows: np.ndarray) -> np.ndarray:
-    """A number for what a model reads of each of the texts `rows`, uint64: the same wherever the text is met."""
+    """A number for what a model reads of each of the texts `rows`, uint64: the same wherever the
+    text is met.
+    """
     tokens = (texts.batch(np.array([n]))["text"].numpy().ravel() for n in rows)
     return keys([np.trim_zeros(ids, "b").astype("<i8").tobytes() for ids in tokens])
 
@@ -84,10 +102,11 @@ def _evenly(n: int, wanted: int) -> np.ndarray:
 
 
 def distinct(texts: Sentences) -> tuple[np.ndarray, np.ndarray]:
-    """The first of each set of captions with the same tokens, and the place of each caption among them, both int64.
+    """The first of each set of captions with the same tokens, and the place of each caption among
+    them, both int64.
 
-    Equal captions computed in batches of different shape may differ in the last bit, and then neither a tie policy nor
-    a reader knows why one of them won.
+    Equal captions computed in batches of different shape may differ in the last bit, and then
+    neither a tie policy nor a reader knows why one of them won.
     """
     place: dict[bytes, int] = {}
     first, row_of_text = [], np.empty(len(texts.lengths), np.int64)
@@ -100,13 +119,19 @@ def distinct(texts: Sentences) -> tuple[np.ndarray, np.ndarray]:
     return np.array(first, np.int64), row_of_text
 
 
-def _text_batches(texts: Sentences, rows: np.ndarray, order: np.ndarray, size: int, share: World = World()) -> Batches:
-    """Batches of the captions `rows`, taken in `order`; positions are places in `rows`. Else as `video_batches`."""
+def _text_batches(
+    texts: Sentences, rows: np.ndarray, order: np.ndarray, size: int, share: World = World()
+) -> Batches:
+    """Batches of the captions `rows`, taken in `order`; positions are places in `rows`. Else as
+    `video_batches`.
+    """
     for part in chunks(len(rows), size)[share.rank :: share.size]:
         positions = order[part.start : part.stop]
         yield positions, texts.batch(rows[positions])
 
 
 def _share(n: int, size: int, world: World) -> World:
-    """Who makes which batches: every process a share, or each of them all where some would have none."""
+    """Who makes which batches: every process a share, or each of them all where some would have
+    none.
+    """
     return world if -(-n // size) >= world.size else World()

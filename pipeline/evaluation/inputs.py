@@ -7,35 +7,46 @@ import torch
 
 from models.base import RetrievalModel
 from pipeline import log
+from pipeline.checkpoints.model_file import ModelInfo, load_model
 from pipeline.datasets.base import Annotations
 from pipeline.errors import DataError
-from pipeline.training.checkpoint import ModelInfo, load_model
-from pipeline.training.corpus import Corpus, VideoStore, mostly_unknown, open_corpus
-from pipeline.training.inputs import Given, open_videos
+from pipeline.feeding.corpus import Corpus, VideoStore, mostly_unknown, open_corpus
+from pipeline.feeding.inputs import Given, open_videos
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A model in eval mode on its device, what its checkpoint says besides, and where it reads videos."""
+    """A model in eval mode on its device, what its checkpoint says besides, and where it reads
+    videos.
+    """
 
     model: RetrievalModel
     info: ModelInfo
     store: VideoStore
 
     def corpus(self, annotations: Annotations, split: str) -> Corpus:
-        """A split with the captions as the ids this model was trained on. DataError if nothing of it can be read.
+        """A split with the captions as the ids this model was trained on. DataError if nothing of
+        it can be read.
 
         Warns if most of their words are unknown to the model: its vocabulary is of another corpus.
         """
         if vocabulary := self.info.vocabulary:
             texts = [caption.text for caption in annotations.texts(split)]
             if what := mostly_unknown(vocabulary, texts, self.info.recipe.train.clean_captions):
-                log.warning(f"evaluate: the model's vocabulary is of another corpus, so scores mean little: {what}")
-        return open_corpus(annotations, split, self.store, self.info.encode, width=self.model.inputs.tokens)
+                log.warning(
+                    "evaluate: the model's vocabulary is of another corpus, so scores mean little:"
+                    f" {what}"
+                )
+        return open_corpus(
+            annotations, split, self.store, self.info.encode, width=self.model.inputs.tokens
+        )
 
 
-def open_model(path: Path, device: torch.device, given: Given, threads: int | None = None) -> Opened:
-    """The model of a checkpoint and what it reads of videos. DataError if one of them cannot be used, or both together.
+def open_model(
+    path: Path, device: torch.device, given: Given, threads: int | None = None
+) -> Opened:
+    """The model of a checkpoint and what it reads of videos. DataError if one of them cannot be
+    used, or both together.
 
     threads: that read frames.
     """

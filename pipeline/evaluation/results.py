@@ -1,9 +1,14 @@
-"""The folder of one evaluated checkpoint: metrics, ranks, the gallery, encodings for search, scores if wanted.
+"""The folder of one evaluated checkpoint: metrics, ranks, the gallery, encodings for search, scores
+if wanted.
 
-    metrics.json      {checkpoint, model, recipe, split, texts, videos, results: {rerank: metrics}, examples, ...}
-    ranks.npz         per rerank: <rerank>/t2v_above, /t2v_tied, /v2t_above, /v2t_tied (int64), /v2t_rows; target
-    gallery.json      {checkpoint, split, video_ids, caption_ids, texts (distinct), row_of_text, text_keys}
-    encodings.npz     float32: text/<name> (a row per distinct text), video/<name> (a row per gallery video)
+    metrics.json      {checkpoint, model, recipe, split, texts, videos, results: {rerank: metrics},
+                      examples, ...}
+    ranks.npz         per rerank: <rerank>/t2v_above, /t2v_tied, /v2t_above, /v2t_tied (int64),
+                      /v2t_rows; target
+    gallery.json      {checkpoint, split, video_ids, caption_ids, texts (distinct), row_of_text,
+                      text_keys}
+    encodings.npz     float32: text/<name> (a row per distinct text), video/<name> (a row per
+                      gallery video)
     <rerank>.t2v.npy, <rerank>.v2t.npy   with save_similarity: float32, rows = queries
 
 No times, no paths: equal evaluations give equal bytes. No pickles.
@@ -29,13 +34,17 @@ METRICS, RANKS, GALLERY, ENCODINGS = "metrics.json", "ranks.npz", "gallery.json"
 _COLUMNS = ("R1", "R5", "R10", "MdR", "MnR")
 _SIDES = {"t2v": "text -> video", "v2t": "video -> text"}
 _ROWS = {"similarity": "similarity alone"}
-ALONE = {"none": "the scores alone", "similarity": "the similarity alone"}  # what sampling is compared with
+ALONE = {
+    "none": "the scores alone",
+    "similarity": "the similarity alone",
+}  # what sampling is compared with
 Vectors = dict[str, dict[str, np.ndarray]]  # {"text": {name: rows}, "video": {name: rows}}
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What was ranked. checkpoint: sha256 of its file. row_of_text: place of each caption's text among `texts`.
+    """What was ranked. checkpoint: sha256 of its file. row_of_text: place of each caption's text
+    among `texts`.
 
     text_keys: what each of `texts` is known by where it is a query or a candidate of sampling.
     """
@@ -50,7 +59,7 @@ class Gallery:
 
     @property
     def keys(self) -> np.ndarray:
-        """text_keys as models/noise.py wants them, uint64 (n,)."""
+        """text_keys as models/parts/noise.py wants them, uint64 (n,)."""
         return np.array(self.text_keys, dtype=np.uint64)
 
 
@@ -64,7 +73,12 @@ def save(
     write_npz(written[1], ranks)
     atomic_write(written[2], _json(vars(gallery) | {"row_of_text": gallery.row_of_text.tolist()}))
     write_npz(
-        written[3], {f"{side}/{name}": rows for side, encoding in vectors.items() for name, rows in encoding.items()}
+        written[3],
+        {
+            f"{side}/{name}": rows
+            for side, encoding in vectors.items()
+            for name, rows in encoding.items()
+        },
     )
     return written
 
@@ -88,7 +102,9 @@ def save_similarity(folder: Path, result: "Result") -> list[Path]:
 
 
 def read_all(step: Path) -> list[dict]:
-    """metrics.json of every checkpoint that the evaluate step in this folder ranked, in their order."""
+    """metrics.json of every checkpoint that the evaluate step in this folder ranked, in their
+    order.
+    """
     return [read_metrics(step / disk_name(record.id)) for record in usable_records(step)]
 
 
@@ -98,10 +114,15 @@ def read_metrics(folder: Path) -> dict:
 
 
 def read_ranks(folder: Path, rerank: str) -> dict[str, np.ndarray]:
-    """{"t2v", "v2t"}: pessimistic ranks from 1 of every query, int64. DataError if they were not saved."""
+    """{"t2v", "v2t"}: pessimistic ranks from 1 of every query, int64. DataError if they were not
+    saved.
+    """
     arrays = read_npz(folder / RANKS)
     try:
-        return {side: 1 + arrays[f"{rerank}/{side}_above"] + arrays[f"{rerank}/{side}_tied"] for side in ("t2v", "v2t")}
+        return {
+            side: 1 + arrays[f"{rerank}/{side}_above"] + arrays[f"{rerank}/{side}_tied"]
+            for side in ("t2v", "v2t")
+        }
     except KeyError as error:
         raise _damaged(folder / RANKS, f"no ranks of {error}") from error
 
@@ -110,13 +131,17 @@ def read_gallery(folder: Path) -> Gallery:
     """gallery.json of an evaluated checkpoint. DataError if it is missing or damaged."""
     values = _read_json(folder / GALLERY)
     try:
-        return Gallery(**(values | {"row_of_text": np.array(values["row_of_text"], dtype=np.int64)}))
+        return Gallery(
+            **(values | {"row_of_text": np.array(values["row_of_text"], dtype=np.int64)})
+        )
     except (TypeError, KeyError, ValueError) as error:
         raise _damaged(folder / GALLERY, error) from error
 
 
 def read_vectors(folder: Path) -> Vectors:
-    """The encodings as saved, float32. DataError if they are missing, damaged or not a row per id."""
+    """The encodings as saved, float32. DataError if they are missing, damaged or not a row per
+    id.
+    """
     gallery = read_gallery(folder)
     sides: Vectors = {"text": {}, "video": {}}
     for name, array in read_npz(folder / ENCODINGS).items():
@@ -132,13 +157,16 @@ def read_vectors(folder: Path) -> Vectors:
 
 
 def table(step: Path) -> str:
-    """The metrics of an evaluate step as aligned lines: a row for each checkpoint and way of ranking, and chance.
+    """The metrics of an evaluate step as aligned lines: a row for each checkpoint and way of
+    ranking, and chance.
 
     trained: the share of the parameters that the recipe trains.
     """
     found = read_all(step)
     if not found:
-        raise DataError("there are no evaluated checkpoints", where=step, fix="Run the evaluate step.")
+        raise DataError(
+            "there are no evaluated checkpoints", where=step, fix="Run the evaluate step."
+        )
     labels = [_label(m, name, n) for m in found for n, name in enumerate(m["results"])]
     width = max(map(len, [*labels, "checkpoint"]))
     titles = "".join(f"{f'R@{c[1:]}' if c[1:].isdigit() else c:>7}" for c in _COLUMNS)
@@ -151,7 +179,9 @@ def table(step: Path) -> str:
     for label, row, share in zip(labels, rows, shares, strict=True):
         lines.append(f"{label:<{width}}{_sides(row)}{row['Rsum']:9.1f}{share:>10}")
     first = found[0]
-    said = [(m["checkpoint"], gain_words(gain)) for m in found for gain in m.get("gains", {}).values()]
+    said = [
+        (m["checkpoint"], gain_words(gain)) for m in found for gain in m.get("gains", {}).values()
+    ]
     lines.append(f"{'chance':<{width}}{_sides(first['chance'])}")
     policy, gallery = rows[0]["tie_policy"], rows[0]["v2t_definition"]
     lines.append(
@@ -176,12 +206,18 @@ def _label(metrics: dict, rerank: str, place: int) -> str:
 
 def _share(parameters: dict[str, int] | None, place: int) -> str:
     """Of a model's parameters, those that its recipe trains; said once for each checkpoint."""
-    return f"{100 * parameters['trained'] / parameters['all']:.3g} %" if parameters and not place else ""
+    return (
+        f"{100 * parameters['trained'] / parameters['all']:.3g} %"
+        if parameters and not place
+        else ""
+    )
 
 
 def _sides(values: dict) -> str:
     cells = [[values[side].get(column) for column in _COLUMNS] for side in ("t2v", "v2t")]
-    return "".join("   " + "".join(" " * 7 if v is None else f"{v:7.1f}" for v in side) for side in cells)
+    return "".join(
+        "   " + "".join(" " * 7 if v is None else f"{v:7.1f}" for v in side) for side in cells
+    )
 
 
 def _json(value: dict) -> bytes:

@@ -1,4 +1,6 @@
-"""Encode everything once, score in blocks within a memory budget, fuse over the whole gallery, re-rank, count ranks."""
+"""Encode everything once, score in blocks within a memory budget, fuse over the whole gallery,
+re-rank, count ranks.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,14 +11,24 @@ import torch
 from torch import Tensor
 
 from models.base import Batch, Encoding, Fusion, Mismatch, Ranking, RetrievalModel, gather
-from models.noise import Noise
+from models.parts.noise import Noise
 from pipeline.errors import DataError
 from pipeline.evaluation import rerank as reranking
 from pipeline.evaluation.generation import SIMILARITY, SecondStage
-from pipeline.evaluation.metrics import KS, Convention, Evaluation, Median, Ties, check_finite, evaluate
-from pipeline.training.distributed import World
+from pipeline.evaluation.metrics import (
+    KS,
+    Convention,
+    Evaluation,
+    Median,
+    Ties,
+    check_finite,
+    evaluate,
+)
+from pipeline.processes import World
 
-Batches = Iterable[tuple[Sequence[int], Batch]]  # positions of the items in the result, and the batch
+Batches = Iterable[
+    tuple[Sequence[int], Batch]
+]  # positions of the items in the result, and the batch
 BLOCK_BYTES = 256 << 20
 _NO_ROWS = np.zeros(0, np.int64)
 _PLACE = "tvrkit.place"  # among the encodings that processes exchange: where each row belongs
@@ -25,9 +37,11 @@ COSINE_SCALE = 100.0  # CLIP's factor; for models whose own scale is 1
 
 @dataclass(frozen=True)
 class Encoded:
-    """Texts and videos of a split, encoded. row_of_text int64 (N_t,): equal captions share one row of `text`.
+    """Texts and videos of a split, encoded. row_of_text int64 (N_t,): equal captions share one row
+    of `text`.
 
-    text_keys, video_keys uint64: what rows of `text` and `video` are known by, wherever they are ranked (noise.py).
+    text_keys, video_keys uint64: what rows of `text` and `video` are known by, wherever they are
+    ranked (noise.py).
     """
 
     text: Encoding
@@ -46,17 +60,22 @@ class Encoded:
     def vectors(self) -> dict[str, dict[str, np.ndarray]]:
         """{"text": {name: rows}, "video": {name: rows}} as arrays that share the memory."""
         sides = {"text": self.text, "video": self.video}
-        return {side: {name: rows.numpy() for name, rows in encoding.items()} for side, encoding in sides.items()}
+        return {
+            side: {name: rows.numpy() for name, rows in encoding.items()}
+            for side, encoding in sides.items()
+        }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a split is ranked. rerank: any of none, dsl, qbnorm, diffusion, each giving a Result of its own.
+    """How a split is ranked. rerank: any of none, dsl, qbnorm, diffusion, each giving a Result of
+    its own.
 
-    dsl_scale: what scores are multiplied by before the dual softmax; None: the model's scale, or 100 if it has none.
-    bank, beta, k, theta: QB-Norm, on unscaled scores (its published defaults are for cosines); it needs a bank of other
-    texts and videos. budget: bytes for a block of scores. world: the processes that score together. seed: of the noise
-    of models that sample. second: whose denoisers re-rank in diffusion.
+    dsl_scale: what scores are multiplied by before the dual softmax; None: the model's scale, or
+    100 if it has none. bank, beta, k, theta: QB-Norm, on unscaled scores (its published defaults
+    are for cosines); it needs a bank of other texts and videos. budget: bytes for a block of
+    scores. world: the processes that score together. seed: of the noise of models that sample.
+    second: whose denoisers re-rank in diffusion.
     """
 
     rerank: tuple[str, ...] = ("none",)
@@ -77,7 +96,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """One way of ranking. metrics: as `metrics.evaluate`, plus "rerank" and what it used. t2v, v2t: rows = queries."""
+    """One way of ranking. metrics: as `metrics.evaluate`, plus "rerank" and what it used. t2v, v2t:
+    rows = queries.
+    """
 
     rerank: str
     metrics: dict
@@ -87,11 +108,16 @@ class Result:
 
 
 def encode(
-    encoder: Callable[[Batch, dict], Encoding], batches: Batches, shared: dict, n: int, world: World = World()
+    encoder: Callable[[Batch, dict], Encoding],
+    batches: Batches,
+    shared: dict,
+    n: int,
+    world: World = World(),
 ) -> Encoding:
     """Rows of all n items in order, on the CPU, whichever process encoded them.
 
-    batches: all of them, or this process's share. Raises DataError if they do not cover every position once.
+    batches: all of them, or this process's share. Raises DataError if they do not cover every
+    position once.
     """
     parts, positions = [], []
     device = None
@@ -129,7 +155,9 @@ def encode_all(
     n_videos: int,
     world: World = World(),
 ) -> Encoded:
-    """Encode the distinct texts and the videos of a split. The model must be in eval mode on its device."""
+    """Encode the distinct texts and the videos of a split. The model must be in eval mode on its
+    device.
+    """
     shared = model.prepare()
     n_texts = int(row_of_text.max()) + 1
     text = encode(model.encode_text, texts, shared, n_texts, world)
@@ -138,9 +166,14 @@ def encode_all(
 
 @torch.inference_mode()
 def score(
-    model: RetrievalModel, text: Encoding, video: Encoding, budget: int = BLOCK_BYTES, world: World = World()
+    model: RetrievalModel,
+    text: Encoding,
+    video: Encoding,
+    budget: int = BLOCK_BYTES,
+    world: World = World(),
 ) -> dict[str, Tensor]:
-    """Every named score (n_t, n_v), float32 on the CPU, computed on the model's device in blocks of `budget` bytes.
+    """Every named score (n_t, n_v), float32 on the CPU, computed on the model's device in blocks of
+    `budget` bytes.
 
     Of several processes each scores its share of the texts.
     """
@@ -164,7 +197,9 @@ def score(
 
 
 def block_shape(n_t: int, n_v: int, pair_bytes: int, budget: int) -> tuple[int, int]:
-    """Texts and videos per block: as near to square as fits, because each block moves rows + columns encodings."""
+    """Texts and videos per block: as near to square as fits, because each block moves rows +
+    columns encodings.
+    """
     pairs = max(1, budget // max(1, pair_bytes))
     side = max(1, math.isqrt(pairs))
     columns = min(n_v, max(side, pairs // min(n_t, side)))
@@ -183,7 +218,8 @@ def rankings(
     world: World = World(),
     how: Fusion | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Final scores of a split, float32: t2v (N_t, N_v) and v2t (N_v, N_t), a row per caption. DataError on NaN.
+    """Final scores of a split, float32: t2v (N_t, N_v) and v2t (N_v, N_t), a row per caption.
+    DataError on NaN.
 
     how: what the fusion gets; by default noise of seed 0 and the processes of `world`.
     """
@@ -205,7 +241,9 @@ def finite_scores(
 def fused(
     model: RetrievalModel, scores: dict[str, Tensor], encoded: Encoded, how: Fusion
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the model makes of scores of distinct texts: t2v and v2t with a row per caption, as `rankings`."""
+    """What the model makes of scores of distinct texts: t2v and v2t with a row per caption, as
+    `rankings`.
+    """
     try:
         found = model.fuse(scores, encoded.text, encoded.video, how)
     except Mismatch as error:
@@ -214,12 +252,16 @@ def fused(
 
 
 def per_caption(found: Ranking, row_of_text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of distinct texts -> of captions, t2v (N_t, N_v) and v2t (N_v, N_t). DataError on NaN."""
+    """Scores of distinct texts -> of captions, t2v (N_t, N_v) and v2t (N_v, N_t). DataError on
+    NaN.
+    """
     check_finite(found.t2v.numpy(), "fused scores")
     t2v, v2t = found.t2v.numpy(), found.v2t.numpy()
     if len(row_of_text) == len(t2v) and (row_of_text == np.arange(len(t2v))).all():
         return t2v, v2t
-    is_transpose = found.v2t.data_ptr() == found.t2v.data_ptr()  # then the result needs one matrix only
+    is_transpose = (
+        found.v2t.data_ptr() == found.t2v.data_ptr()
+    )  # then the result needs one matrix only
     t2v = t2v[row_of_text]
     return t2v, t2v.T if is_transpose else v2t[:, row_of_text]
 
@@ -229,9 +271,10 @@ def ranked(
 ) -> Iterator[Result]:
     """Rank a split: a Result for each way of re-ranking in turn, from one matrix of scores.
 
-    A model that samples is also ranked by its similarities alone, so that one sees what sampling adds.
-    target int64 (N_t,): gallery row of each caption's own video. One after another, because the matrices of a large
-    split fill the memory: drop a Result before asking for the next. Raises DataError if a score is NaN or infinite.
+    A model that samples is also ranked by its similarities alone, so that one sees what sampling
+    adds. target int64 (N_t,): gallery row of each caption's own video. One after another, because
+    the matrices of a large split fill the memory: drop a Result before asking for the next. Raises
+    DataError if a score is NaN or infinite.
     """
     names = list(dict.fromkeys(settings.rerank))
     if model.sampling is not None:
@@ -247,7 +290,9 @@ def ranked(
 
 
 def take_part(model: RetrievalModel, encoded: Encoded, settings: Settings) -> None:
-    """The share of a process that is not the first in what the first one's `ranked` computes with all of them."""
+    """The share of a process that is not the first in what the first one's `ranked` computes with
+    all of them.
+    """
     given = _given(model, encoded, settings)
     if "diffusion" in settings.rerank:
         _diffusion(given)
@@ -256,13 +301,17 @@ def take_part(model: RetrievalModel, encoded: Encoded, settings: Settings) -> No
 def retrieve(
     model: RetrievalModel, encoded: Encoded, target: np.ndarray, settings: Settings = Settings()
 ) -> dict[str, Result]:
-    """All Results of `ranked` by the name of their re-ranking; for splits whose matrices fit into memory together."""
+    """All Results of `ranked` by the name of their re-ranking; for splits whose matrices fit into
+    memory together.
+    """
     return {result.rerank: result for result in ranked(model, encoded, target, settings)}
 
 
 @dataclass(frozen=True)
 class _Given:
-    """What a re-ranking may use. scores: as the model gives them. raw: t2v and v2t, as it fuses them."""
+    """What a re-ranking may use. scores: as the model gives them. raw: t2v and v2t, as it fuses
+    them.
+    """
 
     model: RetrievalModel
     encoded: Encoded
@@ -294,13 +343,19 @@ def _similarity(given: _Given) -> Reranked:
 def _diffusion(given: _Given) -> Reranked:
     settings, second = given.settings, given.settings.second
     if second is None:
-        raise DataError("needs a denoiser", where="rerank diffusion", fix="Give one, or leave diffusion out of rerank.")
+        raise DataError(
+            "needs a denoiser",
+            where="rerank diffusion",
+            fix="Give one, or leave diffusion out of rerank.",
+        )
     t2v, v2t = second.reranked(given.raw, given.encoded.row_of_text, settings.seed, settings.world)
     return t2v, v2t, {"sampling": {"seed": settings.seed} | asdict(second.model.sampling)}
 
 
 def _dsl(given: _Given) -> Reranked:
-    scale = given.settings.dsl_scale or (given.model.scale if given.model.scale > 1 else COSINE_SCALE)
+    scale = given.settings.dsl_scale or (
+        given.model.scale if given.model.scale > 1 else COSINE_SCALE
+    )
     t2v, v2t = (reranking.dsl_order(scores * np.float32(scale)) for scores in given.raw)
     return t2v, v2t, {"dsl_scale": scale}
 
@@ -309,11 +364,17 @@ def _qbnorm(given: _Given) -> Reranked:
     settings, encoded, bank = given.settings, given.encoded, given.settings.bank
     if bank is None:
         raise DataError(
-            "needs a bank of other queries", where="rerank qbnorm", fix="Give one, or leave qbnorm out of rerank."
+            "needs a bank of other queries",
+            where="rerank qbnorm",
+            fix="Give one, or leave qbnorm out of rerank.",
         )
     # fused apart from the test queries: their scores must not depend on which bank was chosen
-    of_texts = Encoded(bank.text, encoded.video, bank.row_of_text, bank.text_keys, encoded.video_keys)
-    of_videos = Encoded(encoded.text, bank.video, encoded.row_of_text, encoded.text_keys, bank.video_keys)
+    of_texts = Encoded(
+        bank.text, encoded.video, bank.row_of_text, bank.text_keys, encoded.video_keys
+    )
+    of_videos = Encoded(
+        encoded.text, bank.video, encoded.row_of_text, encoded.text_keys, bank.video_keys
+    )
     t2v_only = Fusion(of_texts.noise(settings.seed), v2t_rows=_NO_ROWS)
     v2t_only = Fusion(of_videos.noise(settings.seed), t2v_rows=_NO_ROWS)
     t2v_bank, _ = rankings(given.model, of_texts, settings.budget, how=t2v_only)
@@ -328,4 +389,10 @@ def _qbnorm(given: _Given) -> Reranked:
     return t2v.scores, v2t.scores, options | used
 
 
-_RERANKERS = {"none": _none, SIMILARITY: _similarity, "dsl": _dsl, "qbnorm": _qbnorm, "diffusion": _diffusion}
+_RERANKERS = {
+    "none": _none,
+    SIMILARITY: _similarity,
+    "dsl": _dsl,
+    "qbnorm": _qbnorm,
+    "diffusion": _diffusion,
+}

@@ -13,19 +13,25 @@ _MATRIX_NAMES = ("sim", "similarity", "scores", "t2v", "sims")
 
 @dataclass(frozen=True)
 class Scored:
-    """t2v (N_t, N_v), v2t (N_v, N_t), both rows = queries; target int64 (N_t,): the video of each caption."""
+    """t2v (N_t, N_v), v2t (N_v, N_t), both rows = queries; target int64 (N_t,): the video of each
+    caption.
+    """
 
     t2v: np.ndarray
     v2t: np.ndarray
     target: np.ndarray
 
 
-def read_scored(path: Path, *, transposed: bool = False, captions_per_video: int | None = None) -> Scored:
-    """Read a .npy matrix, or a .npz with a matrix and, as it has them: owner (N_t,), captions_per_video (N_v,),
-    query_mask (N_t,; 0 = an empty slot), v2t (N_v, N_t; else the transpose).
+def read_scored(
+    path: Path, *, transposed: bool = False, captions_per_video: int | None = None
+) -> Scored:
+    """Read a .npy matrix, or a .npz with a matrix and, as it has them: owner (N_t,),
+    captions_per_video (N_v,), query_mask (N_t,; 0 = an empty slot), v2t (N_v, N_t; else the
+    transpose).
 
     transposed: rows are videos. captions_per_video: that many consecutive captions for each video.
-    Raises DataError: not such a file, not a matrix of real numbers, or captions whose videos are not known.
+    Raises DataError: not such a file, not a matrix of real numbers, or captions whose videos are
+    not known.
     """
     arrays = read_npz(path) if path.suffix.lower() == ".npz" else {"sim": read_npy(path)}
     t2v = _matrix(arrays, path)
@@ -33,14 +39,18 @@ def read_scored(path: Path, *, transposed: bool = False, captions_per_video: int
     v2t = _numbers(arrays["v2t"], "v2t", path) if "v2t" in arrays and "t2v" in arrays else t2v.T
     if v2t.shape != t2v.shape[::-1]:
         raise DataError(
-            f"v2t is {_shape(v2t)}, t2v is {_shape(t2v)}", where=path, fix="Both have their queries as rows."
+            f"v2t is {_shape(v2t)}, t2v is {_shape(t2v)}",
+            where=path,
+            fix="Both have their queries as rows.",
         )
     target = _target(arrays, t2v, captions_per_video, path)
     if "query_mask" in arrays:
         there = arrays["query_mask"].ravel() > 0
         if len(there) != len(t2v):
             raise DataError(
-                f"query_mask has {len(there):,} entries for {len(t2v):,} captions", where=path, fix="One per caption."
+                f"query_mask has {len(there):,} entries for {len(t2v):,} captions",
+                where=path,
+                fix="One per caption.",
             )
         t2v, v2t, target = t2v[there], v2t[:, there], target[there]
     return Scored(t2v, v2t, target)
@@ -48,7 +58,9 @@ def read_scored(path: Path, *, transposed: bool = False, captions_per_video: int
 
 def read_matrix(path: Path) -> np.ndarray:
     """One matrix of real numbers from a .npy or .npz file (a bank of queries)."""
-    return _matrix(read_npz(path) if path.suffix.lower() == ".npz" else {"sim": read_npy(path)}, path)
+    return _matrix(
+        read_npz(path) if path.suffix.lower() == ".npz" else {"sim": read_npy(path)}, path
+    )
 
 
 def _matrix(arrays: dict[str, np.ndarray], path: Path) -> np.ndarray:
@@ -73,7 +85,9 @@ def _numbers(array: np.ndarray, what: str, path: Path) -> np.ndarray:
     return array
 
 
-def _target(arrays: dict[str, np.ndarray], t2v: np.ndarray, captions_per_video: int | None, path: Path) -> np.ndarray:
+def _target(
+    arrays: dict[str, np.ndarray], t2v: np.ndarray, captions_per_video: int | None, path: Path
+) -> np.ndarray:
     n_texts, n_videos = t2v.shape
     if captions_per_video is not None:
         if "owner" in arrays or "captions_per_video" in arrays:
@@ -90,19 +104,36 @@ def _target(arrays: dict[str, np.ndarray], t2v: np.ndarray, captions_per_video: 
     elif "query_mask" in arrays and n_texts % n_videos == 0:
         target = np.repeat(np.arange(n_videos), n_texts // n_videos)
     else:
-        target = np.arange(n_texts if n_texts == n_videos else 0)  # a square matrix has its truth on the diagonal
+        target = np.arange(
+            n_texts if n_texts == n_videos else 0
+        )  # a square matrix has its truth on the diagonal
     _check_target(target, t2v, captions_per_video, path)
     return target.astype(np.int64)
 
 
-def _check_target(target: np.ndarray, t2v: np.ndarray, captions_per_video: int | None, path: Path) -> None:
+def _check_target(
+    target: np.ndarray, t2v: np.ndarray, captions_per_video: int | None, path: Path
+) -> None:
     n_texts, n_videos = t2v.shape
-    if target.dtype.kind not in "iu" or len(target) != n_texts or not 0 <= target.min() <= target.max() < n_videos:
-        guess = f"--captions-per-video {n_texts // n_videos}" if n_texts % n_videos == 0 and n_texts > n_videos else ""
+    if (
+        target.dtype.kind not in "iu"
+        or len(target) != n_texts
+        or not 0 <= target.min() <= target.max() < n_videos
+    ):
+        guess = (
+            f"--captions-per-video {n_texts // n_videos}"
+            if n_texts % n_videos == 0 and n_texts > n_videos
+            else ""
+        )
         hint = f"Try {guess}, or add" if guess else "Add"
-        way = ", or give --transposed if rows are videos" if n_texts < n_videos and captions_per_video is None else ""
+        way = (
+            ", or give --transposed if rows are videos"
+            if n_texts < n_videos and captions_per_video is None
+            else ""
+        )
         raise DataError(
-            f"{n_texts:,} texts x {n_videos:,} videos: it is not known which caption belongs to which video",
+            f"{n_texts:,} texts x {n_videos:,} videos: it is not known which caption belongs to"
+            " which video",
             where=path,
             fix=f"{hint} an integer array `owner` (the video of each caption) in a .npz file{way}.",
         )

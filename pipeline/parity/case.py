@@ -1,4 +1,6 @@
-"""One recorded case: what its `case.json`, arrays and files hold, and which of them were looked at."""
+"""One recorded case: what its `case.json`, arrays and files hold, and which of them were looked
+at.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,13 +11,15 @@ import numpy as np
 
 from pipeline.errors import DataError
 
-# top-level keys of case.json that say how the case was made or what its arrays mean; anything else is an option, a file
-# name or an expected value, and a handler that never looks at it has not compared the whole case
+# top-level keys of case.json that say how the case was made or what its arrays mean; anything else
+# is an option, a file name or an expected value, and a handler that never looks at it has not
+# compared the whole case
 DESCRIPTIONS = frozenset(
-    "system kind case purpose about what source reference environment generated_with made_with seed rng mode note "
-    "notes options_note system_note tolerance tolerance_note inputs outputs inputs_meaning outputs_meaning "
-    "meaning arrays arrays_in arrays_out quirks adaptation clip_config_legend frame_sampling_source "
-    "linguistic_resources commands expected files ground_truth duplicate_rows description comment".split()
+    "system kind case purpose about what source reference environment generated_with made_with seed"
+    " rng mode note notes options_note system_note tolerance tolerance_note inputs outputs"
+    " inputs_meaning outputs_meaning meaning arrays arrays_in arrays_out quirks adaptation"
+    " clip_config_legend frame_sampling_source linguistic_resources commands expected files"
+    " ground_truth duplicate_rows description comment".split()
 )
 _ARRAYS = {"case.json", "inputs.npz", "outputs.npz"}
 
@@ -41,7 +45,9 @@ class Watched(Mapping):
 
 
 class Case:
-    """A folder with a case.json. `info`, `inputs`, `outputs` are read on first use; `path` gives its files."""
+    """A folder with a case.json. `info`, `inputs`, `outputs` are read on first use; `path` gives
+    its files.
+    """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -59,9 +65,15 @@ class Case:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(f"cannot be read: {error}", where=path, fix="Restore the recorded case.") from error
-        if not isinstance(values, dict) or not all(isinstance(values.get(key), str) for key in ("system", "kind")):
-            raise DataError("has no `system` and `kind`", where=path, fix="Restore the recorded case.")
+            raise DataError(
+                f"cannot be read: {error}", where=path, fix="Restore the recorded case."
+            ) from error
+        if not isinstance(values, dict) or not all(
+            isinstance(values.get(key), str) for key in ("system", "kind")
+        ):
+            raise DataError(
+                "has no `system` and `kind`", where=path, fix="Restore the recorded case."
+            )
         return Watched(values)
 
     @property
@@ -103,4 +115,6 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read: {error}", where=path, fix="Restore the recorded case.") from error
+        raise DataError(
+            f"cannot be read: {error}", where=path, fix="Restore the recorded case."
+        ) from error

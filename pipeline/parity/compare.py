@@ -11,14 +11,17 @@ _NUMBER = r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
 
 @dataclass(frozen=True)
 class Tolerance:
-    """|ours - expected| <= absolute + relative * |expected|, for every element. The default is the project's 1e-4."""
+    """|ours - expected| <= absolute + relative * |expected|, for every element. The default is the
+    project's 1e-4.
+    """
 
     absolute: float = 1e-4
     relative: float = 0.0
 
     @classmethod
     def parse(cls, words: object, default: "Tolerance | None" = None) -> "Tolerance":
-        """What a case states: a number, "1e-6", "rtol 2e-4", "relative 1e-3", "max abs diff 1e-4", "exact", "equal".
+        """What a case states: a number, "1e-6", "rtol 2e-4", "relative 1e-3", "max abs diff 1e-4",
+        "exact", "equal".
 
         `default` (1e-4) for None. ValueError if the words hold neither a number nor exact/equal.
         """
@@ -44,7 +47,9 @@ EXACT = Tolerance(0.0)
 
 @dataclass(frozen=True)
 class Comparison:
-    """One expected value, compared. difference: largest absolute difference (0 or 1 for words); note: why not ok."""
+    """One expected value, compared. difference: largest absolute difference (0 or 1 for words);
+    note: why not ok.
+    """
 
     name: str
     difference: float
@@ -53,12 +58,18 @@ class Comparison:
     note: str = ""
 
 
-def close(name: str, ours: object, expected: object, tolerance: Tolerance | None = None) -> Comparison:
-    """Compare numbers or arrays of numbers, element by element in float64. Shapes and the places of NaN must agree."""
+def close(
+    name: str, ours: object, expected: object, tolerance: Tolerance | None = None
+) -> Comparison:
+    """Compare numbers or arrays of numbers, element by element in float64. Shapes and the places of
+    NaN must agree.
+    """
     tolerance = tolerance or Tolerance()
     a, b = np.asarray(ours), np.asarray(expected)
     if a.shape != b.shape:
-        return Comparison(name, float("nan"), str(tolerance), False, f"shape {a.shape}, expected {b.shape}")
+        return Comparison(
+            name, float("nan"), str(tolerance), False, f"shape {a.shape}, expected {b.shape}"
+        )
     if a.dtype.kind not in "biufc" or b.dtype.kind not in "biufc":
         return equal(name, ours, expected)
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -78,23 +89,37 @@ def equal(name: str, ours: object, expected: object) -> Comparison:
     return Comparison(name, float(a != b), "equal", a == b, note)
 
 
-def between(name: str, value: object, ends: tuple[object, object], tolerance: Tolerance = EXACT) -> Comparison:
-    """Every element of `value` lies between the two `ends`, in either order; for what depends on the order of ties."""
+def between(
+    name: str, value: object, ends: tuple[object, object], tolerance: Tolerance = EXACT
+) -> Comparison:
+    """Every element of `value` lies between the two `ends`, in either order; for what depends on
+    the order of ties.
+    """
     x, a, b = (np.asarray(v, dtype=np.float64) for v in (value, *ends))
     if not x.shape == a.shape == b.shape:
-        return Comparison(name, float("nan"), "interval", False, f"shape {x.shape}, expected {a.shape}")
+        return Comparison(
+            name, float("nan"), "interval", False, f"shape {x.shape}, expected {a.shape}"
+        )
     outside = np.maximum(np.minimum(a, b) - x, x - np.maximum(a, b))
     worst = float(np.max(outside, initial=0.0))
     ok = bool((outside <= tolerance.absolute).all())
-    return Comparison(name, worst, f"interval, {tolerance}", ok, "" if ok else "outside the interval")
+    return Comparison(
+        name, worst, f"interval, {tolerance}", ok, "" if ok else "outside the interval"
+    )
 
 
-def close_tree(name: str, ours: Mapping, expected: Mapping, tolerance: Tolerance | None = None) -> Iterator[Comparison]:
-    """`close` for every leaf of nested dictionaries of numbers; a value that we lack is a row that fails."""
+def close_tree(
+    name: str, ours: Mapping, expected: Mapping, tolerance: Tolerance | None = None
+) -> Iterator[Comparison]:
+    """`close` for every leaf of nested dictionaries of numbers; a value that we lack is a row that
+    fails.
+    """
     for key, value in expected.items():
         path = f"{name}.{key}"
         if not isinstance(ours, Mapping) or key not in ours:
-            yield Comparison(path, float("nan"), str(tolerance or Tolerance()), False, "we have no such value")
+            yield Comparison(
+                path, float("nan"), str(tolerance or Tolerance()), False, "we have no such value"
+            )
         elif isinstance(value, Mapping):
             yield from close_tree(path, ours[key], value, tolerance)
         else:

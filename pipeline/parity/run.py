@@ -12,13 +12,14 @@ from pipeline.parity.compare import Comparison, leaves
 
 Handler = Callable[[Case], Iterable[Comparison]]
 FOLDER = Path(__file__).resolve().parent
-FRAMEWORK = {"__init__", "case", "compare", "run"}
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Report:
-    """What one case came to. `faults`: what failed besides its rows (no handler, not compared, an error)."""
+    """What one case came to. `faults`: what failed besides its rows (no handler, not compared, an
+    error).
+    """
 
     name: str
     kind: str
@@ -31,7 +32,9 @@ class Report:
 
 
 def find_cases(paths: Iterable[Path]) -> list[Case]:
-    """All cases at or below the paths, each once, in the order given and then by name. DataError if a path has none."""
+    """All cases at or below the paths, each once, in the order given and then by name. DataError if
+    a path has none.
+    """
     found: dict[Path, Case] = {}
     for path in map(Path, paths):
         start = path.parent if path.name == "case.json" else path
@@ -42,12 +45,18 @@ def find_cases(paths: Iterable[Path]) -> list[Case]:
                 where=path,
                 fix="Give the folder of a case, or a folder above it.",
             )
-        found |= {file.parent.resolve(): Case(file.parent) for file in files if file.parent.resolve() not in found}
+        found |= {
+            file.parent.resolve(): Case(file.parent)
+            for file in files
+            if file.parent.resolve() not in found
+        }
     return list(found.values())
 
 
 def run_case(case: Case) -> Report:
-    """Run one case. Whatever goes wrong in a handler is a fault of that case; the others still run."""
+    """Run one case. Whatever goes wrong in a handler is a fault of that case; the others still
+    run.
+    """
     report = Report(case.name, "?")
     try:
         report.kind = f"{case.system}/{case.kind}"
@@ -58,17 +67,21 @@ def run_case(case: Case) -> Report:
         report.rows.extend(handler(case))
         report.faults.extend(f"{name}: not compared" for name in _missing(case, report.rows))
         report.faults.extend(["no row was compared"] if not report.rows else [])
-    except Exception as error:  # a broken handler must show as a failed case beside the others, with its reason
+    except (
+        Exception
+    ) as error:  # a broken handler must show as a failed case beside the others, with its reason
         log.debug("parity %s", case.name, exc_info=True)
         report.faults.append(f"{type(error).__name__}: {error}")
     return report
 
 
 def find_handler(system: str, kind: str) -> Handler | None:
-    """The handler of a kind, from the files of `system`; None if no file has it. ValueError if two files do."""
+    """The handler of a kind, from the files of `system`; None if no file has it. ValueError if two
+    files do.
+    """
     found = []
     for name in handler_files(system):
-        handlers = importlib.import_module(f"pipeline.parity.{name}").HANDLERS
+        handlers = getattr(importlib.import_module(f"pipeline.parity.{name}"), "HANDLERS", {})
         found.extend([handlers[kind]] if kind in handlers else [])
     if len(found) > 1:
         raise ValueError(f"{system}/{kind} has {len(found)} handlers; keep one")
@@ -76,10 +89,10 @@ def find_handler(system: str, kind: str) -> Handler | None:
 
 
 def handler_files(system: str) -> list[str]:
-    """Names of the modules that may hold handlers of a system: `<system>` and `<system>_*`."""
-    stem = system.replace("-", "_").replace(".", "_")
-    names = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in FRAMEWORK)
-    return [name for name in names if name == stem or name.startswith(f"{stem}_")]
+    """Names below `pipeline.parity` of the modules that may hold handlers of a system, sorted."""
+    folder = system.replace("-", "_").replace(".", "_")
+    stems = sorted(path.stem for path in (FOLDER / folder).glob("*.py"))
+    return [f"{folder}.{stem}" for stem in stems if stem != "__init__"]
 
 
 def _missing(case: Case, rows: list[Comparison]) -> Iterator[str]:
@@ -87,7 +100,11 @@ def _missing(case: Case, rows: list[Comparison]) -> Iterator[str]:
     covered = {row.name for row in rows} | {row.name.partition("[")[0] for row in rows}
     yield from (name for name in case.outputs if name != "dummy" and name not in covered)
     if "expected" in case.info:
-        yield from (name for name in leaves("expected", case.info["expected"]) if name not in covered)
+        yield from (
+            name for name in leaves("expected", case.info["expected"]) if name not in covered
+        )
     tops = {name.partition(".")[0] for name in covered}
-    yield from (f"case.json {key}" for key in case.info if key not in DESCRIPTIONS | case.info.read | tops)
+    yield from (
+        f"case.json {key}" for key in case.info if key not in DESCRIPTIONS | case.info.read | tops
+    )
     yield from (f"file {name}" for name in case.unused_files())

@@ -1,8 +1,8 @@
 """Take a ready feature folder (BigFile): check it, fingerprint it, do not copy it.
 
-Every row is read and must be finite; sizes, ids and lists of frames must agree. The step's folder then holds a pointer
-(`adopted.json`) that stores follow when they are opened. What is adopted is always features: another kind of artefact
-is given to the step that reads it by its path.
+Every row is read and must be finite; sizes, ids and lists of frames must agree. The step's folder
+then holds a pointer (`adopted.json`) that stores follow when they are opened. What is adopted is
+always features: another kind of artefact is given to the step that reads it by its path.
 """
 
 from collections.abc import Iterable
@@ -13,21 +13,24 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from pipeline.core.adopted import POINTER, point, resolve
 from pipeline.core.files import written
 from pipeline.core.stage import Item, Outcome
 from pipeline.core.stage import Stage as Base
 from pipeline.core.state import STATE, Record
 from pipeline.errors import DataError
-from pipeline.stores.adopted import POINTER, point, resolve
-from pipeline.stores.big_file import FORMAT, BigFile, file_names
-from pipeline.stores.big_file_stage import folder_digest
+from pipeline.stores.big_file.reader import FORMAT, BigFile, file_names
+from pipeline.stores.big_file.stage import folder_digest
 
 _ROWS_AT_ONCE = 4096
 
 
 class Options(BaseModel, extra="forbid"):
     path: Path = Field(
-        description="a folder with feature.bin, id.txt, shape.txt and, for features of frames, video2frames.txt"
+        description=(
+            "a folder with feature.bin, id.txt, shape.txt and, for features of frames,"
+            " video2frames.txt"
+        )
     )
     format: Literal["bigfile"] = Field("bigfile", description="what the folder holds")
 
@@ -42,13 +45,20 @@ class Stage(Base):
 
     def process(self, item: Item) -> Outcome:
         store = BigFile.open(self._folder)
-        facts = {"rows": store.rows, "dim": store.dim, "videos": len(store.videos), "unlisted": len(store.unlisted)}
+        facts = {
+            "rows": store.rows,
+            "dim": store.dim,
+            "videos": len(store.videos),
+            "unlisted": len(store.unlisted),
+        }
         _expect_finite(store)
         point(self.out, self._folder, FORMAT, item.key, file_names(self._folder))
         return Outcome(outputs={POINTER: written(self.out / POINTER)}, facts=facts)
 
     def finish(self, records: list[Record]) -> dict:
-        return {"path": str(self._folder), "digest": self._digest} | (records[0].facts if records else {})
+        return {"path": str(self._folder), "digest": self._digest} | (
+            records[0].facts if records else {}
+        )
 
     @cached_property
     def _folder(self) -> Path:
@@ -56,7 +66,9 @@ class Stage(Base):
 
     @cached_property
     def _digest(self) -> str:
-        BigFile.open(self._folder)  # says what is wrong with a folder that is none, before anything is hashed
+        BigFile.open(
+            self._folder
+        )  # says what is wrong with a folder that is none, before anything is hashed
         return folder_digest(self._folder, self.out / STATE / "digests.jsonl")
 
 
@@ -67,7 +79,8 @@ def _expect_finite(store: BigFile) -> None:
         bad += [store.ids[start + n] for n in np.flatnonzero(~finite)]
     if bad:
         raise DataError(
-            f"{len(bad):,} of {store.rows:,} rows hold NaN or infinite values: {', '.join(map(repr, bad[:3]))}",
+            f"{len(bad):,} of {store.rows:,} rows hold NaN or infinite values:"
+            f" {', '.join(map(repr, bad[:3]))}",
             where=store.path,
             fix="Make these features again, or leave the videos out: no row is dropped silently.",
         )

@@ -1,7 +1,8 @@
 """Compress videos to small H.264 files: few frames per second, a small short side, no sound.
 
-Damaged files give what decodes of them; what cannot be used is set aside with its reason. The original is never copied
-in place of a result. Source: specs/preprocessing.md sections 3 and 4.
+Damaged files give what decodes of them; what cannot be used is set aside with its reason. The
+original is never copied in place of a result. Source: docs/specs/preprocessing.md, sections 3 and
+4.
 """
 
 from collections.abc import Iterable
@@ -10,8 +11,8 @@ from pipeline.core import stage
 from pipeline.core.files import disk_name
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import STATE, Record
-from pipeline.datasets.sources import Source, unusable, video_sources
-from pipeline.stores.compress import Options, compress, time_limit
+from pipeline.datasets.parts.sources import Source, unusable, video_sources
+from pipeline.video.compress import Options, compress, time_limit
 
 
 class Stage(stage.Stage):

@@ -1,7 +1,9 @@
 """Join several features of the same frames into longer rows, in the order of the inputs.
 
-The order of rows is that of the first input, whose rows must lie video by video, as all published and our own files do.
-Source: xuchaoxi/video-cnn-feat: concat_features.py (specs/preprocessing.md 1.7): the sets of ids must be equal.
+The order of rows is that of the first input, whose rows must lie video by video, as all published
+and our own files do.
+Source: xuchaoxi/video-cnn-feat: concat_features.py (docs/specs/preprocessing.md, section 1.7): the
+sets of ids must be equal.
 """
 
 from collections.abc import Iterable
@@ -12,12 +14,16 @@ import numpy as np
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import digest
 from pipeline.errors import ConfigError, DataError
-from pipeline.stores.big_file import BigFile
-from pipeline.stores.big_file_stage import BigFileStage, Rows, content
+from pipeline.stores.big_file.reader import BigFile
+from pipeline.stores.big_file.stage import BigFileStage, Rows, content
 
 
 class Stage(BigFileStage):
-    needs = {"features": Need("features", many=True, help="two or more BigFile folders with the same ids")}
+    needs = {
+        "features": Need(
+            "features", many=True, help="two or more BigFile folders with the same ids"
+        )
+    }
     flush_items = 64
 
     def items(self) -> Iterable[Item]:
@@ -54,7 +60,8 @@ class Stage(BigFileStage):
         order = [frame for frames in first.videos.values() for frame in frames]
         if order != first.ids:
             raise DataError(
-                f"its rows do not lie video by video as in video2frames.txt ({len(order):,} of {first.rows:,} listed)",
+                f"its rows do not lie video by video as in video2frames.txt ({len(order):,} of"
+                f" {first.rows:,} listed)",
                 where=first.path,
                 fix="Name another input first.",
             )
@@ -73,5 +80,7 @@ def _expect_same_ids(first: BigFile, other: BigFile) -> None:
         if ids
     ]
     raise DataError(
-        "; ".join(counts), where=other.path, fix="Features can be joined only if they were made from the same frames."
+        "; ".join(counts),
+        where=other.path,
+        fix="Features can be joined only if they were made from the same frames.",
     )

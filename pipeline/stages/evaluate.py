@@ -1,8 +1,10 @@
 """Rank a split with each checkpoint: metrics both ways, ranks of every query, encodings for search.
 
-python cli.py evaluate --in data/work/demo/train --tensors data/work/demo/tensors --annotations demo --out results
+python cli.py evaluate --in data/work/demo/train --tensors data/work/demo/tensors --annotations demo
+--out results
 
-Out, per checkpoint: metrics.json, ranks.npz, gallery.json, encodings.npz (layout: pipeline/evaluation/results.py).
+Out, per checkpoint: metrics.json, ranks.npz, gallery.json, encodings.npz (layout:
+pipeline/evaluation/results.py).
 """
 
 from collections import Counter
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation.generation import SecondStage
     from pipeline.evaluation.inputs import Opened
     from pipeline.evaluation.retrieve import Encoded, Settings
-    from pipeline.training.corpus import Corpus
-    from pipeline.training.distributed import World
+    from pipeline.feeding.corpus import Corpus
+    from pipeline.processes import World
 
 
 _TIMEOUT_MINUTES = 60  # how long processes wait for each other
@@ -41,22 +43,37 @@ class QueryBank(BaseModel, extra="forbid"):
     size: int = Field(5000, ge=1, description="captions and videos taken from it, evenly spaced")
     beta: float = Field(20.0, gt=0, description="inverse temperature, for unscaled scores")
     k: int = Field(1, ge=1, description="top items of each bank query that become active")
-    theta: int = Field(1, ge=1, description="times an item must be among them (1: QB-Norm; 3 and 5: DGL)")
+    theta: int = Field(
+        1, ge=1, description="times an item must be among them (1: QB-Norm; 3 and 5: DGL)"
+    )
 
 
 class Sampling(BaseModel, extra="forbid"):
     seed: int = Field(0, ge=0, lt=2**63, description="of the noise: another seed, other ranks")
-    steps: int | None = Field(None, ge=1, description="steps of the reverse chain (default: as the model says)")
-    t2v_candidates: int | None = Field(None, ge=1, description="best videos of a text that are re-ranked (the same)")
-    v2t_candidates: int | None = Field(None, ge=1, description="best texts of a video that are re-ranked (the same)")
-    t2v_factor: float | None = Field(None, gt=0, description="factor on samples before their softmax (the same)")
+    steps: int | None = Field(
+        None, ge=1, description="steps of the reverse chain (default: as the model says)"
+    )
+    t2v_candidates: int | None = Field(
+        None, ge=1, description="best videos of a text that are re-ranked (the same)"
+    )
+    v2t_candidates: int | None = Field(
+        None, ge=1, description="best texts of a video that are re-ranked (the same)"
+    )
+    t2v_factor: float | None = Field(
+        None, gt=0, description="factor on samples before their softmax (the same)"
+    )
     v2t_factor: float | None = Field(None, gt=0, description="the same, from video to text")
-    t2v_alpha: float | None = Field(None, ge=0, description="weight of that softmax beside the score (the same)")
+    t2v_alpha: float | None = Field(
+        None, ge=0, description="weight of that softmax beside the score (the same)"
+    )
     v2t_alpha: float | None = Field(None, ge=0, description="the same, from video to text")
     features: Literal["denoiser", "model"] = Field(
         "denoiser",
-        description="what rerank diffusion reads: the split as the denoiser's own extractor encodes it, or encodings "
-        "of the evaluated model, if it has a sentence vector and frame vectors of the denoiser's width",
+        description=(
+            "what rerank diffusion reads: the split as the denoiser's own extractor encodes it, or"
+            " encodings of the evaluated model, if it has a sentence vector and frame vectors of"
+            " the denoiser's width"
+        ),
     )
 
     @property
@@ -70,30 +87,43 @@ class Options(BaseModel, extra="forbid"):
     rerank: list[Literal["none", "dsl", "qbnorm", "diffusion"]] = Field(
         ["none"],
         min_length=1,
-        description="none; dsl and qbnorm use other queries too: numbers of their own; diffusion: the best candidates "
-        "of any model, ordered anew by --denoiser",
+        description=(
+            "none; dsl and qbnorm use other queries too: numbers of their own; diffusion: the best"
+            " candidates of any model, ordered anew by --denoiser"
+        ),
     )
     sampling: Sampling = Field(
         Sampling(),
-        description="how denoisers draw: seed, steps, t2v_ and v2t_candidates, _factor, _alpha (default: as the model "
-        "says); features, which rerank diffusion reads: denoiser (its own extractor encodes the split) or model "
-        "(encodings of the evaluated one, which need a sentence vector and frame vectors of the denoiser's width)",
+        description=(
+            "how denoisers draw: seed, steps, t2v_ and v2t_candidates, _factor, _alpha (default: as"
+            " the model says); features, which rerank diffusion reads: denoiser (its own extractor"
+            " encodes the split) or model (encodings of the evaluated one, which need a sentence"
+            " vector and frame vectors of the denoiser's width)"
+        ),
     )
     ties: Literal["pessimistic", "optimistic", "average", "expanded"] = Field(
         "pessimistic", description="rank of a query whose own item ties with others"
     )
     v2t: Literal["captions", "groups"] = Field(
-        "captions", description="gallery of a video: all captions, or a group per video (its best caption)"
+        "captions",
+        description="gallery of a video: all captions, or a group per video (its best caption)",
     )
     t2v_median: Literal["mean", "lower"] = Field(
-        "mean", description="median of an even number of texts (published with several captions per video: lower)"
+        "mean",
+        description=(
+            "median of an even number of texts (published with several captions per video: lower)"
+        ),
     )
     dsl_scale: float | None = Field(
         None, gt=0, description="factor on scores before dsl (default: the model's, or 100)"
     )
     bank: QueryBank = Field(QueryBank(), description="the query bank of qbnorm")
     chunk: int | None = Field(
-        None, ge=-1, description="encode in file order, so many at once, -1: all (published: 2000 val, 1000 test)"
+        None,
+        ge=-1,
+        description=(
+            "encode in file order, so many at once, -1: all (published: 2000 val, 1000 test)"
+        ),
     )
     save_similarity: bool = Field(False, description="also write the score matrices (.npy)")
     examples: int = Field(6, ge=0, description="best and worst queries to keep for the report")
@@ -102,7 +132,9 @@ class Options(BaseModel, extra="forbid"):
     )
     batch_size: int = Field(64, ge=1, description="items encoded at once")
     memory_mb: int = Field(256, ge=1, description="MB for a block of scores")
-    device: str = Field("auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one")
+    device: str = Field(
+        "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one"
+    )
     loader_threads: int | None = Field(
         None, ge=1, description="threads that read frames (default: one per core, up to 8)"
     )
@@ -112,11 +144,15 @@ class Stage(stage.Stage):
     needs = {
         "checkpoints": Need("checkpoint", many=True, help="trained models"),
         "tensors": Need("tensors", optional=True, help="the tensor cache: fastest"),
-        "features": Need("features", optional=True, help="frame features, where there is no tensor cache"),
+        "features": Need(
+            "features", optional=True, help="frame features, where there is no tensor cache"
+        ),
         "store": Need("frame_store", optional=True, help="frames, where there is no tensor cache"),
         "videos": Need("video_files", optional=True, auto=False, help="video files to decode"),
         "annotations": Need("annotations"),
-        "denoiser": Need("checkpoint", optional=True, auto=False, help="a generative model, for rerank diffusion"),
+        "denoiser": Need(
+            "checkpoint", optional=True, auto=False, help="a generative model, for rerank diffusion"
+        ),
     }
     makes = "results"
     runs = "inline"
@@ -149,25 +185,33 @@ class Stage(stage.Stage):
 
 
 def _names(checkpoints: list[Artefact]) -> list[str]:
-    names = [made.step or (made.path.stem if made.path.is_file() else made.path.name) for made in checkpoints]
+    names = [
+        made.step or (made.path.stem if made.path.is_file() else made.path.name)
+        for made in checkpoints
+    ]
     seen = Counter(names)
-    return [n if seen[n] == 1 else f"{made.path.parent.name}-{n}" for n, made in zip(names, checkpoints, strict=True)]
+    return [
+        n if seen[n] == 1 else f"{made.path.parent.name}-{n}"
+        for n, made in zip(names, checkpoints, strict=True)
+    ]
 
 
 def _evaluate(stage: Stage, item: Item) -> Outcome:
+    from pipeline import processes
+    from pipeline.checkpoints.model_file import find
     from pipeline.evaluation import results
     from pipeline.evaluation.encode import encode_corpus, in_precision
     from pipeline.evaluation.retrieve import take_part
-    from pipeline.training import distributed
-    from pipeline.training.checkpoint import find
-    from pipeline.training.inputs import choose_device
+    from pipeline.feeding.inputs import choose_device
 
-    options, path, world = stage.options, find(item.payload), distributed.World.of_environment()
+    options, path, world = stage.options, find(item.payload), processes.World.of_environment()
     device = choose_device(options.device, world.local_rank)
-    distributed.join(world, device, _TIMEOUT_MINUTES)
+    processes.join(world, device, _TIMEOUT_MINUTES)
     read = _read(stage, path, device)
     with in_precision(options.precision, device):
-        encoded = encode_corpus(read.opened.model, read.corpus, options.batch_size, options.chunk, world)
+        encoded = encode_corpus(
+            read.opened.model, read.corpus, options.batch_size, options.chunk, world
+        )
         second = _second(stage, item.id, read, encoded, world)
     folder = stage.out / disk_name(item.id)
     settings = _settings(options, read, second, world)
@@ -176,14 +220,18 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
         return Outcome()
     metrics, ranks, files = _rank(options, item.id, read, encoded, folder, settings)
     captions = read.captions
-    first = np.unique(encoded.row_of_text, return_index=True)[1]  # rows are numbered by first appearance
+    first = np.unique(encoded.row_of_text, return_index=True)[
+        1
+    ]  # rows are numbered by first appearance
     gallery = results.Gallery(
         file_digest(path), options.split, read.corpus.video_ids, read.corpus.caption_ids,
         [captions[n].text for n in first], encoded.row_of_text, encoded.text_keys.tolist(),
     )  # fmt: skip
     files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
     outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
-    return Outcome(outputs=outputs, facts={name: _key_figures(m) for name, m in metrics["results"].items()})
+    return Outcome(
+        outputs=outputs, facts={name: _key_figures(m) for name, m in metrics["results"].items()}
+    )
 
 
 @dataclass(frozen=True)
@@ -204,9 +252,11 @@ def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
     """A checkpoint, set up to sample as the options say."""
     from pipeline.evaluation.generation import configure
     from pipeline.evaluation.inputs import open_model
-    from pipeline.training.inputs import Given
+    from pipeline.feeding.inputs import Given
 
-    opened = open_model(path, device, Given.of(stage.inputs, stage.out), stage.options.loader_threads)
+    opened = open_model(
+        path, device, Given.of(stage.inputs, stage.out), stage.options.loader_threads
+    )
     if opened.model.sampling is not None:
         configure(opened.model, stage.options.sampling.changes, "evaluate.sampling")
     return opened
@@ -217,44 +267,72 @@ def _read(stage: Stage, path: Path, device: "torch.device") -> _Read:
     return _Read(opened, annotations, opened.corpus(annotations, stage.options.split))
 
 
-def _settings(options: Options, read: _Read, second: "SecondStage | None", world: "World") -> "Settings":
+def _settings(
+    options: Options, read: _Read, second: "SecondStage | None", world: "World"
+) -> "Settings":
     from pipeline.evaluation.retrieve import Settings
 
     return Settings(
-        tuple(options.rerank), options.ties, options.v2t, options.t2v_median, dsl_scale=options.dsl_scale,
-        bank=_bank(options, read) if "qbnorm" in options.rerank and world.is_first else None, world=world,
-        beta=options.bank.beta, k=options.bank.k, theta=options.bank.theta, budget=options.memory_mb << 20,
-        seed=options.sampling.seed, second=second,
-    )  # fmt: skip
+        tuple(options.rerank),
+        options.ties,
+        options.v2t,
+        options.t2v_median,
+        dsl_scale=options.dsl_scale,
+        bank=_bank(options, read) if "qbnorm" in options.rerank and world.is_first else None,
+        world=world,
+        beta=options.bank.beta,
+        k=options.bank.k,
+        theta=options.bank.theta,
+        budget=options.memory_mb << 20,
+        seed=options.sampling.seed,
+        second=second,
+    )
 
 
 def _check(stage: Stage) -> None:
     """ConfigError unless there is a denoiser exactly where one is asked for."""
-    is_wanted, is_given = "diffusion" in stage.options.rerank, stage.inputs.get("denoiser") is not None
+    is_wanted, is_given = (
+        "diffusion" in stage.options.rerank,
+        stage.inputs.get("denoiser") is not None,
+    )
     if is_wanted and not is_given:
         raise ConfigError(
             "diffusion, but no denoiser is given",
             where="evaluate.rerank",
-            fix="Add `denoiser: train@...` to the step, or --denoiser CHECKPOINT: DiffusionRet of stage generation.",
+            fix=(
+                "Add `denoiser: train@...` to the step, or --denoiser CHECKPOINT: DiffusionRet of"
+                " stage generation."
+            ),
         )
     if is_given and not is_wanted:
         raise ConfigError(
-            "given, but nothing is re-ranked by it", where="evaluate.denoiser", fix="Add diffusion to rerank."
+            "given, but nothing is re-ranked by it",
+            where="evaluate.denoiser",
+            fix="Add diffusion to rerank.",
         )
 
 
-def _second(stage: Stage, name: str, read: _Read, encoded: "Encoded", world: "World") -> "SecondStage | None":
+def _second(
+    stage: Stage, name: str, read: _Read, encoded: "Encoded", world: "World"
+) -> "SecondStage | None":
     """What rerank diffusion needs of the denoiser, if it is asked for."""
     if "diffusion" not in stage.options.rerank:
         return None
+    from pipeline.checkpoints.model_file import find
     from pipeline.evaluation.denoiser import First, second_stage
-    from pipeline.training.checkpoint import find
 
     options, path = stage.options, find(stage.inputs["denoiser"].path)
     opened = _open(stage, path, next(read.opened.model.parameters()).device)
     first = First(name, read.corpus, encoded)
     return second_stage(
-        path, opened, first, read.annotations, options.split, options.sampling.features, options.batch_size, world
+        path,
+        opened,
+        first,
+        read.annotations,
+        options.split,
+        options.sampling.features,
+        options.batch_size,
+        world,
     )
 
 
@@ -262,18 +340,23 @@ def _rank(
     options: Options, name: str, read: _Read, encoded: "Encoded", folder: Path, settings: "Settings"
 ) -> tuple[dict, dict[str, np.ndarray], list[Path]]:
     """metrics.json, the arrays of ranks.npz, and the files of score matrices, if wanted."""
-    from pipeline.evaluation import breakdown, results
+    from pipeline.evaluation import results
     from pipeline.evaluation.retrieve import ranked
+    from pipeline.report import breakdown
 
     corpus, target = read.corpus, read.corpus.video_of
     metrics, ranks, files = _head(options, name, read), {"target": target}, []
     attributes = [read.annotations.videos[i].attributes for i in corpus.video_ids]
     for result in ranked(read.opened.model, encoded, target, settings):
         metrics["results"][result.rerank] = result.metrics
-        metrics["attributes"][result.rerank] = breakdown.attribute_rates(result.t2v, target, attributes)
+        metrics["attributes"][result.rerank] = breakdown.attribute_rates(
+            result.t2v, target, attributes
+        )
         if "examples" not in metrics:
             texts = [(caption.id, caption.text) for caption in read.captions]
-            metrics["examples"] = breakdown.examples(result, target, texts, corpus.video_ids, options.examples)
+            metrics["examples"] = breakdown.examples(
+                result, target, texts, corpus.video_ids, options.examples
+            )
         ranks |= results.rank_arrays(result)
         files += results.save_similarity(folder, result) if options.save_similarity else []
         _say(name, result.metrics)
@@ -284,9 +367,9 @@ def _rank(
 
 
 def _head(options: Options, name: str, read: _Read) -> dict:
-    from pipeline.evaluation import breakdown
+    from pipeline.checkpoints import partial
     from pipeline.evaluation.metrics import KS
-    from pipeline.training import partial
+    from pipeline.report import breakdown
 
     corpus, info, sampling = read.corpus, read.opened.info, read.opened.model.sampling
     return {
@@ -300,7 +383,9 @@ def _head(options: Options, name: str, read: _Read) -> dict:
         "videos": len(corpus.video_ids),
         "left_out": len(read.annotations.split(options.split).video_ids) - len(corpus.video_ids),
         "chance": breakdown.chance(corpus.video_of, len(corpus.video_ids), KS, options.v2t),
-        "sampling": None if sampling is None else {"seed": options.sampling.seed} | asdict(sampling),
+        "sampling": (
+            None if sampling is None else {"seed": options.sampling.seed} | asdict(sampling)
+        ),
         "results": {},
         "attributes": {},
     }
@@ -323,19 +408,28 @@ def _bank(options: Options, read: _Read) -> "Encoded":
     video_ids = [i for i in wanted if i not in faults]
     texts = [caption.text for caption in read.annotations.texts(bank.split)]
     with in_precision(options.precision, next(opened.model.parameters()).device):
-        return encode_bank(opened.model, opened.info, texts, video_ids, opened.store, bank.size, options.batch_size)
+        return encode_bank(
+            opened.model, opened.info, texts, video_ids, opened.store, bank.size, options.batch_size
+        )
 
 
 def _key_figures(metrics: dict) -> dict[str, float]:
-    figures = {f"{side}_R{k}": metrics[side][f"R{k}"] for side in ("t2v", "v2t") for k in (1, 5, 10)}
-    return {name: round(value, 4) for name, value in figures.items()} | {"Rsum": round(metrics["Rsum"], 4)}
+    figures = {
+        f"{side}_R{k}": metrics[side][f"R{k}"] for side in ("t2v", "v2t") for k in (1, 5, 10)
+    }
+    return {name: round(value, 4) for name, value in figures.items()} | {
+        "Rsum": round(metrics["Rsum"], 4)
+    }
 
 
 def _say_trained(name: str, parameters: dict[str, int]) -> None:
     """One line for a model of which only a part was trained."""
     everything, trained = parameters["all"], parameters["trained"]
     if trained < everything:
-        log.info(f"{name:<20} {trained:,} of {everything:,} parameters trained ({100 * trained / everything:.3f} %)")
+        log.info(
+            f"{name:<20} {trained:,} of {everything:,} parameters trained"
+            f" ({100 * trained / everything:.3f} %)"
+        )
 
 
 def _say_gains(name: str, gains: dict[str, dict]) -> None:
@@ -352,4 +446,7 @@ def _say(name: str, metrics: dict) -> None:
     for side, words in (("t2v", "text -> video"), ("v2t", "video -> text")):
         m = metrics[side]
         recalls = "   ".join(f"R@{k:<2} {m[f'R{k}']:5.1f}" for k in (1, 5, 10))
-        log.info(f"{label:<20} {words}   {recalls}   MdR {m['MdR']:g}   MnR {m['MnR']:.1f}   ({m['n']:,} queries)")
+        log.info(
+            f"{label:<20} {words}   {recalls}   MdR {m['MdR']:g}   MnR {m['MnR']:.1f}   ({m['n']:,}"
+            " queries)"
+        )

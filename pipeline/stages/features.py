@@ -1,8 +1,9 @@
 """Turn frames into CNN features, stored as a BigFile.
 
-Frames of the videos (or of a frame store, when one is named) at the published half-second rule or every few seconds;
-ImageNet networks with torchvision's weight files, or the untrained network of the demo. Several networks are
-concatenated in the order they are named. Source: specs/preprocessing.md 1.7 and 7, specs/dual-encoding.md 12.
+Frames of the videos (or of a frame store, when one is named) at the published half-second rule or
+every few seconds; ImageNet networks with torchvision's weight files, or the untrained network of
+the demo. Several networks are concatenated in the order they are named. Source:
+docs/specs/preprocessing.md, sections 1.7 and 7, docs/specs/dual-encoding.md, section 12.
 """
 
 import contextlib
@@ -17,44 +18,58 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.cnn.networks import NETWORKS, NetworkName, Profile, digits, how_to_get
+from pipeline.cnn.preprocess import Preprocess, crops, shrink
 from pipeline.core.artefact import Artefact
 from pipeline.core.files import DigestCache
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import STATE, Record, digest
-from pipeline.datasets.sources import Source, unusable, video_sources
+from pipeline.datasets.parts.sources import Source, unusable, video_sources
 from pipeline.errors import ConfigError, DataError, ItemError
-from pipeline.stores.big_file_stage import BigFileStage, Rows
-from pipeline.stores.choice import FrameChoice, Limits
-from pipeline.stores.networks import NETWORKS, NetworkName, Profile, digits, how_to_get
-from pipeline.stores.preprocess import Preprocess, crops, shrink
+from pipeline.stores.big_file.stage import BigFileStage, Rows
+from pipeline.video.frame_rule import FrameChoice, Limits
 
 if TYPE_CHECKING:
-    from models.frame_features import Batches
-    from pipeline.stores.frame_store import FrameStore
-    from pipeline.stores.stored_clip import StoredClip
-    from pipeline.stores.video import ClipReader
+    from models.features.batches import Batches
+    from pipeline.stores.frame_store.reader import FrameStore
+    from pipeline.stores.frame_store.stored_clip import StoredClip
+    from pipeline.video.reader import ClipReader
 
 _BATCH = {"cpu": 8, "cuda": 128}
 
 
 class Options(Limits):
     networks: list[NetworkName] = Field(
-        ["resnext101_32x8d", "resnet152"], min_length=1, description="their features are joined in this order"
+        ["resnext101_32x8d", "resnet152"],
+        min_length=1,
+        description="their features are joined in this order",
     )
     weights: dict[NetworkName, Path] | list[Path] = Field(
-        [], description="files of https://download.pytorch.org/models/, by network or in the order of networks"
+        [],
+        description=(
+            "files of https://download.pytorch.org/models/, by network or in the order of networks"
+        ),
     )
     every: Annotated[float, Field(gt=0)] | Literal["half-second"] = Field(
-        "half-second", description="seconds between frames; half-second: the published rule, on frame numbers"
+        "half-second",
+        description="seconds between frames; half-second: the published rule, on frame numbers",
     )
     preprocess: Profile = Field(
-        "vcf", description="vcf: squash to 256 as published; torchvision: short side 256; torchvision-v2: 232"
+        "vcf",
+        description=(
+            "vcf: squash to 256 as published; torchvision: short side 256; torchvision-v2: 232"
+        ),
     )
-    ten_crops: bool = Field(True, description="mean over ten crops as published (ten times the work), or the centre")
+    ten_crops: bool = Field(
+        True, description="mean over ten crops as published (ten times the work), or the centre"
+    )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
-        "float32", description="auto: bfloat16 where the hardware has it (3 to 5 times faster), else float32"
+        "float32",
+        description="auto: bfloat16 where the hardware has it (3 to 5 times faster), else float32",
     )
-    batch: int | None = Field(None, ge=1, le=4096, description="images per pass [8 on a CPU, 128 on a GPU]")
+    batch: int | None = Field(
+        None, ge=1, le=4096, description="images per pass [8 on a CPU, 128 on a GPU]"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the networks run")
 
     @field_validator("networks", mode="before")
@@ -67,9 +82,13 @@ class Options(Limits):
         if len(set(self.networks)) < len(self.networks):
             raise ValueError("a network is named twice")
         if isinstance(self.weights, dict) and (strangers := set(self.weights) - set(self.trained)):
-            raise ValueError(f"weights for networks that take none here: {', '.join(sorted(strangers))}")
+            raise ValueError(
+                f"weights for networks that take none here: {', '.join(sorted(strangers))}"
+            )
         if isinstance(self.weights, list) and len(self.weights) > len(self.trained):
-            raise ValueError(f"{len(self.weights)} weight files for {len(self.trained)} networks that take one")
+            raise ValueError(
+                f"{len(self.weights)} weight files for {len(self.trained)} networks that take one"
+            )
         return self
 
     @property
@@ -87,17 +106,23 @@ class Options(Limits):
     @property
     def ways(self) -> list[Preprocess]:
         """How each network sees a frame."""
-        return [NETWORKS[name].preprocess(self.preprocess, self.ten_crops) for name in self.networks]
+        return [
+            NETWORKS[name].preprocess(self.preprocess, self.ten_crops) for name in self.networks
+        ]
 
 
 class Pictures(NamedTuple):
-    """What a worker hands to the process that holds the GPU: frame ids, and uint8 (T, H, W, 3) per preprocessing."""
+    """What a worker hands to the process that holds the GPU: frame ids, and uint8 (T, H, W, 3) per
+    preprocessing.
+    """
 
     ids: list[str]
     frames: dict[Preprocess, np.ndarray]
 
 
-Shrunk = Iterator[tuple[int, dict[Preprocess, np.ndarray]]]  # frame number, picture as each network sees it
+Shrunk = Iterator[
+    tuple[int, dict[Preprocess, np.ndarray]]
+]  # frame number, picture as each network sees it
 
 
 class _How(NamedTuple):
@@ -111,18 +136,29 @@ class _How(NamedTuple):
 
 class Stage(BigFileStage):
     needs = {
-        "videos": Need("video_files", optional=True, help="folder of videos, or a step that makes them"),
-        "frames": Need("frame_store", optional=True, auto=False, help="a frame store to read instead of videos"),
+        "videos": Need(
+            "video_files", optional=True, help="folder of videos, or a step that makes them"
+        ),
+        "frames": Need(
+            "frame_store", optional=True, auto=False, help="a frame store to read instead of videos"
+        ),
     }
     runs = "workers"
-    indifferent = frozenset({"weights", "device"})  # the content of the weights is part of every item's key
+    indifferent = frozenset(
+        {"weights", "device"}
+    )  # the content of the weights is part of every item's key
     Options = Options
 
-    def __init__(self, options: Options, inputs: dict[str, Artefact | list[Artefact] | None], out: Path):
+    def __init__(
+        self, options: Options, inputs: dict[str, Artefact | list[Artefact] | None], out: Path
+    ):
         super().__init__(options, inputs, out)
         self._device = _device(options.device)
-        self._pending: list[tuple[str, list[str], np.ndarray | None]] = []  # committed, their rows not yet written
-        # one process holds the GPU and batches across videos; on CPUs every worker runs the networks itself
+        self._pending: list[
+            tuple[str, list[str], np.ndarray | None]
+        ] = []  # committed, their rows not yet written
+        # one process holds the GPU and batches across videos; on CPUs every worker runs the
+        # networks itself
         self._in_parent = self._device != "cpu"
         self.flush_items = 32 if self._in_parent else 1
 
@@ -146,7 +182,11 @@ class Stage(BigFileStage):
         clip = self._clip(item.id, source.path)
         shrunk = self._shrunk(clip, source.end)
         value = self._pictures(item.id, shrunk) if self._in_parent else self._rows(item.id, shrunk)
-        facts = {"frames": len(value.ids), "bytes": len(value.ids) * self.dim * 4, "computed": self._computed}
+        facts = {
+            "frames": len(value.ids),
+            "bytes": len(value.ids) * self.dim * 4,
+            "computed": self._computed,
+        }
         return Outcome(clip.status, value, {}, facts, clip.reason, clip.message)
 
     def open(self, records: list[Record]) -> list[Record]:
@@ -175,7 +215,9 @@ class Stage(BigFileStage):
     def flush(self) -> dict[str, Outcome | ItemError]:
         refused: dict[str, Outcome | ItemError] = {}
         new = [ids for _, ids, values in self._pending if values is None]
-        rows = iter(np.split(self._drained(), np.cumsum([len(ids) for ids in new])[:-1]) if new else [])
+        rows = iter(
+            np.split(self._drained(), np.cumsum([len(ids) for ids in new])[:-1]) if new else []
+        )
         for video_id, ids, values in self._pending:
             try:
                 self._writer.append(video_id, ids, next(rows) if values is None else values)
@@ -187,11 +229,22 @@ class Stage(BigFileStage):
     def finish(self, records: list[Record]) -> dict:
         options, weights = self.options, self._weight_digests()
         networks = [
-            {"name": name, "dim": NETWORKS[name].dim, "weights": weights.get(name, ""), "preprocess": asdict(way)}
+            {
+                "name": name,
+                "dim": NETWORKS[name].dim,
+                "weights": weights.get(name, ""),
+                "preprocess": asdict(way),
+            }
             for name, way in zip(options.networks, options.ways, strict=True)
         ]
-        made = {"networks": networks, "computed": self._computed, "torch": importlib.metadata.version("torch")}
-        return super().finish(records) | made  # the networks are in the order of their blocks in a row
+        made = {
+            "networks": networks,
+            "computed": self._computed,
+            "torch": importlib.metadata.version("torch"),
+        }
+        return (
+            super().finish(records) | made
+        )  # the networks are in the order of their blocks in a row
 
     def close(self) -> None:
         super().close()
@@ -205,34 +258,43 @@ class Stage(BigFileStage):
         elif self.inputs.get("videos"):
             yield from video_sources(self.inputs["videos"], cache).sources
         else:
-            raise ConfigError("there is nothing to read", where="features", fix="Name videos (--in) or a frame store.")
+            raise ConfigError(
+                "there is nothing to read",
+                where="features",
+                fix="Name videos (--in) or a frame store.",
+            )
 
     def _clip(self, video_id: str, path: Path) -> "StoredClip | ClipReader":
         every = self.options.every
         choice = FrameChoice("half-second") if every == "half-second" else FrameChoice.every(every)
         if self.inputs.get("frames"):
-            from pipeline.stores.stored_clip import read_clip
+            from pipeline.stores.frame_store.stored_clip import read_clip
 
             return read_clip(self._store, video_id, choice, self.options)
-        from pipeline.stores.video import iterate_clip
+        from pipeline.video.reader import iterate_clip
 
         return iterate_clip(path, choice, None, self.options)
 
     @cached_property
     def _store(self) -> "FrameStore":
-        from pipeline.stores.frame_store import FrameStore
+        from pipeline.stores.frame_store.reader import FrameStore
 
         return FrameStore.open(self.inputs["frames"].path)
 
     def _shrunk(self, clip: "StoredClip | ClipReader", end: float | None) -> Shrunk:
-        """Number and pictures of each chosen frame before `end` seconds; one that fills several slots is one row."""
+        """Number and pictures of each chosen frame before `end` seconds; one that fills several
+        slots is one row.
+        """
         last = None
         for frame in clip:
             if end is not None and frame.time_ms >= 1000 * end:
                 break
             if frame.source_index != last:
                 ways = dict.fromkeys(self.options.ways)
-                yield frame.source_index, {w: shrink(frame.image, w, self.options.max_long_side) for w in ways}
+                yield (
+                    frame.source_index,
+                    {w: shrink(frame.image, w, self.options.max_long_side) for w in ways},
+                )
             last = frame.source_index
         if last is None:
             raise ItemError("no_frames", "no frame decodes")
@@ -249,7 +311,10 @@ class Stage(BigFileStage):
 
     def _pictures(self, video_id: str, shrunk: Shrunk) -> Pictures:
         shrunk = list(shrunk)
-        frames = {way: np.stack([pictures[way] for _, pictures in shrunk]) for way in dict.fromkeys(self.options.ways)}
+        frames = {
+            way: np.stack([pictures[way] for _, pictures in shrunk])
+            for way in dict.fromkeys(self.options.ways)
+        }
         return Pictures([f"{video_id}_{index}" for index, _ in shrunk], frames)
 
     def _networks(self) -> "tuple[Batches, ...]":
@@ -260,7 +325,9 @@ class Stage(BigFileStage):
         return _loaded(tuple(options.networks), files, tuple(options.ways), how)
 
     def _drained(self) -> np.ndarray:
-        """Features of all images added since the last time, float32 (frames, dim): crops averaged, networks joined."""
+        """Features of all images added since the last time, float32 (frames, dim): crops averaged,
+        networks joined.
+        """
         blocks = []
         for way, batches in zip(self.options.ways, self._networks(), strict=True):
             features = batches.drain()
@@ -282,17 +349,27 @@ class Stage(BigFileStage):
         before = record.facts.get("computed", self._computed)
         if before != self._computed:
             raise ConfigError(
-                f"the rows so far were computed on {before}, this run would go on with {self._computed}",
+                f"the rows so far were computed on {before}, this run would go on with"
+                f" {self._computed}",
                 where=self.out,
-                fix=f"Use --device {before.partition(' ')[0]} on a machine like the first, or --force to start afresh.",
+                fix=(
+                    f"Use --device {before.partition(' ')[0]} on a machine like the first, or"
+                    " --force to start afresh."
+                ),
             )
 
     def _weight_digests(self) -> dict[str, str]:
-        """sha256 of each weight file. ConfigError if one was not named, DataError if it is missing or damaged."""
+        """sha256 of each weight file. ConfigError if one was not named, DataError if it is missing
+        or damaged.
+        """
         files = self.options.weight_files
         missing = [name for name in self.options.trained if name not in files]
         if missing:
-            raise ConfigError(f"{' and '.join(missing)} need weight files", where="features", fix=how_to_get(*missing))
+            raise ConfigError(
+                f"{' and '.join(missing)} need weight files",
+                where="features",
+                fix=how_to_get(*missing),
+            )
         cache = DigestCache(self.out / STATE / "digests.jsonl")
         digests = {name: _weight_digest(name, files[name], cache) for name in self.options.trained}
         cache.save()
@@ -303,10 +380,14 @@ def _weight_digest(name: str, file: Path, cache: DigestCache) -> str:
     try:
         found = cache(file)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=file, fix=how_to_get(name)) from error
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=file, fix=how_to_get(name)
+        ) from error
     if file.name in NETWORKS[name].files and not found.startswith(digits(file.name)):
         raise DataError(
-            f"its SHA-256 begins with {found[:8]}, not {digits(file.name)}", where=file, fix=how_to_get(name)
+            f"its SHA-256 begins with {found[:8]}, not {digits(file.name)}",
+            where=file,
+            fix=how_to_get(name),
         )
     return found
 
@@ -316,7 +397,9 @@ def _stored(artefact: Artefact, store: "FrameStore", cache: Path) -> Iterator[So
     if records:
         yield from (Source(record.id, store.path, record.content) for record in records)
         return
-    remembered = DigestCache(cache)  # a store that no step of ours made: any change of the file changes every video
+    remembered = DigestCache(
+        cache
+    )  # a store that no step of ours made: any change of the file changes every video
     content = remembered(store.path)
     remembered.save()
     yield from (Source(video_id, store.path, content) for video_id in store.ids)
@@ -332,7 +415,7 @@ def _loaded(
     names: tuple[str, ...], files: tuple[str, ...], ways: tuple[Preprocess, ...], how: _How
 ) -> "tuple[Batches, ...]":
     """The networks of this process, loaded once."""
-    from models.frame_features import Batches, load
+    from models.features.batches import Batches, load
 
     loaded = []
     for name, file, way in zip(names, files, ways, strict=True):
@@ -345,7 +428,7 @@ def _loaded(
 
 
 def _state(file: str) -> dict:
-    from pipeline.training.checkpoint import read
+    from pipeline.checkpoints.model_file import read
 
     state = read(Path(file))
     if not isinstance(state, dict):
@@ -366,7 +449,11 @@ def _expect_gpu() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise ConfigError("torch finds no usable GPU", where="features", fix="Use --device cpu, or see: cli.py doctor")
+        raise ConfigError(
+            "torch finds no usable GPU",
+            where="features",
+            fix="Use --device cpu, or see: cli.py doctor",
+        )
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -1,7 +1,8 @@
 """Download videos from lists of addresses, and compress each one as soon as it is here.
 
-User and password: TVRKIT_FETCH_USER and TVRKIT_FETCH_PASSWORD in the environment, or a netrc file. Interrupted files go
-on where they stopped. With `compress` the original is removed once the small file is verified.
+User and password: TVRKIT_FETCH_USER and TVRKIT_FETCH_PASSWORD in the environment, or a netrc file.
+Interrupted files go on where they stopped. With `compress` the original is removed once the small
+file is verified.
 
     python cli.py fetch --links list.txt --out data/lsmdc/videos --compress '{fps: 3}' --jobs 8
 """
@@ -17,29 +18,48 @@ from pipeline.core.files import commit_file, disk_name, sync_folder, written
 from pipeline.core.stage import Item, Outcome
 from pipeline.core.state import STATE, Record, digest
 from pipeline.errors import ItemError
-from pipeline.stores.compress import Options as Compression
-from pipeline.stores.compress import compress
-from pipeline.stores.links import Link, read_links
+from pipeline.fetching.links import Link, read_links
+from pipeline.video.compress import Options as Compression
+from pipeline.video.compress import compress
 
 _HOUR = 3600.0
 
 
 class Options(BaseModel, extra="forbid"):
     links: list[Path] = Field(
-        min_length=1, description="text files: one address per line, if known followed by its SHA-256 or MD5"
+        min_length=1,
+        description="text files: one address per line, if known followed by its SHA-256 or MD5",
     )
     compress: Compression | None = Field(
-        None, description="options of the compress stage, {} for its defaults; null keeps what was downloaded"
+        None,
+        description=(
+            "options of the compress stage, {} for its defaults; null keeps what was downloaded"
+        ),
     )
-    folders: bool = Field(False, description="ids begin with the last folder of the address (published layout)")
-    netrc: Path | None = Field(None, description="file with user and password per host (else $NETRC, ~/.netrc)")
-    plain_password: bool = Field(False, description="send the password to http addresses too, readable on the way")
-    rate: float | None = Field(None, gt=0, description="MB per second of all workers together; null: no limit")
+    folders: bool = Field(
+        False, description="ids begin with the last folder of the address (published layout)"
+    )
+    netrc: Path | None = Field(
+        None, description="file with user and password per host (else $NETRC, ~/.netrc)"
+    )
+    plain_password: bool = Field(
+        False, description="send the password to http addresses too, readable on the way"
+    )
+    rate: float | None = Field(
+        None, gt=0, description="MB per second of all workers together; null: no limit"
+    )
     tries: int = Field(
-        5, ge=1, le=100, description="attempts in a row that bring less than 1 MB; then a file is set aside"
+        5,
+        ge=1,
+        le=100,
+        description="attempts in a row that bring less than 1 MB; then a file is set aside",
     )
-    pause: float = Field(1.0, ge=0, le=60, description="seconds before the second attempt; doubles each time, to 60")
-    patience: float = Field(30.0, gt=0, description="seconds without data after which a connection is given up")
+    pause: float = Field(
+        1.0, ge=0, le=60, description="seconds before the second attempt; doubles each time, to 60"
+    )
+    patience: float = Field(
+        30.0, gt=0, description="seconds without data after which a connection is given up"
+    )
     max_bytes: int = Field(16 << 30, ge=1, description="bytes of one file")
     max_hours: float = Field(12.0, gt=0, description="hours for one file; what has come is kept")
 
@@ -60,37 +80,47 @@ class Stage(stage.Stage):
     _ignored = 0
 
     def items(self) -> Iterable[Item]:
-        from pipeline.stores.credentials import check_encrypted, check_hosts
+        from pipeline.fetching.credentials import check_encrypted, check_hosts
 
         found = read_links(self.options.links, self.options.folders)
         check_hosts((link.host for link in found.links), self.options.netrc)
         if not self.options.plain_password:
             check_encrypted((link.url for link in found.links), self.options.netrc)
         self._ignored = found.ignored
-        return [Item(link.id, digest([link.url, link.checksum]), link, link.shown) for link in found.links]
+        return [
+            Item(link.id, digest([link.url, link.checksum]), link, link.shown)
+            for link in found.links
+        ]
 
     def timeout(self, item: Item) -> float:
         return self.options.max_hours * _HOUR
 
     def process(self, item: Item) -> Outcome:
-        from pipeline.stores import download
-        from pipeline.stores.credentials import login
-        from pipeline.stores.http import Manners
-        from pipeline.stores.rate_limit import RateLimit
+        from pipeline.fetching import download
+        from pipeline.fetching.credentials import login
+        from pipeline.fetching.http import Manners
+        from pipeline.fetching.rate_limit import RateLimit
 
         link: Link = item.payload
         options, part = self.options, self._part(link)
         rules = download.Rules(
-            Manners(options.patience, options.plain_password), options.tries, options.pause, options.max_bytes
+            Manners(options.patience, options.plain_password),
+            options.tries,
+            options.pause,
+            options.max_bytes,
         )
         limit = RateLimit(self.out / STATE / "rate", options.rate and options.rate * 1e6)
         sha256 = download.download(link, part, rules, login(link.host, options.netrc), limit)
         fetched = {"fetched_bytes": part.stat().st_size, "fetched_sha256": sha256}
         try:
-            outcome = self._compressed(item, part) if options.compress else self._as_it_is(item, part)
+            outcome = (
+                self._compressed(item, part) if options.compress else self._as_it_is(item, part)
+            )
         except ItemError as error:
             if error.reason not in ("io_error", "out_of_memory"):
-                download.discard(part)  # it came whole and is no usable video: the next try needs another file
+                download.discard(
+                    part
+                )  # it came whole and is no usable video: the next try needs another file
             raise
         download.discard(part)
         outcome.facts = fetched | outcome.facts
@@ -101,14 +131,19 @@ class Stage(stage.Stage):
 
     def _as_it_is(self, item: Item, part: Path) -> Outcome:
         """The download under its name, if it can be opened and its first frame decodes."""
-        from pipeline.stores.video import probe
+        from pipeline.video.reader import probe
 
         info = probe(part)
         name = disk_name(item.id, item.payload.suffix)
         (self.out / name).parent.mkdir(parents=True, exist_ok=True)
         commit_file(part, self.out / name)
         sync_folder(part.parent)
-        facts = {"seconds": round(info.seconds, 3), "width": info.width, "height": info.height, "codec": info.codec}
+        facts = {
+            "seconds": round(info.seconds, 3),
+            "width": info.width,
+            "height": info.height,
+            "codec": info.codec,
+        }
         return Outcome("ok", None, {name: written(self.out / name)}, facts)
 
     def finish(self, records: list[Record]) -> dict:

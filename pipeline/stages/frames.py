@@ -1,7 +1,8 @@
 """Put the frames of videos into one LMDB store that training reads at random.
 
-By default every frame of the compressed videos as a JPEG; with `direct` straight from the originals, so that the
-pictures suffer one lossy step instead of two. Formats: specs/preprocessing.md section 5.
+By default every frame of the compressed videos as a JPEG; with `direct` straight from the
+originals, so that the pictures suffer one lossy step instead of two. Formats:
+docs/specs/preprocessing.md, section 5.
 """
 
 from collections.abc import Iterable
@@ -16,26 +17,32 @@ from pipeline.core.manifest import effective_options
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.stage import Stage as Base
 from pipeline.core.state import STATE, Record
-from pipeline.datasets.sources import Source, unusable, video_sources
+from pipeline.datasets.parts.sources import Source, unusable, video_sources
 from pipeline.errors import DataError, ItemError
-from pipeline.stores.choice import FrameChoice, Limits, SizeRule
-from pipeline.stores.crop import center_crop
+from pipeline.video.crop import center_crop
+from pipeline.video.frame_rule import FrameChoice, Limits, SizeRule
 
 if TYPE_CHECKING:
-    from pipeline.stores.frame_store import FrameStore
-    from pipeline.stores.frame_writer import FrameStoreWriter
+    from pipeline.stores.frame_store.reader import FrameStore
+    from pipeline.stores.frame_store.writer import FrameStoreWriter
 
-# bytes in the store per byte of a compressed video (measured, specs/preprocessing.md 5.1); a guess for originals
+# bytes in the store per byte of a compressed video (measured, docs/specs/preprocessing.md, section
+# 5.1); a guess for originals
 _GROWTH = {"jpeg": 2, "raw": 26, "yuv": 13, "mp4": 1}
 _LARGEST_SIDE = 65_535
 
 
 class Options(Limits):
-    direct: bool = Field(False, description="choose and scale frames of the originals; no compressed videos needed")
+    direct: bool = Field(
+        False, description="choose and scale frames of the originals; no compressed videos needed"
+    )
     fps: float = Field(3, gt=0, le=240, description="frames per second (direct)")
     short_side: int = Field(224, ge=16, le=4096, description="pixels of the shorter side (direct)")
     frame_rule: Literal["grid", "published", "published-vfr"] = Field(
-        "grid", description="which source frames: on the grid k/fps, or those that ffmpeg -r shows (direct)"
+        "grid",
+        description=(
+            "which source frames: on the grid k/fps, or those that ffmpeg -r shows (direct)"
+        ),
     )
     size_rule: Literal["short", "clip4clip"] = Field(
         "short", description="keep the aspect, or squash portrait video as published (direct)"
@@ -44,15 +51,24 @@ class Options(Limits):
         "jpeg", description="JPEG, RGB or 4:2:0 bytes per frame, or whole video files as published"
     )
     quality: int = Field(90, ge=1, le=100, description="JPEG quality")
-    crop: Literal["none", "center"] = Field("none", description="keep frames whole, or only their central square")
+    crop: Literal["none", "center"] = Field(
+        "none", description="keep frames whole, or only their central square"
+    )
     placement: Literal["inline", "pack"] = Field(
-        "inline", description="all in the LMDB file, or pictures in flat files beside it (sets larger than memory)"
+        "inline",
+        description=(
+            "all in the LMDB file, or pictures in flat files beside it (sets larger than memory)"
+        ),
     )
 
     @model_validator(mode="after")
     def _files_stay_whole(self) -> "Options":
-        if self.layout == "mp4" and (self.direct or self.crop != "none" or self.placement != "inline"):
-            raise ValueError("layout mp4 stores files as they are: it allows neither direct nor crop nor pack")
+        if self.layout == "mp4" and (
+            self.direct or self.crop != "none" or self.placement != "inline"
+        ):
+            raise ValueError(
+                "layout mp4 stores files as they are: it allows neither direct nor crop nor pack"
+            )
         return self
 
 
@@ -66,7 +82,9 @@ class Stage(Base):
 
     def items(self) -> Iterable[Item]:
         sources = self._sources
-        names = [_file_name(source) if self.options.layout == "mp4" else source.id for source in sources]
+        names = [
+            _file_name(source) if self.options.layout == "mp4" else source.id for source in sources
+        ]
         _expect_unique(names, sources, self.inputs["videos"].path)
         for source, name in zip(sources, names, strict=True):
             yield Item(source.id, source.key, (source.path, source.problem, name), str(source.path))
@@ -115,7 +133,7 @@ class Stage(Base):
 
     @cached_property
     def _writer(self) -> "FrameStoreWriter":
-        from pipeline.stores.frame_writer import FrameStoreWriter
+        from pipeline.stores.frame_store.writer import FrameStoreWriter
 
         return FrameStoreWriter(
             self.out,
@@ -130,7 +148,7 @@ class Stage(Base):
         return {}
 
     def _finished_store(self, folder: Path) -> "FrameStore":
-        from pipeline.stores.frame_store import FrameStore
+        from pipeline.stores.frame_store.reader import FrameStore
 
         if folder not in self._lent:
             self._lent[folder] = FrameStore.open(folder)
@@ -138,8 +156,8 @@ class Stage(Base):
 
     def _encode(self, video_id: str, path: Path) -> Outcome:
         """Decode, choose, scale, crop, encode: one frame in memory at a time."""
-        from pipeline.stores.frame_value import encode_frame, encode_value
-        from pipeline.stores.video import iterate_clip
+        from pipeline.stores.frame_store.frame_value import encode_frame, encode_value
+        from pipeline.video.reader import iterate_clip
 
         options = self.options
         reader = iterate_clip(path, *self._choice(), options)
@@ -150,12 +168,23 @@ class Stage(Base):
             image = _cropped(frame.image, options.crop)
             height, width = image.shape[:2]
             if max(height, width) > _LARGEST_SIDE:
-                raise ItemError("too_large", f"{width}x{height}; a side of a stored frame has at most {_LARGEST_SIDE}")
+                raise ItemError(
+                    "too_large",
+                    f"{width}x{height}; a side of a stored frame has at most {_LARGEST_SIDE}",
+                )
             pieces += [encode_frame(image, options.layout, options.quality)] * frame.repeats
             times += [frame.time_ms] * frame.repeats
         if not pieces:
             raise ItemError("no_frames", "no frame decodes")
-        value = encode_value(video_id, pieces, times, codec=options.layout, height=height, width=width, fps=reader.fps)
+        value = encode_value(
+            video_id,
+            pieces,
+            times,
+            codec=options.layout,
+            height=height,
+            width=width,
+            fps=reader.fps,
+        )
         facts = {"frames": len(pieces), "height": height, "width": width, "bytes": len(value)}
         return Outcome(reader.status, value, {}, facts, reader.reason, reader.message)
 
@@ -171,11 +200,17 @@ def _cropped(image: np.ndarray, crop: str) -> np.ndarray:
 
 
 def _whole_file(path: Path, name: str) -> Outcome:
-    from pipeline.stores.video import probe
+    from pipeline.video.reader import probe
 
     data = path.read_bytes()
     info = probe(data)
-    facts = {"name": name, "frames": info.frames or 0, "height": info.height, "width": info.width, "bytes": len(data)}
+    facts = {
+        "name": name,
+        "frames": info.frames or 0,
+        "height": info.height,
+        "width": info.width,
+        "bytes": len(data),
+    }
     return Outcome(value=data, facts=facts)
 
 
@@ -196,5 +231,8 @@ def _expect_unique(names: list[str], sources: list[Source], where: Path) -> None
         raise DataError(
             f"{len(pairs):,} pairs of videos have the same base name: {'; '.join(pairs[:3])}",
             where=where,
-            fix="The published layout knows base names only. Rename them, or use --layout jpeg. Nothing was written.",
+            fix=(
+                "The published layout knows base names only. Rename them, or use --layout jpeg."
+                " Nothing was written."
+            ),
         )

@@ -1,6 +1,7 @@
 """Pool the frame features of each video into one vector (mean, max or gauss).
 
-Source: xuchaoxi/video-cnn-feat: videocnn/feature_pooling.py (specs/preprocessing.md 1.7).
+Source: xuchaoxi/video-cnn-feat: videocnn/feature_pooling.py (docs/specs/preprocessing.md, section
+1.7).
 """
 
 from collections.abc import Callable, Iterable
@@ -13,8 +14,8 @@ from pydantic import BaseModel, Field
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import digest
 from pipeline.errors import DataError
-from pipeline.stores.big_file import BigFile
-from pipeline.stores.big_file_stage import BigFileStage, Rows, content
+from pipeline.stores.big_file.reader import BigFile
+from pipeline.stores.big_file.stage import BigFileStage, Rows, content
 
 
 class Options(BaseModel, extra="forbid"):
@@ -24,7 +25,11 @@ class Options(BaseModel, extra="forbid"):
 
 
 class Stage(BigFileStage):
-    needs = {"features": Need("features", help="a features step, or a BigFile folder with video2frames.txt")}
+    needs = {
+        "features": Need(
+            "features", help="a features step, or a BigFile folder with video2frames.txt"
+        )
+    }
     has_frames = False
     flush_items = 256
     Options = Options
@@ -38,7 +43,9 @@ class Stage(BigFileStage):
     def process(self, item: Item) -> Outcome:
         frames = self._frames.read_video(item.id)
         vector = _METHODS[self.options.method](frames.astype(np.float64))
-        return Outcome(value=Rows([item.id], vector[None].astype(np.float32)), facts={"frames": len(frames)})
+        return Outcome(
+            value=Rows([item.id], vector[None].astype(np.float32)), facts={"frames": len(frames)}
+        )
 
     @property
     def dim(self) -> int:
@@ -49,14 +56,20 @@ class Stage(BigFileStage):
         return BigFile.open(self.inputs["features"].path)
 
     def _check(self) -> None:
-        """Without lists of frames there is nothing to pool, and a row that is in no list would be lost."""
+        """Without lists of frames there is nothing to pool, and a row that is in no list would be
+        lost.
+        """
         what = "it has no video2frames.txt: its rows are not frames of videos"
         if self._frames.has_frames:
             lost = self._frames.unlisted
             if not lost:
                 return
             what = f"{len(lost):,} rows belong to no video: {', '.join(map(repr, lost[:3]))}"
-        raise DataError(what, where=self._frames.path, fix="Give features of frames with their video2frames.txt.")
+        raise DataError(
+            what,
+            where=self._frames.path,
+            fix="Give features of frames with their video2frames.txt.",
+        )
 
 
 def _mean(frames: np.ndarray) -> np.ndarray:
@@ -73,4 +86,8 @@ def _gauss(frames: np.ndarray) -> np.ndarray:
     return (weights / weights.sum()) @ frames
 
 
-_METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"mean": _mean, "max": _max, "gauss": _gauss}
+_METHODS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": _mean,
+    "max": _max,
+    "gauss": _gauss,
+}

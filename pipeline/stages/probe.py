@@ -1,8 +1,8 @@
 """Look into every video: decode it, and note frames, rate, size, length, codec and digest.
 
-Decoding every frame is the only way to find truncated and corrupted files; `fast` decodes the first one. A video counts
-as looked at as long as its file stays the same (size, times, inode). The `check` command compares the notes with the
-annotations.
+Decoding every frame is the only way to find truncated and corrupted files; `fast` decodes the first
+one. A video counts as looked at as long as its file stays the same (size, times, inode). The
+`check` command compares the notes with the annotations.
 """
 
 from collections import Counter
@@ -18,19 +18,23 @@ from pipeline.core.files import file_digest
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import Record, read_manifest
 from pipeline.datasets import base
-from pipeline.datasets.sources import list_folder
+from pipeline.datasets.parts.sources import list_folder
 from pipeline.errors import DataError, ItemError
-from pipeline.stores.choice import FrameChoice, Limits
-from pipeline.stores.compress import mark, time_limit
+from pipeline.video.compress import mark, time_limit
+from pipeline.video.frame_rule import FrameChoice, Limits
 
 
 class Options(Limits):
-    fast: bool = Field(False, description="decode the first frame only, and compare only files of equal size")
+    fast: bool = Field(
+        False, description="decode the first frame only, and compare only files of equal size"
+    )
 
 
 @dataclass(frozen=True)
 class _File:
-    """bytes: -1 when the file cannot be looked at (`problem` says why). has_twin: another file has as many bytes."""
+    """bytes: -1 when the file cannot be looked at (`problem` says why). has_twin: another file has
+    as many bytes.
+    """
 
     path: Path
     bytes: int
@@ -39,7 +43,11 @@ class _File:
 
 
 class Stage(stage.Stage):
-    needs = {"videos": Need("video_files", help="folder of videos, videos of a dataset, or a step that makes some")}
+    needs = {
+        "videos": Need(
+            "video_files", help="folder of videos, videos of a dataset, or a step that makes some"
+        )
+    }
     makes = "report"
     runs = "workers"
     store = "files"
@@ -53,7 +61,9 @@ class Stage(stage.Stage):
             has_twin = sizes[file.bytes] > 1
             # in fast mode a digest is taken only where it can tell two files apart
             key = f"{state} {'+' if has_twin and self.options.fast else ''}"
-            yield Item(item_id, key, _File(file.path, file.bytes, file.problem, has_twin), str(file.path))
+            yield Item(
+                item_id, key, _File(file.path, file.bytes, file.problem, has_twin), str(file.path)
+            )
 
     def timeout(self, item: Item) -> float:
         return time_limit(max(0, item.payload.bytes), self.options)
@@ -71,7 +81,7 @@ class Stage(stage.Stage):
         return outcome
 
     def _examined(self, path: Path) -> Outcome:
-        from pipeline.stores.video import iterate_clip, probe
+        from pipeline.video.reader import iterate_clip, probe
 
         info = probe(path)
         facts = {
@@ -88,7 +98,12 @@ class Stage(stage.Stage):
         for _ in reader.chosen():
             pass
         return Outcome(
-            reader.status, None, {}, facts | {"frames": reader.decoded}, reason=reader.reason, message=reader.message
+            reader.status,
+            None,
+            {},
+            facts | {"frames": reader.decoded},
+            reason=reader.reason,
+            message=reader.message,
         )
 
     def finish(self, records: list[Record]) -> dict:
@@ -100,13 +115,23 @@ class Stage(stage.Stage):
 
 
 def video_paths(artefact: Artefact) -> list[tuple[str, Path]]:
-    """(id, path) of every file of an artefact of kind "video_files". DataError if its folder is missing."""
+    """(id, path) of every file of an artefact of kind "video_files". DataError if its folder is
+    missing.
+    """
     if artefact.step == "dataset":
         return [(v.id, v.path) for v in base.load(artefact).videos.values() if v.path is not None]
     if read_manifest(artefact.path) is not None:
-        return [(record.id, artefact.path / name) for record in artefact.records() for name in record.outputs]
+        return [
+            (record.id, artefact.path / name)
+            for record in artefact.records()
+            for name in record.outputs
+        ]
     if not artefact.path.is_dir():
-        raise DataError("there is no such folder", where=artefact.path, fix="Give the folder that holds the videos.")
+        raise DataError(
+            "there is no such folder",
+            where=artefact.path,
+            fix="Give the folder that holds the videos.",
+        )
     return list_folder(artefact.path)
 
 
@@ -116,4 +141,7 @@ def _look(path: Path) -> tuple[_File, str]:
         facts = path.stat()
     except OSError as error:
         return _File(path, -1, str(error.strerror)), f"unreadable {error.strerror}"
-    return _File(path, facts.st_size), f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}"
+    return (
+        _File(path, facts.st_size),
+        f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}",
+    )

@@ -2,9 +2,10 @@
 
 python cli.py prune --in data/work/demo/train@dual --amount 0.3 --out pruned
 
-One pool over all GRU, convolution and linear layers of the model (global L1, no training afterwards), as published.
-Out: checkpoints/best.pt, which every command takes like any other checkpoint, and pruning.json: zeros of each module,
-size ratios, bytes on disk.
+One pool over all GRU, convolution and linear layers of the model (global L1, no training
+afterwards), as published.
+Out: checkpoints/best.pt, which every command takes like any other checkpoint, and pruning.json:
+zeros of each module, size ratios, bytes on disk.
 """
 
 import json
@@ -23,12 +24,20 @@ REPORT = "pruning.json"
 
 class Options(BaseModel, extra="forbid"):
     amount: float = Field(
-        ge=0, le=1, description="share of the pool that becomes zero, 0 to 1 (rows D to F of the paper: not recorded)"
+        ge=0,
+        le=1,
+        description=(
+            "share of the pool that becomes zero, 0 to 1 (rows D to F of the paper: not recorded)"
+        ),
     )
     weights: bool = Field(True, description="weights are in the pool")
     biases: bool = Field(False, description="biases are in the pool (row F of the paper: both)")
     reference: int | None = Field(
-        None, ge=1, description="parameters that size ratios refer to (default: this model's; the paper: 69176796)"
+        None,
+        ge=1,
+        description=(
+            "parameters that size ratios refer to (default: this model's; the paper: 69176796)"
+        ),
     )
 
     @model_validator(mode="after")
@@ -39,7 +48,11 @@ class Options(BaseModel, extra="forbid"):
 
 
 class Stage(stage.Stage):
-    needs = {"checkpoint": Need("checkpoint", help="the trained model: best.pt, or the folder of a train step")}
+    needs = {
+        "checkpoint": Need(
+            "checkpoint", help="the trained model: best.pt, or the folder of a train step"
+        )
+    }
     makes = "checkpoint"
     runs = "inline"
     Options = Options
@@ -50,18 +63,27 @@ class Stage(stage.Stage):
 
     def process(self, item: Item) -> Outcome:
         from models.base import Mismatch
-        from pipeline.training import pruned
+        from pipeline.checkpoints import pruned
 
-        source, out, options = self.inputs["checkpoint"].path, self.out / "checkpoints" / "best.pt", self.options
+        source, out, options = (
+            self.inputs["checkpoint"].path,
+            self.out / "checkpoints" / "best.pt",
+            self.options,
+        )
         try:
-            made = pruned.make(source, options.amount, weights=options.weights, biases=options.biases)
+            made = pruned.make(
+                source, options.amount, weights=options.weights, biases=options.biases
+            )
         except Mismatch as error:
             raise DataError(error.what, where=source, fix=error.fix) from error
         pruned.save(made, out)
         report = made.report(options.reference, out)
         atomic_write(self.out / REPORT, json.dumps(report, indent=1) + "\n")
         _say(report)
-        outputs = {path.relative_to(self.out).as_posix(): written(path) for path in (out, self.out / REPORT)}
+        outputs = {
+            path.relative_to(self.out).as_posix(): written(path)
+            for path in (out, self.out / REPORT)
+        }
         return Outcome(outputs=outputs, facts={k: v for k, v in report.items() if k != "modules"})
 
     def finish(self, records: list[Record]) -> dict:
@@ -73,10 +95,12 @@ def _say(report: dict) -> None:
     """Two lines: what is left, and what the file became."""
     ratio = report["size_ratio"]
     log.info(
-        f"prune: {report['pruned']:,} of {report['pool']:,} entries of the pool are zero; {report['nonzero']:,} of "
-        f"{report['parameters']:,} parameters are left ({report['nonzero_share']:.1%})"
+        f"prune: {report['pruned']:,} of {report['pool']:,} entries of the pool are zero;"
+        f" {report['nonzero']:,} of {report['parameters']:,} parameters are left"
+        f" ({report['nonzero_share']:.1%})"
     )
     log.info(
-        f"prune: size ratio {ratio['nonzero']:.3f} (entries that are not zero) or {ratio['product']:.3f} (1 - amount, "
-        f"times parameters) of {report['reference']:,}; file {report['bytes_before']:,} -> {report['bytes']:,} bytes"
+        f"prune: size ratio {ratio['nonzero']:.3f} (entries that are not zero) or"
+        f" {ratio['product']:.3f} (1 - amount, times parameters) of {report['reference']:,}; file"
+        f" {report['bytes_before']:,} -> {report['bytes']:,} bytes"
     )

@@ -2,8 +2,8 @@
 
 python cli.py report --in data/work/demo/evaluate --out report
 
-Out: report.html. Equal inputs give equal bytes, so times and the command as typed are not in it but in a second page,
-_state/times.html, which report.html shows in place when it lies beside it.
+Out: report.html. Equal inputs give equal bytes, so times and the command as typed are not in it but
+in a second page, _state/times.html, which report.html shows in place when it lies beside it.
 """
 
 import platform
@@ -26,14 +26,18 @@ from pipeline.core.state import STATE, digest, read_manifest, read_records
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.html import Entry, Report, Step
+    from pipeline.report.page import Entry, Report, Step
 
 PAGE = "report.html"
-_PLACES = frozenset({"root", "path"})  # options that say where things lie: the page must not depend on it
+_PLACES = frozenset(
+    {"root", "path"}
+)  # options that say where things lie: the page must not depend on it
 
 
 class Options(BaseModel, extra="forbid"):
-    title: str = Field("Text-video retrieval", min_length=1, max_length=200, description="heading of the page")
+    title: str = Field(
+        "Text-video retrieval", min_length=1, max_length=200, description="heading of the page"
+    )
     thumbnails: bool = Field(True, description="show pictures of the best and worst queries")
 
 
@@ -47,19 +51,24 @@ class _Made:
 
     @property
     def failures(self) -> list[tuple[str, str, str]]:
-        """(id, reason, message) of items set aside; paths of this machine taken out of the messages."""
+        """(id, reason, message) of items set aside; paths of this machine taken out of the
+        messages.
+        """
         if not self.manifest["counts"].get("failed"):
             return []
         records = [r for r in read_records(self.path / STATE / "items.jsonl") if not r.usable]
         place = f"{self.path.resolve().parent}/"
         return sorted(
-            (r.id, r.reason, r.message.replace(place, "").replace(f"{self.path.parent}/", "")) for r in records
+            (r.id, r.reason, r.message.replace(place, "").replace(f"{self.path.parent}/", ""))
+            for r in records
         )
 
     @property
     def options(self) -> dict:
         """The options that matter, without places."""
-        return {k: v for k, v in self.manifest["lineage"].get(self.name, {}).items() if k not in _PLACES}
+        return {
+            k: v for k, v in self.manifest["lineage"].get(self.name, {}).items() if k not in _PLACES
+        }
 
 
 class Stage(stage.Stage):
@@ -70,15 +79,28 @@ class Stage(stage.Stage):
 
     def items(self) -> list[Item]:
         """One item; its key is everything the page shows."""
-        shown = [[m.name, m.manifest["content"], m.manifest["counts"], m.options, m.failures] for m in self._steps()]
+        shown = [
+            [m.name, m.manifest["content"], m.manifest["counts"], m.options, m.failures]
+            for m in self._steps()
+        ]
         versions = [m.manifest["packages"] for m in self._steps()]
         return [
-            Item("report", digest([[made.content for made in self.inputs["results"]], shown, versions, __version__]))
+            Item(
+                "report",
+                digest(
+                    [
+                        [made.content for made in self.inputs["results"]],
+                        shown,
+                        versions,
+                        __version__,
+                    ]
+                ),
+            )
         ]
 
     def process(self, item: Item) -> Outcome:
         """Write the page, and beside it how long the steps took."""
-        from pipeline.evaluation.html import RUN_PAGE, page
+        from pipeline.report.page import RUN_PAGE, page
 
         steps = self._steps()
         atomic_write(self.out / PAGE, page(self._collect(steps)))
@@ -96,24 +118,44 @@ class Stage(stage.Stage):
         return list(found.values())
 
     def _collect(self, steps: list[_Made]) -> "Report":
-        from pipeline.evaluation.html import Report
+        from pipeline.report.page import Report
 
         by_name = {step.name: step for step in steps}
         entries = [entry for made in self.inputs["results"] for entry in _entries(made, by_name)]
         if not entries:
-            raise DataError("there are no evaluated checkpoints", where="report", fix="Run the evaluate step first.")
+            raise DataError(
+                "there are no evaluated checkpoints",
+                where="report",
+                fix="Run the evaluate step first.",
+            )
         pictures = self._thumbnails(entries, steps) if self.options.thumbnails else {}
-        packages = dict(sorted({k: v for step in steps for k, v in step.manifest["packages"].items()}.items()))
+        packages = dict(
+            sorted({k: v for step in steps for k, v in step.manifest["packages"].items()}.items())
+        )
         versions = {"tvrkit": __version__, "Python": platform.python_version()} | packages
-        return Report(self.options.title, entries, [_step(step) for step in steps], versions, pictures)
+        return Report(
+            self.options.title, entries, [_step(step) for step in steps], versions, pictures
+        )
 
     def _thumbnails(self, entries: list["Entry"], steps: list[_Made]) -> dict[str, list[bytes]]:
-        from pipeline.evaluation.thumbnails import Source, thumbnails
+        from pipeline.report.thumbnails import Source, thumbnails
 
-        queries = [q for entry in entries for side in entry.metrics["examples"].values() for q in side]
-        wanted = [video for q in queries for video in [q["video"], *(a["video"] for a in q["answers"])]]
-        order = ("frame_store", "video_files")  # frames of the right size, else small files, else the originals
-        sources = [Source(kind, s.path) for kind in order for s in reversed(steps) if s.manifest["makes"] == kind]
+        queries = [
+            q for entry in entries for side in entry.metrics["examples"].values() for q in side
+        ]
+        wanted = [
+            video for q in queries for video in [q["video"], *(a["video"] for a in q["answers"])]
+        ]
+        order = (
+            "frame_store",
+            "video_files",
+        )  # frames of the right size, else small files, else the originals
+        sources = [
+            Source(kind, s.path)
+            for kind in order
+            for s in reversed(steps)
+            if s.manifest["makes"] == kind
+        ]
         return thumbnails(wanted, sources)
 
 
@@ -131,9 +173,10 @@ def _walk(name: str, path: Path, found: dict[Path, _Made]) -> None:
 
 def _entries(made: Artefact, steps: dict[str, _Made]) -> Iterator["Entry"]:
     """The evaluated checkpoints of one results folder, each with the curves of its training."""
-    from pipeline.evaluation import plots, results
-    from pipeline.evaluation.html import Entry
-    from pipeline.evaluation.published import figures
+    from pipeline.evaluation import results
+    from pipeline.report import plots
+    from pipeline.report.page import Entry
+    from pipeline.report.paper_figures import figures
 
     for metrics in results.read_all(made.path):
         folder = made.path / disk_name(metrics["checkpoint"])
@@ -141,11 +184,13 @@ def _entries(made: Artefact, steps: dict[str, _Made]) -> Iterator["Entry"]:
         curves = trained.path / "metrics.jsonl" if trained else None
         train, validation = plots.read_curves(curves) if curves and curves.is_file() else ({}, {})
         ranks = results.read_ranks(folder, next(iter(metrics["results"])))
-        yield Entry(metrics, ranks, train, validation, figures(metrics["recipe"], metrics["videos"]))
+        yield Entry(
+            metrics, ranks, train, validation, figures(metrics["recipe"], metrics["videos"])
+        )
 
 
 def _step(made: _Made) -> "Step":
-    from pipeline.evaluation.html import Step
+    from pipeline.report.page import Step
 
     records = [r for r in read_records(made.path / STATE / "items.jsonl") if r.usable]
     size = sum(o.get("bytes", 0) for r in records for o in r.outputs.values()) or sum(
@@ -156,9 +201,11 @@ def _step(made: _Made) -> "Step":
 
 
 def _run_page(steps: list[_Made]) -> str:
-    from pipeline.evaluation.html import run_page
+    from pipeline.report.page import run_page
 
     command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     when = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     machine = f"{platform.node()}, {platform.system()} {platform.release()}, {platform.machine()}"
-    return run_page(command, when, machine, [(step.name, step.manifest["seconds"]) for step in steps])
+    return run_page(
+        command, when, machine, [(step.name, step.manifest["seconds"]) for step in steps]
+    )

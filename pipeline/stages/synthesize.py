@@ -1,7 +1,8 @@
 """Draw the demo corpus: real H.264 clips with their captions.
 
-Each clip is drawn from its scene and encoded at its own length, size, frame rate and rotation. `TextData/` gets the
-captions in the Dual Encoding format (`<video id>#<n> <text>`), one file per split.
+Each clip is drawn from its scene and encoded at its own length, size, frame rate and rotation.
+`TextData/` gets the captions in the Dual Encoding format (`<video id>#<n> <text>`), one file per
+split.
 """
 
 from collections.abc import Iterable
@@ -22,7 +23,9 @@ from pipeline.errors import ConfigError
 
 
 class Stage(Base):
-    needs: ClassVar[dict[str, Need]] = {"annotations": Need("annotations", help="a dataset of type synthetic")}
+    needs: ClassVar[dict[str, Need]] = {
+        "annotations": Need("annotations", help="a dataset of type synthetic")
+    }
     makes: ClassVar[str] = "video_files"
     runs: ClassVar[str] = "workers"
 
@@ -38,7 +41,9 @@ class Stage(Base):
         name = disk_name(clip.id, ".mp4")
         with atomic_path(self.out / name, ".mp4") as path:
             _encode(clip, path, self.options.crf)
-        facts = {k: getattr(clip, k) for k in ("split", "frames", "fps", "width", "height", "rotation")}
+        facts = {
+            k: getattr(clip, k) for k in ("split", "frames", "fps", "width", "height", "rotation")
+        }
         return Outcome(outputs={name: written(self.out / name)}, facts=facts)
 
     def timeout(self, item: Item) -> float:
@@ -64,28 +69,45 @@ class Stage(Base):
             raise ConfigError(
                 f"a dataset of type {spec['type']} cannot be drawn",
                 where="synthesize",
-                fix="Use a dataset of type synthetic, or remove the step: real datasets bring their own videos.",
+                fix=(
+                    "Use a dataset of type synthetic, or remove the step: real datasets bring their"
+                    " own videos."
+                ),
             )
         return dataset
 
 
 def _encode(clip: synthetic.Clip, path: Path, crf: int) -> None:
-    """Write the clip as an H.264 mp4; the stored picture is turned back by `clip.rotation`, which players undo."""
+    """Write the clip as an H.264 mp4; the stored picture is turned back by `clip.rotation`, which
+    players undo.
+    """
     import av
 
-    from pipeline.datasets import draw
+    from pipeline.datasets.parts import draw
 
     turns = clip.rotation // 90
     rate = Fraction(clip.fps)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"preset": "superfast", "crf": str(crf)})
-        stream.width, stream.height = (clip.width, clip.height) if turns % 2 == 0 else (clip.height, clip.width)
+    with av.open(
+        str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}
+    ) as container:
+        stream = container.add_stream(
+            "libx264", rate=rate, options={"preset": "superfast", "crf": str(crf)}
+        )
+        stream.width, stream.height = (
+            (clip.width, clip.height) if turns % 2 == 0 else (clip.height, clip.width)
+        )
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1  # one worker per core; and the bytes do not depend on the machine
+        stream.codec_context.thread_count = (
+            1  # one worker per core; and the bytes do not depend on the machine
+        )
         if clip.rotation:
             stream.set_display_rotation(clip.rotation)
-        for index, picture in enumerate(draw.frames(clip.scene, clip.frames, clip.width, clip.height)):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, k=-turns)), format="rgb24")
+        for index, picture in enumerate(
+            draw.frames(clip.scene, clip.frames, clip.width, clip.height)
+        ):
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(np.rot90(picture, k=-turns)), format="rgb24"
+            )
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -1,7 +1,7 @@
 """Find the tags of every video in its captions: nouns, verbs and adjectives as base forms, counted.
 
-The tagger is NLTK's when its data are on this machine, else the one that comes with the toolkit; the manifest says
-which. Lemmas always follow NLTK 3.8, which made the published files.
+The tagger is NLTK's when its data are on this machine, else the one that comes with the toolkit;
+the manifest says which. Lemmas always follow NLTK 3.8, which made the published files.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,19 +28,27 @@ class Stage(Base):
 
     class Options(BaseModel, extra="forbid"):
         size: int = Field(512, ge=1, description="tags in the vocabulary at most")
-        vocab_min_count: int = Field(5, ge=1, description="a tag must occur so often in all captions")
-        min_count: int = Field(2, ge=1, description="a video's own captions must hold its tag so often")
+        vocab_min_count: int = Field(
+            5, ge=1, description="a tag must occur so often in all captions"
+        )
+        min_count: int = Field(
+            2, ge=1, description="a video's own captions must hold its tag so often"
+        )
         split: str = Field("train", description="split whose captions are read")
         form: Literal["dual_encoding_pp", "hybrid_space"] = Field(
             "dual_encoding_pp",
-            description="which published files to write; hybrid_space keeps tags outside the vocabulary for videos, "
-            "and has no vocab_min_count",
+            description=(
+                "which published files to write; hybrid_space keeps tags outside the vocabulary for"
+                " videos, and has no vocab_min_count"
+            ),
         )
         tagger: Choice = Field("auto", description="auto: nltk if its data are found, else offline")
         nltk_data: Path | None = Field(
             None, description="folder of NLTK's data (else $NLTK_DATA and NLTK's usual places)"
         )
-        wordnet: Path | None = Field(None, description="folder of WordNet files (else the tables of the toolkit)")
+        wordnet: Path | None = Field(
+            None, description="folder of WordNet files (else the tables of the toolkit)"
+        )
 
     def items(self) -> Iterable[Item]:
         yield Item("tags", digest([self.inputs["annotations"].content, self._versions()]))
@@ -74,18 +82,24 @@ class Stage(Base):
         return {
             "tagger": self._tagger().version,
             "lemmatizer": morphy.version(self.options.wordnet),
-            "stopwords": assets.version(f"stop words {assets.STOP_WORDS.stem}", [assets.STOP_WORDS]),
+            "stopwords": assets.version(
+                f"stop words {assets.STOP_WORDS.stem}", [assets.STOP_WORDS]
+            ),
         }
 
 
 def _dual_encoding_pp(counts: TagCounts, options: BaseModel) -> tuple[dict[str, str], dict]:
-    words, videos = tag_files.annotate(counts, options.size, options.vocab_min_count, options.min_count)
+    words, videos = tag_files.annotate(
+        counts, options.size, options.vocab_min_count, options.min_count
+    )
     return tag_files.files(words, videos), _facts(words, videos)
 
 
 def _hybrid_space(counts: TagCounts, options: BaseModel) -> tuple[dict[str, str], dict]:
     words, videos = tag_files.annotate_hybrid(counts, options.size, options.min_count)
-    return tag_files.hybrid_files(words, videos, options.size, options.min_count), _facts(words, videos)
+    return tag_files.hybrid_files(words, videos, options.size, options.min_count), _facts(
+        words, videos
+    )
 
 
 def _facts(words: list[str], videos: tag_files.Annotation) -> dict:

@@ -1,7 +1,8 @@
 """Cache model-ready arrays (frames, features) in files that training maps into memory.
 
-One cache per kind, in the sub folders frames/ and features/: uint8 (T, S, S, 3) as decoders deliver it, or float rows
-(T, F). 150,528 bytes per 224-pixel frame: the estimate is printed first, and a disk that cannot hold it is refused.
+One cache per kind, in the sub folders frames/ and features/: uint8 (T, S, S, 3) as decoders deliver
+it, or float rows (T, F). 150,528 bytes per 224-pixel frame: the estimate is printed first, and a
+disk that cannot hold it is refused.
 """
 
 import shutil
@@ -17,15 +18,22 @@ from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.stage import Stage as Base
 from pipeline.core.state import STATE, Record
 from pipeline.errors import ConfigError, ItemError, SystemRefused
-from pipeline.stores.tensor_cache import TensorCache
-from pipeline.stores.tensor_inputs import FeatureInput, FeaturesOptions, FrameInput, FramesOptions
-from pipeline.stores.tensor_writer import PART_ITEMS, TensorCacheWriter
+from pipeline.stores.tensor_cache.reader import TensorCache
+from pipeline.stores.tensor_cache.tensor_inputs import (
+    FeatureInput,
+    FeaturesOptions,
+    FrameInput,
+    FramesOptions,
+)
+from pipeline.stores.tensor_cache.writer import PART_ITEMS, TensorCacheWriter
 
 Kind = Literal["frames", "features"]
 
 
 class Options(BaseModel, extra="forbid"):
-    frames: FramesOptions | None = Field(None, description="cache frames (of a frame store, or of videos)")
+    frames: FramesOptions | None = Field(
+        None, description="cache frames (of a frame store, or of videos)"
+    )
     features: FeaturesOptions | None = Field(None, description="cache features (of a BigFile)")
 
 
@@ -33,7 +41,12 @@ class Stage(Base):
     needs = {
         "store": Need("frame_store", optional=True, help="frame store to cache frames of"),
         "bigfile": Need("features", optional=True, help="BigFile to cache features of"),
-        "videos": Need("video_files", optional=True, auto=False, help="videos to decode when there is no frame store"),
+        "videos": Need(
+            "video_files",
+            optional=True,
+            auto=False,
+            help="videos to decode when there is no frame store",
+        ),
     }
     makes = "tensors"
     store = "single"
@@ -48,14 +61,21 @@ class Stage(Base):
 
     @cached_property
     def runs(self) -> Literal["workers", "inline"]:
-        """Video files are decoded in supervised workers. JPEGs and rows are read in the parent: a worker would spend as
-        much on sending the array back, and its memory limit has no room for the map of a large store."""
+        """Video files are decoded in supervised workers. JPEGs and rows are read in the parent: a
+        worker would spend as much on sending the array back, and its memory limit has no room for
+        the map of a large store.
+        """
         return "workers" if any(part.holds_videos for part in self._parts.values()) else "inline"
 
     def items(self) -> Iterable[Item]:
         for kind, part in self._parts.items():
             for video_id, key, source in part.videos:
-                yield Item(f"{kind}/{video_id}", key, (kind, video_id, source), str(source.path) if source else "")
+                yield Item(
+                    f"{kind}/{video_id}",
+                    key,
+                    (kind, video_id, source),
+                    str(source.path) if source else "",
+                )
 
     def process(self, item: Item) -> Outcome:
         kind, video_id, source = item.payload
@@ -69,7 +89,9 @@ class Stage(Base):
         self._expect_room(sum(record.facts["bytes"] for record in records if record.usable))
         for kind, writer in self._writers.items():
             prefix = f"{kind}/"
-            writer.open({i.removeprefix(prefix): self._positions[i] for i in usable if i.startswith(prefix)})
+            writer.open(
+                {i.removeprefix(prefix): self._positions[i] for i in usable if i.startswith(prefix)}
+            )
         return []
 
     def reuse(self, item: Item, record: Record, folder: Path) -> Outcome:
@@ -87,7 +109,10 @@ class Stage(Base):
         return {}
 
     def finish(self, records: list[Record]) -> dict:
-        for kind in {"frames", "features"} - self._writers.keys():  # of an earlier generation with other options
+        for kind in {
+            "frames",
+            "features",
+        } - self._writers.keys():  # of an earlier generation with other options
             for folder in (self.out / kind, self.out / f"{kind}.partial"):
                 shutil.rmtree(folder, ignore_errors=True)
         return {kind: writer.finish() for kind, writer in self._writers.items()}
@@ -116,7 +141,9 @@ class Stage(Base):
             parts["features"] = FeatureInput(features, wanted.features, digests)
         if not parts:
             raise ConfigError(
-                "it is told to cache nothing", where="tensors", fix="Set frames: {}, features: {}, or both."
+                "it is told to cache nothing",
+                where="tensors",
+                fix="Set frames: {}, features: {}, or both.",
             )
         return parts
 
@@ -126,18 +153,27 @@ class Stage(Base):
             raise SystemRefused(
                 f"the disk cannot hold the cache: {needed:,} bytes needed, {free:,} free",
                 where=self.out,
-                fix="Free space, choose another --out, or set frames.max_frames or a smaller frames.size.",
+                fix=(
+                    "Free space, choose another --out, or set frames.max_frames or a smaller"
+                    " frames.size."
+                ),
             )
 
     @cached_property
     def _positions(self) -> dict[str, int]:
         """Place of each item among those of its kind."""
-        return {f"{kind}/{v.video_id}": n for kind, part in self._parts.items() for n, v in enumerate(part.videos)}
+        return {
+            f"{kind}/{v.video_id}": n
+            for kind, part in self._parts.items()
+            for n, v in enumerate(part.videos)
+        }
 
     @cached_property
     def _writers(self) -> dict[Kind, TensorCacheWriter]:
         return {
-            kind: TensorCacheWriter(self.out / kind, kind, getattr(self.options, kind).model_dump(mode="json"))
+            kind: TensorCacheWriter(
+                self.out / kind, kind, getattr(self.options, kind).model_dump(mode="json")
+            )
             for kind in self._parts
         }
 

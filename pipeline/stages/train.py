@@ -1,7 +1,8 @@
 """Train a retrieval model by a recipe; go on where an interrupted training stopped.
 
-Out: checkpoints/best.pt (weights, recipe, vocabulary: loads alone), checkpoints/last.pt (to go on), metrics.jsonl and
-config.yaml. TensorBoard files and the log hold times, so they lie in _state/ (tensorboard --logdir OUT/_state).
+Out: checkpoints/best.pt (weights, recipe, vocabulary: loads alone), checkpoints/last.pt (to go on),
+metrics.jsonl and config.yaml. TensorBoard files and the log hold times, so they lie in _state/
+(tensorboard --logdir OUT/_state).
 """
 
 import shutil
@@ -17,7 +18,7 @@ from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import STATE, digest, usable_records
 from pipeline.errors import ConfigError
-from pipeline.training.recipe import parse
+from pipeline.recipes.recipe import parse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,12 +42,22 @@ _READ_FOR = {
 
 class Options(BaseModel, extra="forbid"):
     recipe: dict | str = Field(description="a recipe of pipelines.yaml, or {model, options, train}")
-    device: str = Field("auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one")
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads (default: physical cores, or OMP_NUM_THREADS); kept when a run goes on"
+    device: str = Field(
+        "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one"
     )
-    save_seconds: float = Field(300.0, gt=0, description="seconds between checkpoints within an epoch")
-    save_steps: int | None = Field(None, ge=1, description="steps between checkpoints within an epoch")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "CPU threads (default: physical cores, or OMP_NUM_THREADS); kept when a run goes on"
+        ),
+    )
+    save_seconds: float = Field(
+        300.0, gt=0, description="seconds between checkpoints within an epoch"
+    )
+    save_steps: int | None = Field(
+        None, ge=1, description="steps between checkpoints within an epoch"
+    )
     loader_threads: int | None = Field(
         None, ge=1, description="threads that read frames (default: one per core, up to 8)"
     )
@@ -56,20 +67,38 @@ class Options(BaseModel, extra="forbid"):
 class Stage(stage.Stage):
     needs = {
         "tensors": Need("tensors", optional=True, help="the tensor cache that feeds training"),
-        "features": Need("features", optional=True, help="frame features, read where there is no tensor cache"),
-        "store": Need("frame_store", optional=True, help="frames, read where there is no tensor cache"),
-        "videos": Need("video_files", optional=True, auto=False, help="video files, decoded at every step: slow"),
+        "features": Need(
+            "features", optional=True, help="frame features, read where there is no tensor cache"
+        ),
+        "store": Need(
+            "frame_store", optional=True, help="frames, read where there is no tensor cache"
+        ),
+        "videos": Need(
+            "video_files",
+            optional=True,
+            auto=False,
+            help="video files, decoded at every step: slow",
+        ),
         "annotations": Need("annotations"),
         "vocab": Need("vocab", optional=True, help="vocabulary, for models that read words"),
         "tags": Need("tags", optional=True, help="tags per video, for models that learn concepts"),
-        "word_vectors": Need("word_vectors", optional=True, help="first values of the word embedding"),
-        "init": Need("checkpoint", optional=True, auto=False, help="weights to start from (CLIP: docs/datasets.md)"),
+        "word_vectors": Need(
+            "word_vectors", optional=True, help="first values of the word embedding"
+        ),
+        "init": Need(
+            "checkpoint",
+            optional=True,
+            auto=False,
+            help="weights to start from (CLIP: docs/datasets.md)",
+        ),
     }
     makes = "checkpoint"
     runs = "inline"
     Options = Options
     references = {"recipe": "recipes"}
-    indifferent = frozenset({"device", "save_seconds", "save_steps", "tensorboard", "loader_threads"})
+    indifferent = frozenset(
+        {"device", "save_seconds", "save_steps", "tensorboard", "loader_threads"}
+    )
     ranks = "all"
 
     @classmethod
@@ -89,27 +118,42 @@ class Stage(stage.Stage):
 
     def process(self, item: Item) -> Outcome:
         """Train, or go on training, to the end."""
-        from pipeline.training import distributed
-        from pipeline.training.inputs import choose_device
+        from pipeline import processes
+        from pipeline.feeding.inputs import choose_device
         from pipeline.training.setup import Setup
 
-        recipe, world = parse(self.options.recipe), distributed.World.of_environment()
+        recipe, world = parse(self.options.recipe), processes.World.of_environment()
         fingerprint = stage_fingerprint(self)
-        if world.is_first and any((r.step, r.key) == (fingerprint, item.key) for r in usable_records(self.out)):
+        if world.is_first and any(
+            (r.step, r.key) == (fingerprint, item.key) for r in usable_records(self.out)
+        ):
             self._start_anew()  # this very training was finished before, and is asked for again
         device = choose_device(self.options.device, world.local_rank)
         setup = Setup(recipe, self.inputs, self.out, world, self.options.loader_threads)
-        distributed.join(world, device, recipe.train.distributed.timeout_minutes)
+        processes.join(world, device, recipe.train.distributed.timeout_minutes)
         trainer = _trainer(self, setup, device, digest([fingerprint, item.key]))
         if world.is_first:
-            config = {"recipe": recipe.resolved(), "run": trainer.describe(), "toolkit": __version__}
+            config = {
+                "recipe": recipe.resolved(),
+                "run": trainer.describe(),
+                "toolkit": __version__,
+            }
             atomic_write(self.out / "config.yaml", yaml.safe_dump(config, allow_unicode=True))
         summary = trainer.fit()
         if not world.is_first:
             return Outcome()
-        names = [*sorted((self.out / "checkpoints").glob("*.pt")), self.out / "metrics.jsonl", self.out / "config.yaml"]
+        names = [
+            *sorted((self.out / "checkpoints").glob("*.pt")),
+            self.out / "metrics.jsonl",
+            self.out / "config.yaml",
+        ]
         outputs = {path.relative_to(self.out).as_posix(): written(path) for path in names}
-        facts = {"epochs": summary.epochs, "steps": summary.steps, "skipped": summary.skipped, "best": summary.best}
+        facts = {
+            "epochs": summary.epochs,
+            "steps": summary.steps,
+            "skipped": summary.skipped,
+            "best": summary.best,
+        }
         return Outcome(outputs=outputs, facts=facts)
 
     def finish(self, records: list) -> dict:
@@ -125,7 +169,8 @@ class Stage(stage.Stage):
 
 
 def _trainer(stage: Stage, setup: "Setup", device: "torch.device", identity: str) -> "Trainer":
-    from pipeline.training import moments, partial
+    from pipeline.checkpoints import partial
+    from pipeline.training import moments
     from pipeline.training.progress import Conduct
     from pipeline.training.trainer import Trainer
 
@@ -150,7 +195,8 @@ def _trainer(stage: Stage, setup: "Setup", device: "torch.device", identity: str
 
 
 def _validation(setup: "Setup") -> "Validate | None":
-    """A function of the model that ranks the selection split; scores are named as in options.METRICS, in percent.
+    """A function of the model that ranks the selection split; scores are named as in
+    options.METRICS, in percent.
 
     Every process encodes and scores its share; rank 0 alone counts, the others return nothing.
     """
@@ -171,14 +217,21 @@ def _validation(setup: "Setup") -> "Validate | None":
         metrics = result.metrics
         by_map = setup.recipe.train.select.endswith("map")
         precisions = _average_precisions(result, corpus.video_of) if by_map else {}
-        sides = {f"{s}_{k.lower()}": float(v) for s in ("t2v", "v2t") for k, v in metrics[s].items() if k[0] in "RM"}
+        sides = {
+            f"{s}_{k.lower()}": float(v)
+            for s in ("t2v", "v2t")
+            for k, v in metrics[s].items()
+            if k[0] in "RM"
+        }
         return sides | {"rsum": float(metrics["Rsum"])} | precisions
 
     return validate
 
 
 def _average_precisions(result: "Result", video_of: "np.ndarray") -> dict[str, float]:
-    """Mean average precision each way and their sum, in percent. A caption has one true video: 1 / its rank."""
+    """Mean average precision each way and their sum, in percent. A caption has one true video: 1 /
+    its rank.
+    """
     import numpy as np
 
     from pipeline.evaluation.metrics import count, mean_average_precision

@@ -1,12 +1,15 @@
-"""Make one feature folder (BigFile) of several: text files of features, BigFile folders; scale the rows on the way.
+"""Make one feature folder (BigFile) of several: text files of features, BigFile folders; scale the
+rows on the way.
 
 python cli.py union --in id.feature.txt --out features
 
 python cli.py union --in train --in val --norm l2 --out features
 
-Text files hold "id v1 v2 ... vD" per line. Rows come in the order of the inputs; of rows with the same id the first
-counts, rows with values that are not finite are left out, and both are counted. Source: danieljf24/hybrid_space:
-util/txt2bin.py; danieljf24/w2vv: merge_feat, norm_feat (specs/dual-encoding.md 9.1, 11.3).
+Text files hold "id v1 v2 ... vD" per line. Rows come in the order of the inputs; of rows with the
+same id the first counts, rows with values that are not finite are left out, and both are counted.
+Source: danieljf24/hybrid_space:
+util/txt2bin.py; danieljf24/w2vv: merge_feat, norm_feat (docs/specs/dual-encoding.md, sections 9.1,
+11.3).
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,11 +26,11 @@ from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.stage import Stage as Base
 from pipeline.core.state import STATE, Record, digest
 from pipeline.errors import DataError
-from pipeline.stores.big_file import BigFile, file_names
-from pipeline.stores.big_file_stage import content
-from pipeline.stores.big_file_writer import BigFileWriter
-from pipeline.stores.feature_text import read_rows
-from pipeline.stores.frame_lists import group_frames
+from pipeline.stores.big_file.feature_text import read_rows
+from pipeline.stores.big_file.frame_lists import group_frames
+from pipeline.stores.big_file.reader import BigFile, file_names
+from pipeline.stores.big_file.stage import content
+from pipeline.stores.big_file.writer import BigFileWriter
 
 TEXT = "id.feature.txt"
 _ROWS_AT_ONCE = 4096
@@ -36,24 +39,43 @@ _TINY = 1e-9  # as published: a row of zeros stays one
 
 
 class Options(BaseModel, extra="forbid"):
-    norm: Literal["none", "l1", "l2"] = Field("none", description="divide each row by the sum or length of its values")
-    signed_sqrt: bool = Field(False, description="before that, replace each value by its root, the sign kept")
-    frames: Literal["auto", "yes", "no"] = Field(
-        "auto", description="ids are those of frames, <video>_<number>; auto: if all are, or the inputs list frames"
+    norm: Literal["none", "l1", "l2"] = Field(
+        "none", description="divide each row by the sum or length of its values"
     )
-    text: bool = Field(False, description=f"also write {TEXT}, in the form that the published tools read")
+    signed_sqrt: bool = Field(
+        False, description="before that, replace each value by its root, the sign kept"
+    )
+    frames: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description=(
+            "ids are those of frames, <video>_<number>; auto: if all are, or the inputs list frames"
+        ),
+    )
+    text: bool = Field(
+        False, description=f"also write {TEXT}, in the form that the published tools read"
+    )
 
 
 class Stage(Base):
-    needs = {"features": Need("features", many=True, help="text files of features, or BigFile folders")}
+    needs = {
+        "features": Need("features", many=True, help="text files of features, or BigFile folders")
+    }
     makes = "features"
     Options = Options
 
     def items(self) -> Iterable[Item]:
         given = self.inputs["features"]
         if not given:
-            raise DataError("no features given", where="union", fix="Name a text file or a BigFile folder with --in.")
-        yield Item("union", digest([self._digest(artefact) for artefact in given]), source=str(given[0].path))
+            raise DataError(
+                "no features given",
+                where="union",
+                fix="Name a text file or a BigFile folder with --in.",
+            )
+        yield Item(
+            "union",
+            digest([self._digest(artefact) for artefact in given]),
+            source=str(given[0].path),
+        )
 
     def process(self, item: Item) -> Outcome:
         report = {"rows": 0, "repeated": 0, "not_finite": 0}
@@ -61,7 +83,11 @@ class Stage(Base):
         rows = self._rows(sources, report)
         first = next(rows, None)
         if first is None:
-            raise DataError("there is no row in it", where=sources[0], fix="Expected rows of an id and its values.")
+            raise DataError(
+                "there is no row in it",
+                where=sources[0],
+                fix="Expected rows of an id and its values.",
+            )
         with BigFileWriter(self.out, len(first[1])) as writer:
             writer.append(first[0], [first[0]], first[1][None])
             for item_id, row in rows:
@@ -74,13 +100,18 @@ class Stage(Base):
             names = [*names, TEXT]
         left_out = {name: n for name, n in report.items() if n and name != "rows"}
         if left_out:
-            log.warning(f"union: rows left out: {', '.join(f'{n:,} {name}' for name, n in left_out.items())}")
+            log.warning(
+                "union: rows left out:"
+                f" {', '.join(f'{n:,} {name}' for name, n in left_out.items())}"
+            )
         return Outcome(outputs={name: written(self.out / name) for name in names}, facts=report)
 
     def finish(self, records: list[Record]) -> dict:
         return records[0].facts if records else {}
 
-    def _rows(self, sources: list[Path], report: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
+    def _rows(
+        self, sources: list[Path], report: dict[str, int]
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """Each id once, with its scaled row. DataError for rows of another length."""
         seen: set[str] = set()
         dim = 0
@@ -89,7 +120,11 @@ class Stage(Base):
                 dim = dim or len(row)
                 if len(row) != dim:
                     what = f"{len(row):,} values for {item_id!r}, the first row has {dim:,}"
-                    raise DataError(what, where=where, fix="Only features of the same network can be put together.")
+                    raise DataError(
+                        what,
+                        where=where,
+                        fix="Only features of the same network can be put together.",
+                    )
                 if item_id in seen:
                     report["repeated"] += 1
                     continue
@@ -108,7 +143,9 @@ class Stage(Base):
             values = values / (np.linalg.norm(values, _NORMS[self.options.norm]) + _TINY)
         return values.astype(np.float32)
 
-    def _frame_lists(self, sources: list[Path], stored: Iterable[str]) -> dict[str, list[str]] | None:
+    def _frame_lists(
+        self, sources: list[Path], stored: Iterable[str]
+    ) -> dict[str, list[str]] | None:
         """Frames of each video: as the inputs list them, else by their ids."""
         if self.options.frames == "no":
             return None
@@ -119,11 +156,17 @@ class Stage(Base):
             for store in stores:
                 for video_id, frames in store.videos.items():
                     known = lists.setdefault(video_id, [])
-                    known += [frame for frame in frames if frame in known_ids and frame not in known]
+                    known += [
+                        frame for frame in frames if frame in known_ids and frame not in known
+                    ]
             return lists
         grouped = group_frames(ids)
         if grouped is None and self.options.frames == "yes":
-            raise DataError("ids that are not <video>_<number>", where=sources[0], fix="Set frames: no, or auto.")
+            raise DataError(
+                "ids that are not <video>_<number>",
+                where=sources[0],
+                fix="Set frames: no, or auto.",
+            )
         return grouped
 
     def _digest(self, artefact: Artefact) -> str:
@@ -133,7 +176,9 @@ class Stage(Base):
         try:
             found = remembered(artefact.path)
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", where=artefact.path, fix="Check the path.") from error
+            raise DataError(
+                f"cannot be read: {error.strerror}", where=artefact.path, fix="Check the path."
+            ) from error
         remembered.save()
         return found
 

@@ -1,7 +1,7 @@
 """Make the vocabulary of the captions: words and their ids.
 
-Words are cleaned (letters and digits, lower case), counted over the captions of one split, and kept from `min_count`
-on.
+Words are cleaned (letters and digits, lower case), counted over the captions of one split, and kept
+from `min_count` on.
 """
 
 import json
@@ -33,8 +33,10 @@ class Stage(Base):
         split: str = Field("train", description="split whose captions are counted")
         form: Literal["dual_encoding_pp", "hybrid_space"] = Field(
             "dual_encoding_pp",
-            description="dual_encoding_pp: most frequent word first; hybrid_space: in order of appearance, no largest "
-            "size, and a second vocabulary for the bag of words",
+            description=(
+                "dual_encoding_pp: most frequent word first; hybrid_space: in order of appearance,"
+                " no largest size, and a second vocabulary for the bag of words"
+            ),
         )
 
     def items(self) -> Iterable[Item]:
@@ -52,7 +54,10 @@ class Stage(Base):
             )
         for name, text in texts.items():
             atomic_write(self.out / name, text)
-        return Outcome(outputs={name: written(self.out / name) for name in texts}, facts=_facts(captions, counts, made))
+        return Outcome(
+            outputs={name: written(self.out / name) for name in texts},
+            facts=_facts(captions, counts, made),
+        )
 
     def finish(self, records: list[Record]) -> dict:
         return records[0].facts if records else {}
@@ -68,7 +73,10 @@ def _hybrid_space(counts: Counter[str], options: BaseModel) -> Made:
     made = vocab.build_hybrid(counts, "rnn", options.min_count)
     bag = vocab.build_hybrid(counts, "bow", options.min_count)
     counter = vocab.counter_text(counts, options.min_count)
-    texts = {vocab.FILE: json.dumps(made.ids, indent=2), vocab.BAG_FILE: json.dumps(bag.ids, indent=2)}
+    texts = {
+        vocab.FILE: json.dumps(made.ids, indent=2),
+        vocab.BAG_FILE: json.dumps(bag.ids, indent=2),
+    }
     return made, texts | {f"word_vocab_counter_{options.min_count}.txt": counter}
 
 

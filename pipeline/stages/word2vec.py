@@ -1,7 +1,8 @@
 """Lay out word vectors as the initial embedding of a vocabulary.
 
-Vectors come from a published file, are learnt from the captions with gensim, or are random. Row 0 (padding) is zero; a
-word without a vector, special entries among them, gets uniform(-1, 1) values from the seed.
+Vectors come from a published file, are learnt from the captions with gensim, or are random. Row 0
+(padding) is zero; a word without a vector, special entries among them, gets uniform(-1, 1) values
+from the seed.
 """
 
 from collections.abc import Iterable
@@ -27,28 +28,46 @@ FILE = "pretrained_weight.npy"
 class Stage(Base):
     needs: ClassVar[dict[str, Need]] = {
         "vocab": Need("vocab"),
-        "annotations": Need("annotations", optional=True, help="captions to learn from, with --train"),
+        "annotations": Need(
+            "annotations", optional=True, help="captions to learn from, with --train"
+        ),
     }
     makes: ClassVar[str] = "word_vectors"
 
     class Options(BaseModel, extra="forbid"):
         source: Path | None = Field(
             None,
-            description="vectors: a BigFile folder, a word2vec file (.txt, .vec, .bin, also .gz), or gensim's .kv",
+            description=(
+                "vectors: a BigFile folder, a word2vec file (.txt, .vec, .bin, also .gz), or"
+                " gensim's .kv"
+            ),
         )
-        train: Training | None = Field(None, description="learn them from the captions, e.g. {dim: 300}")
-        random: int | None = Field(None, ge=1, description="no vectors: random rows of so many values")
+        train: Training | None = Field(
+            None, description="learn them from the captions, e.g. {dim: 300}"
+        )
+        random: int | None = Field(
+            None, ge=1, description="no vectors: random rows of so many values"
+        )
         split: str = Field("train", description="split whose captions are learnt from")
         seed: int = Field(0, ge=0, lt=2**32, description="of the random rows and of the training")
         as_published: bool = Field(
-            False, description="repeat the published defect: random rows for all words, also for those with a vector"
+            False,
+            description=(
+                "repeat the published defect: random rows for all words, also for those with a"
+                " vector"
+            ),
         )
 
         @model_validator(mode="after")
         def _one_origin(self) -> "Stage.Options":
-            given = [name for name in ("source", "train", "random") if getattr(self, name) is not None]
+            given = [
+                name for name in ("source", "train", "random") if getattr(self, name) is not None
+            ]
             if len(given) != 1:
-                raise ValueError(f"give exactly one of source, train, random (there are: {', '.join(given) or 'none'})")
+                raise ValueError(
+                    "give exactly one of source, train, random (there are:"
+                    f" {', '.join(given) or 'none'})"
+                )
             return self
 
     def items(self) -> Iterable[Item]:
@@ -79,11 +98,14 @@ class Stage(Base):
             return Vectors({}, self.options.random)
         if self.options.train:
             captions = base.load(self._captions_artefact()).texts(self.options.split)
-            return word_vectors.train((c.text for c in captions), self.options.train, self.options.seed)
+            return word_vectors.train(
+                (c.text for c in captions), self.options.train, self.options.seed
+            )
         vectors = vector_files.read(self.options.source, words)
         if not vectors.rows:
             raise DataError(
-                f"none of the {len(words):,} words of the vocabulary has a vector there, e.g. {', '.join(words[4:8])}",
+                f"none of the {len(words):,} words of the vocabulary has a vector there, e.g."
+                f" {', '.join(words[4:8])}",
                 where=self.options.source,
                 fix="Give vectors of lower-case words of the captions' language.",
             )
@@ -93,7 +115,9 @@ class Stage(Base):
         artefact = self.inputs.get("annotations")
         if artefact is None:
             raise ConfigError(
-                "train needs captions", where="word2vec", fix="Give --annotations, or vectors with --source."
+                "train needs captions",
+                where="word2vec",
+                fix="Give --annotations, or vectors with --source.",
             )
         return artefact
 

@@ -1,4 +1,6 @@
-"""The word lists that come with the toolkit (`data/`): where they are, how manifests name them, how to read them."""
+"""The word lists that come with the toolkit (`data/`): where they are, how manifests name them, how
+to read them.
+"""
 
 import gzip
 import hashlib
@@ -14,10 +16,14 @@ STOP_WORDS = DATA / "stopwords" / "english-179.txt"
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, packed with gzip if its name ends in .gz. DataError if it cannot be read."""
+    """The lines of a UTF-8 text file, packed with gzip if its name ends in .gz. DataError if it
+    cannot be read.
+    """
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").splitlines()
+        return (
+            (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").splitlines()
+        )
     except (OSError, EOFError, ValueError) as error:
         raise DataError(f"cannot be read: {error}", where=path, fix=repair(path)) from error
 
@@ -26,19 +32,25 @@ def repair(path: Path) -> str:
     """What to do about a word list that cannot be read."""
     if path.is_relative_to(DATA):
         return (
-            "It comes with the toolkit: restore it (git checkout data); a volume mounted over data/ must hold it too."
+            "It comes with the toolkit: restore it (git checkout data); a volume mounted over data/"
+            " must hold it too."
         )
-    return "Give another file, or leave the option out to use the tables that come with the toolkit."
+    return (
+        "Give another file, or leave the option out to use the tables that come with the toolkit."
+    )
 
 
 @lru_cache(maxsize=1)
 def stop_words() -> frozenset[str]:
     """The 179 English stop words (lower case). Comment lines begin with #."""
-    return frozenset(word for line in read_lines(STOP_WORDS) if not line.startswith("#") for word in line.split())
+    return frozenset(
+        word for line in read_lines(STOP_WORDS) if not line.startswith("#") for word in line.split()
+    )
 
 
 def version(name: str, files: Iterable[Path]) -> str:
-    """How manifests name what comes from files: "english-179 (sha256 0123456789ab)", one mark for all of them.
+    """How manifests name what comes from files: "english-179 (sha256 0123456789ab)", one mark for
+    all of them.
 
     DataError if one cannot be read.
     """
@@ -47,5 +59,7 @@ def version(name: str, files: Iterable[Path]) -> str:
         try:
             mark.update(bytes.fromhex(file_digest(path)))
         except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}", where=path, fix=repair(path)) from error
+            raise DataError(
+                f"cannot be read: {error.strerror}", where=path, fix=repair(path)
+            ) from error
     return f"{name} (sha256 {mark.hexdigest()[:12]})"

@@ -1,10 +1,11 @@
 """Captions as CLIP reads them: ids of byte pairs, exactly the published ones.
 
-The table of merges is not ours to ship: it is read out of the installed package `openai-clip`, which is never imported.
-Two things make 100,000 captions a matter of seconds: cleaning leaves plain ASCII text alone except for case and space,
-so it may skip the repairs there; and what stands between two spaces is cut up the same wherever it stands, so every
-word is cut once.
-Source: openai/CLIP: clip/simple_tokenizer.py and clip/clip.py (tokenize); specs/clip-backbone.md 5 and 6.
+The table of merges is not ours to ship: it is read out of the installed package `openai-clip`,
+which is never imported. Two things make 100,000 captions a matter of seconds: cleaning leaves plain
+ASCII text alone except for case and space, so it may skip the repairs there; and what stands
+between two spaces is cut up the same wherever it stands, so every word is cut once.
+Source: openai/CLIP: clip/simple_tokenizer.py and clip/clip.py (tokenize);
+docs/specs/clip-backbone.md, section 5 and 6.
 """
 
 import gzip
@@ -25,13 +26,15 @@ from pipeline.errors import DataError
 
 TABLE = "bpe_simple_vocab_16e6.txt.gz"
 SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
-_INSTALL = f"{sys.executable} -m pip install --no-deps openai-clip==1.0.1"  # its own needs would bring torchvision
+# its own needs would bring torchvision
+_INSTALL = f"{sys.executable} -m pip install --no-deps openai-clip==1.0.1"
 _N_MERGES = 48_894
 _MOST_WORDS = 1 << 17  # remembered; then all are forgotten: captions do not have so many
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _SPACES = regex.compile(r"\s+")
 _PIECES = regex.compile(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
+    regex.IGNORECASE,
 )
 
 
@@ -42,7 +45,9 @@ class ClipBpe:
     """
 
     def __init__(self, merges: Iterable[tuple[str, str]]):
-        """merges: pairs in the characters of `byte_characters`, `</w>` behind what ends a word; earlier ones first."""
+        """merges: pairs in the characters of `byte_characters`, `</w>` behind what ends a word;
+        earlier ones first.
+        """
         characters = list(byte_characters().values())
         names = characters + [f"{c}</w>" for c in characters]
         self._bytes = {byte: i for i, byte in enumerate(byte_characters())}
@@ -58,7 +63,8 @@ class ClipBpe:
     def load(cls, path: Path | None = None) -> "ClipBpe":
         """The published tokenizer. path: its table, by default that of the installed `openai-clip`.
 
-        Raises DataError if there is none (with the command that installs it), or if it is another file.
+        Raises DataError if there is none (with the command that installs it), or if it is another
+        file.
         """
         return cls(_read_merges(path or find_table()))
 
@@ -76,9 +82,11 @@ class ClipBpe:
         return ids
 
     def batch(self, texts: Sequence[str], words: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int64 (n, words) and what of them is real, bool (n, words): start, at most words - 2 ids, end, zeros.
+        """Ids int64 (n, words) and what of them is real, bool (n, words): start, at most words - 2
+        ids, end, zeros.
 
-        Too long texts lose their end but keep the end id. 0 is also the id of "!": only the mask tells them apart.
+        Too long texts lose their end but keep the end id. 0 is also the id of "!": only the mask
+        tells them apart.
         """
         if words < 2:
             raise ValueError(f"{words} ids have no room for start and end")
@@ -91,7 +99,9 @@ class ClipBpe:
         return ids, np.arange(words) < lengths[:, None]
 
     def _learn(self, word: str) -> tuple[int, ...]:
-        """The ids of what stands between two spaces. No piece crosses a space, so its neighbours do not matter."""
+        """The ids of what stands between two spaces. No piece crosses a space, so its neighbours do
+        not matter.
+        """
         ids = tuple(i for piece in _PIECES.findall(word) for i in self._cut(piece))
         if len(self._words) >= _MOST_WORDS:
             self._words.clear()
@@ -107,10 +117,12 @@ class ClipBpe:
 
 
 def merge(ids: list[int], merged: dict[tuple[int, int], int]) -> list[int]:
-    """Join neighbours until no pair of `merged` is left: the lowest new id first, and from the left.
+    """Join neighbours until no pair of `merged` is left: the lowest new id first, and from the
+    left.
 
-    The new ids grow with the rank of their merge, and a pair always outranks what it is made of; so a queue gives the
-    published order (every occurrence of the best pair, then the next best) in n log n steps for words of any length.
+    The new ids grow with the rank of their merge, and a pair always outranks what it is made of; so
+    a queue gives the published order (every occurrence of the best pair, then the next best) in n
+    log n steps for words of any length.
     """
     following = [*range(1, len(ids)), -1]
     before = [*range(-1, len(ids) - 1)]
@@ -132,9 +144,13 @@ def merge(ids: list[int], merged: dict[tuple[int, int], int]) -> list[int]:
 
 
 def clean(text: str) -> str:
-    """Text repaired (ftfy), HTML entities resolved twice, in lower case, with single spaces and none at the ends."""
+    """Text repaired (ftfy), HTML entities resolved twice, in lower case, with single spaces and
+    none at the ends.
+    """
     if text.isascii() and text.isprintable() and "&" not in text:
-        return " ".join(text.lower().split())  # nothing here that could need a repair: the same, ten times faster
+        return " ".join(
+            text.lower().split()
+        )  # nothing here that could need a repair: the same, ten times faster
     import ftfy
 
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
@@ -145,16 +161,22 @@ def byte_characters() -> dict[int, str]:
     """A printable character for each of the 256 bytes, in the order of their ids."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return {byte: chr(byte) for byte in printable} | {
+        byte: chr(256 + i) for i, byte in enumerate(others)
+    }
 
 
 def find_table() -> Path:
-    """The table of merges in the installed `openai-clip`, found without importing it. DataError if there is none."""
+    """The table of merges in the installed `openai-clip`, found without importing it. DataError if
+    there is none.
+    """
     for path in _places():
         if path.is_file():
             return path
     raise DataError(
-        "the byte-pair table of CLIP is not installed", where=f"openai-clip: clip/{TABLE}", fix=f"Run: {_INSTALL}"
+        "the byte-pair table of CLIP is not installed",
+        where=f"openai-clip: clip/{TABLE}",
+        fix=f"Run: {_INSTALL}",
     )
 
 
@@ -164,15 +186,21 @@ def _places() -> Iterable[Path]:
     except importlib.metadata.PackageNotFoundError:
         listed = []
     yield from (Path(file.locate()) for file in listed if file.name == TABLE)
-    package = importlib.util.find_spec("clip")  # of openai-clip, or of another that brings the same table
-    yield from (Path(folder) / TABLE for folder in (package and package.submodule_search_locations) or ())
+    package = importlib.util.find_spec(
+        "clip"
+    )  # of openai-clip, or of another that brings the same table
+    yield from (
+        Path(folder) / TABLE for folder in (package and package.submodule_search_locations) or ()
+    )
 
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=path, fix=f"Run: {_INSTALL}") from error
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=path, fix=f"Run: {_INSTALL}"
+        ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256:
         raise DataError(

@@ -1,7 +1,8 @@
 """Lemmas by WordNet's morphology, with the rule of NLTK 3.8, which made the published tag files.
 
-NLTK 3.9 and newer stop after one substitution and give other lemmas for a few words (buildings as a verb), so NLTK
-itself is not used. Tables: WordNet 3.0, shipped in `data/wordnet`, or a user's folder of WordNet dictionary files.
+NLTK 3.9 and newer stop after one substitution and give other lemmas for a few words (buildings as a
+verb), so NLTK itself is not used. Tables: WordNet 3.0, shipped in `data/wordnet`, or a user's
+folder of WordNet dictionary files.
 """
 
 from dataclasses import dataclass
@@ -24,13 +25,17 @@ _RULES = {pos: [tuple(rule.split(":")) for rule in rules] for pos, rules in _SUB
 
 @dataclass(frozen=True)
 class Morphy:
-    """WordNet's words by class, and the irregular forms of each class: {"n": {"geese": ["goose"], ...}, ...}."""
+    """WordNet's words by class, and the irregular forms of each class: {"n": {"geese": ["goose"],
+    ...}, ...}.
+    """
 
     words: dict[str, frozenset[str]]
     exceptions: dict[str, dict[str, list[str]]]
 
     def lemma(self, word: str, pos: str) -> str:
-        """The shortest base form of a lower-case word (class n, v, a, r), the first of equal ones; else the word."""
+        """The shortest base form of a lower-case word (class n, v, a, r), the first of equal ones;
+        else the word.
+        """
         forms = self.base_forms(word, pos)
         return min(forms, key=len) if forms else word
 
@@ -54,13 +59,19 @@ def _listed(forms: list[str], known: frozenset[str]) -> list[str]:
 
 def _shortened(forms: list[str], rules: list[tuple[str, str]]) -> list[str]:
     # each form once, else a hostile word (sesesese...) would double the work in every round
-    return list(dict.fromkeys(form[: -len(old)] + new for form in forms for old, new in rules if form.endswith(old)))
+    return list(
+        dict.fromkeys(
+            form[: -len(old)] + new for form in forms for old, new in rules if form.endswith(old)
+        )
+    )
 
 
 def load(folder: Path | None = None) -> Morphy:
-    """WordNet from a folder of its dictionary files (index.noun, noun.exc, ...); None: the tables of the toolkit.
+    """WordNet from a folder of its dictionary files (index.noun, noun.exc, ...); None: the tables
+    of the toolkit.
 
-    Both give the same lemmas for single words. Raises DataError if a file is missing or holds no words.
+    Both give the same lemmas for single words. Raises DataError if a file is missing or holds no
+    words.
     """
     if folder is None:
         return _shipped()
@@ -70,7 +81,9 @@ def load(folder: Path | None = None) -> Morphy:
 
 
 def version(folder: Path | None = None) -> str:
-    """How manifests name the rule and the tables that `load(folder)` uses. DataError if a file is missing."""
+    """How manifests name the rule and the tables that `load(folder)` uses. DataError if a file is
+    missing.
+    """
     if folder is None:
         return assets.version(f"{_RULE}, WordNet 3.0", sorted(SHIPPED.glob("*.txt.gz")))
     names = [form for name in FILES.values() for form in (f"index.{name}", f"{name}.exc")]
@@ -78,18 +91,33 @@ def version(folder: Path | None = None) -> str:
 
 
 def _shipped() -> Morphy:
-    words = {pos: frozenset(assets.read_lines(SHIPPED / f"{name}.txt.gz")) for pos, name in FILES.items()}
-    exceptions = {pos: _irregular(assets.read_lines(SHIPPED / f"{name}.exc.txt.gz")) for pos, name in FILES.items()}
+    words = {
+        pos: frozenset(assets.read_lines(SHIPPED / f"{name}.txt.gz")) for pos, name in FILES.items()
+    }
+    exceptions = {
+        pos: _irregular(assets.read_lines(SHIPPED / f"{name}.exc.txt.gz"))
+        for pos, name in FILES.items()
+    }
     return Morphy(words, exceptions)
 
 
 def read_dictionary(folder: Path, name: str) -> tuple[list[str], dict[str, list[str]]]:
-    """Words of `index.<name>` in file order, irregular forms of `<name>.exc`; entries of several words are left out."""
+    """Words of `index.<name>` in file order, irregular forms of `<name>.exc`; entries of several
+    words are left out.
+    """
     # the licence at the head of an index file is indented; entries are not
-    index = [line.split(" ", 1)[0] for line in assets.read_lines(folder / f"index.{name}") if line[:1].strip()]
+    index = [
+        line.split(" ", 1)[0]
+        for line in assets.read_lines(folder / f"index.{name}")
+        if line[:1].strip()
+    ]
     words = [word for word in index if "_" not in word]
     if not words:
-        raise DataError("holds no words", where=folder / f"index.{name}", fix="Give WordNet's own `dict` folder.")
+        raise DataError(
+            "holds no words",
+            where=folder / f"index.{name}",
+            fix="Give WordNet's own `dict` folder.",
+        )
     return words, _irregular(assets.read_lines(folder / f"{name}.exc"))
 
 

@@ -1,9 +1,12 @@
-"""What pickles hold of numpy, read by stand-ins of ours: arrays of numbers and single numbers, nothing else.
+"""What pickles hold of numpy, read by stand-ins of ours: arrays of numbers and single numbers,
+nothing else.
 
-Under numpy's names an unpickler finds the classes and functions below, which check what they are given before memory is
-taken: a file can reach no function of numpy, ask for no array larger than its data, and change no type that the whole
-process shares (as filling a real `numpy.dtype` would). For published checkpoints and gensim's vectors.
-Source of names and states: numpy's pickles as numpy 1 and 2 write them (specs/dual-encoding.md 2.9).
+Under numpy's names an unpickler finds the classes and functions below, which check what they are
+given before memory is
+taken: a file can reach no function of numpy, ask for no array larger than its data, and change no
+type that the whole process shares (as filling a real `numpy.dtype` would). For published
+checkpoints and gensim's vectors. Source of names and states: numpy's pickles as numpy 1 and 2 write
+them (docs/specs/dual-encoding.md, section 2.9).
 """
 
 from collections.abc import Callable
@@ -37,11 +40,15 @@ class Array:
         if not isinstance(shape, tuple) or not all(type(n) is int and n >= 0 for n in shape):
             raise UnpicklingError(f"a numpy array of the shape {shape!r}")
         flat = np.frombuffer(_bytes(data), kind.dtype)
-        self.values = flat.reshape(shape, order="F" if by_columns else "C").astype(kind.dtype.newbyteorder("="))
+        self.values = flat.reshape(shape, order="F" if by_columns else "C").astype(
+            kind.dtype.newbyteorder("=")
+        )
 
 
 class _Type:
-    """Stands for numpy.dtype: a code such as f4, and a byte order that the pickle gives afterwards."""
+    """Stands for numpy.dtype: a code such as f4, and a byte order that the pickle gives
+    afterwards.
+    """
 
     def __init__(self, code: object, align: object = False, copy: object = True):
         if code not in _CODES:

@@ -1,8 +1,9 @@
-"""The averaged perceptron part-of-speech tagger: NLTK's features and rules over a table of weights, faster than NLTK.
+"""The averaged perceptron part-of-speech tagger: NLTK's features and rules over a table of weights,
+faster than NLTK.
 
-With NLTK's weights the tags are NLTK's to the last one: scores are sums of the same float64 numbers in the same order,
-and a tie goes to the label that sorts last. Source of the rules: nltk/nltk: nltk/tag/perceptron.py;
-specs/dual-encoding.md 10.2.
+With NLTK's weights the tags are NLTK's to the last one: scores are sums of the same float64 numbers
+in the same order, and a tie goes to the label that sorts last. Source of the rules: nltk/nltk:
+nltk/tag/perceptron.py; docs/specs/dual-encoding.md, section 10.2.
 """
 
 from collections.abc import Iterable
@@ -10,24 +11,30 @@ from collections.abc import Iterable
 import numpy as np
 
 START, END = ("-START-", "-START2-"), ("-END-", "-END2-")
-_REMEMBERED = (
-    1 << 19
-)  # contexts whose tag is kept (about 200 MB at most): captions repeat the same five words over and over
+# contexts whose tag is kept (about 200 MB at most): captions repeat the same words again and again
+_REMEMBERED = 1 << 19
 
 
 class Perceptron:
     """`tag(tokens)` gives Penn Treebank tags.
 
-    weights: {feature: {label: weight}}, features named as in `features`. known: {word: its tag whatever the context}.
-    Raises ValueError if they do not fit together.
+    weights: {feature: {label: weight}}, features named as in `features`. known: {word: its tag
+    whatever the context}. Raises ValueError if they do not fit together.
     """
 
-    def __init__(self, weights: dict[str, dict[str, float]], known: dict[str, str], labels: Iterable[str]):
-        self._labels = sorted(labels, reverse=True)  # argmax finds the first maximum: the label that sorts last
+    def __init__(
+        self, weights: dict[str, dict[str, float]], known: dict[str, str], labels: Iterable[str]
+    ):
+        self._labels = sorted(
+            labels, reverse=True
+        )  # argmax finds the first maximum: the label that sorts last
         column = {label: n for n, label in enumerate(self._labels)}
         unknown = {label for row in weights.values() for label in row if label not in column}
         if unknown or not self._labels:
-            raise ValueError(f"weights for labels that are not listed: {', '.join(sorted(unknown)[:3]) or 'no labels'}")
+            raise ValueError(
+                "weights for labels that are not listed:"
+                f" {', '.join(sorted(unknown)[:3]) or 'no labels'}"
+            )
         self._known = known
         self._row = {feature: n for n, feature in enumerate(weights)}
         self._weights = np.zeros((len(weights), len(self._labels)))  # float64 (features, labels)
@@ -64,16 +71,26 @@ class Perceptron:
 
 
 def context_words(tokens: list[str]) -> list[str]:
-    """The tokens in normal form with two marks on either side: token i of n sees items i to i + 4 of n + 4."""
+    """The tokens in normal form with two marks on either side: token i of n sees items i to i + 4
+    of n + 4.
+    """
     return [*START, *map(_normalised, tokens), *END]
 
 
 def features(
-    token: str, previous: str, before: str, word_2: str, word_1: str, word: str, next_1: str, next_2: str
+    token: str,
+    previous: str,
+    before: str,
+    word_2: str,
+    word_1: str,
+    word: str,
+    next_1: str,
+    next_2: str,
 ) -> tuple[str, ...]:
     """The names of a token's features, in the order in which their weights are added.
 
-    previous, before: tags of the last token and of the one before it; the rest: normal forms of the five words around.
+    previous, before: tags of the last token and of the one before it; the rest: normal forms of the
+    five words around.
     """
     return (
         "bias",

@@ -1,7 +1,9 @@
-"""Pickles of the published systems, read without running anything they name. They are never written.
+"""Pickles of the published systems, read without running anything they name. They are never
+written.
 
-Only plain containers, strings and numbers come out, and objects of the one class a caller admits, as empty shells that
-hold their attributes. Everything else (`os.system`, `builtins.eval`, ...) is refused before it is looked up.
+Only plain containers, strings and numbers come out, and objects of the one class a caller admits,
+as empty shells that hold their attributes. Everything else (`os.system`, `builtins.eval`, ...) is
+refused before it is looked up.
 """
 
 import io
@@ -16,11 +18,16 @@ from pipeline.text import numpy_values
 _LARGEST = 512 << 20  # bytes; the largest published file is 6 MB
 _BUILTINS = {"builtins", "__builtin__"}  # Python 3 and 2
 _HARMLESS = {"set": set, "frozenset": frozenset}
-_PLACES = {"PUT", "LONG_BINPUT"}  # instructions that name a place in a list which is made that long at once
+_PLACES = {
+    "PUT",
+    "LONG_BINPUT",
+}  # instructions that name a place in a list which is made that long at once
 
 
 class _Reader(pickle.Unpickler):
-    def __init__(self, data: bytes, admitted: Mapping[str, type], numbers: Mapping[tuple[str, str], Callable]):
+    def __init__(
+        self, data: bytes, admitted: Mapping[str, type], numbers: Mapping[tuple[str, str], Callable]
+    ):
         super().__init__(io.BytesIO(data), encoding="latin1")  # strings of Python 2 come as bytes
         self._data, self._admitted, self._numbers = data, admitted, numbers
 
@@ -31,7 +38,9 @@ class _Reader(pickle.Unpickler):
         """
         for instruction, argument, _ in pickletools.genops(self._data):
             if instruction.name in _PLACES and argument > len(self._data):
-                raise pickle.UnpicklingError(f"wants room for {argument:,} objects, which was refused")
+                raise pickle.UnpicklingError(
+                    f"wants room for {argument:,} objects, which was refused"
+                )
         return self.load()
 
     def find_class(self, module: str, name: str) -> Callable:
@@ -47,22 +56,39 @@ class _Reader(pickle.Unpickler):
 
 
 def read(path: Path, shells: tuple[str, ...] = (), arrays: bool = False) -> object:
-    """What a pickle holds. Objects of classes named in `shells` (of any module) come back as shells with attributes.
+    """What a pickle holds. Objects of classes named in `shells` (of any module) come back as shells
+    with attributes.
 
     arrays: admit numpy's arrays and numbers, as `numpy_values.Array` and Python's own.
-    Raises DataError if the file is unreadable, damaged, larger than 512 MB, asks for anything else, or for more memory
-    than a file of its size needs.
+    Raises DataError if the file is unreadable, damaged, larger than 512 MB, asks for anything else,
+    or for more memory than a file of its size needs.
     """
     # fresh classes for every file: nothing a file does to one can reach the next
     admitted = {name: type(name, (), {}) for name in shells}
-    fix = "Do not use this file unless you trust who made it; ask them for the same content as JSON or text."
+    fix = (
+        "Do not use this file unless you trust who made it; ask them for the same content as JSON"
+        " or text."
+    )
     try:
         if path.stat().st_size > _LARGEST:
             raise DataError(f"larger than {_LARGEST >> 20} MB", where=path, fix=fix)
-        return _Reader(path.read_bytes(), admitted, numpy_values.stand_ins() if arrays else {}).value()
+        return _Reader(
+            path.read_bytes(), admitted, numpy_values.stand_ins() if arrays else {}
+        ).value()
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=path, fix="Check the path.") from error
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=path, fix="Check the path."
+        ) from error
     except (RecursionError, MemoryError) as error:
-        raise DataError("nested too deeply to be a data file; not read", where=path, fix=fix) from error
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise DataError(
+            "nested too deeply to be a data file; not read", where=path, fix=fix
+        ) from error
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ) as error:
         raise DataError(f"not a pickle of plain data: {error}", where=path, fix=fix) from error

@@ -1,8 +1,11 @@
-"""Tag files of both published forms: written byte for byte, read without evaluating anything, made into label vectors.
+"""Tag files of both published forms: written byte for byte, read without evaluating anything, made
+into label vectors.
 
-Dual Encoding++: `tag_vocab.json` {tag: index} and `video_tag.txt`, "video<TAB>{'tag': count, ...}" per line.
-hybrid_space: `video_label_th_1.txt`, "video<TAB>tag:count tag:count " per line, and a folder of the same name with
-`all_words.txt`, `tag_vocab_512.json` (a list) and `tag_vocab_512.txt`. Formats: specs/dual-encoding.md 9.3, 11.2.
+Dual Encoding++: `tag_vocab.json` {tag: index} and `video_tag.txt`, "video<TAB>{'tag': count, ...}"
+per line.
+hybrid_space: `video_label_th_1.txt`, "video<TAB>tag:count tag:count " per line, and a folder of the
+same name with `all_words.txt`, `tag_vocab_512.json` (a list) and `tag_vocab_512.txt`. Formats:
+docs/specs/dual-encoding.md, sections 9.3, 11.2.
 """
 
 import json
@@ -30,14 +33,16 @@ def annotate(
 ) -> tuple[list[str], Annotation]:
     """The tag vocabulary and the tags of every video, as Dual Encoding++ makes them.
 
-    Vocabulary: up to `size` tags with at least `vocab_min_count` in all captions. A video keeps tags of the vocabulary
-    that its own captions have at least `min_count` times, possibly none.
+    Vocabulary: up to `size` tags with at least `vocab_min_count` in all captions. A video keeps
+    tags of the vocabulary that its own captions have at least `min_count` times, possibly none.
     """
     words = most_frequent(counts.total, vocab_min_count, size)
     listed = set(words)
     videos = {}
     for video_id, count in counts.videos.items():
-        videos[video_id] = {tag: count[tag] for tag in most_frequent(count, min_count, len(count)) if tag in listed}
+        videos[video_id] = {
+            tag: count[tag] for tag in most_frequent(count, min_count, len(count)) if tag in listed
+        }
     return words, videos
 
 
@@ -49,12 +54,15 @@ def files(words: list[str], videos: Annotation) -> dict[str, str]:
     }
 
 
-def annotate_hybrid(counts: TagCounts, size: int = 512, min_count: int = 2) -> tuple[list[str], Annotation]:
-    """The tags of every video and the tag vocabulary, as hybrid_space makes them: all tags ranked by their total, most
-    frequent first; the vocabulary is the first `size` of them and has no smallest count of its own.
+def annotate_hybrid(
+    counts: TagCounts, size: int = 512, min_count: int = 2
+) -> tuple[list[str], Annotation]:
+    """The tags of every video and the tag vocabulary, as hybrid_space makes them: all tags ranked
+    by their total, most frequent first; the vocabulary is the first `size` of them and has no
+    smallest count of its own.
 
-    A video keeps what its captions have at least `min_count` times; a video whose id starts with tgif has one caption
-    and keeps everything, as published.
+    A video keeps what its captions have at least `min_count` times; a video whose id starts with
+    tgif has one caption and keeps everything, as published.
     """
     videos = {}
     for video_id, count in counts.videos.items():
@@ -70,7 +78,8 @@ def hybrid_files(words: list[str], videos: Annotation, size: int, min_count: int
     ranked = most_frequent(total, 1, len(total))
     return {
         f"{stem}.txt": "".join(
-            f"{v}\t{''.join(f'{tag}:{n} ' for tag, n in tags.items())}\n" for v, tags in videos.items()
+            f"{v}\t{''.join(f'{tag}:{n} ' for tag, n in tags.items())}\n"
+            for v, tags in videos.items()
         ),
         f"{stem}/all_words.txt": "\n".join(f"{tag} {total[tag]}" for tag in ranked),
         f"{stem}/tag_vocab_{size}.json": json.dumps(words),
@@ -94,7 +103,8 @@ class TagLabels:
     path: Path
 
     def matrix(self, video_ids: Iterable[str]) -> np.ndarray:
-        """Soft labels, float32 (videos, tags), 0 to 1: count / largest count of the video's listed tags.
+        """Soft labels, float32 (videos, tags), 0 to 1: count / largest count of the video's listed
+        tags.
 
         A video with no tag has zeros. DataError names videos that the file does not mention.
         """
@@ -102,7 +112,8 @@ class TagLabels:
         missing = [i for i in video_ids if i not in self.videos]
         if missing:
             raise DataError(
-                f"{len(missing):,} of {len(video_ids):,} videos have no line: {', '.join(missing[:3])}",
+                f"{len(missing):,} of {len(video_ids):,} videos have no line:"
+                f" {', '.join(missing[:3])}",
                 where=self.path,
                 fix="The tags were made from other captions: run the tags step on these.",
             )
@@ -120,12 +131,15 @@ class TagLabels:
 def load(folder: Path) -> TagLabels:
     """The tags in a folder, in whichever published form they are there.
 
-    Raises DataError if files are missing or damaged, or (Dual Encoding++) a video has a tag outside the vocabulary.
+    Raises DataError if files are missing or damaged, or (Dual Encoding++) a video has a tag outside
+    the vocabulary.
     """
     if (folder / VIDEO_TAGS).exists():
         return read(folder / TAG_VOCAB, folder / VIDEO_TAGS)
     hybrid = sorted(folder.glob("video_label_th_*.txt"))
-    vocabularies = sorted(p for path in hybrid[:1] for p in path.with_suffix("").glob("tag_vocab_*.json"))
+    vocabularies = sorted(
+        p for path in hybrid[:1] for p in path.with_suffix("").glob("tag_vocab_*.json")
+    )
     if len(hybrid) != 1 or len(vocabularies) != 1:
         what = f"no {VIDEO_TAGS}, and not one video_label_th_*.txt with one tag_vocab_*.json"
         raise DataError(what, where=folder, fix="Give the folder of a tags step.")
@@ -147,21 +161,33 @@ def read(vocabulary: Path, video_tags: Path) -> TagLabels:
 
 
 def read_hybrid(vocabulary: Path, video_labels: Path) -> TagLabels:
-    """Tags in the form of hybrid_space; tags outside the vocabulary count for the largest count only."""
-    return TagLabels(read_vocabulary(vocabulary), _read_lines(video_labels, _parse_pairs), video_labels)
+    """Tags in the form of hybrid_space; tags outside the vocabulary count for the largest count
+    only.
+    """
+    return TagLabels(
+        read_vocabulary(vocabulary), _read_lines(video_labels, _parse_pairs), video_labels
+    )
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The tags of a `tag_vocab.json` (of either form) in the order of their places. DataError if it is none."""
+    """The tags of a `tag_vocab.json` (of either form) in the order of their places. DataError if it
+    is none.
+    """
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot be read as a tag vocabulary: {error}", where=path, fix=_FIX) from error
+        raise DataError(
+            f"cannot be read as a tag vocabulary: {error}", where=path, fix=_FIX
+        ) from error
     words = value
     if isinstance(value, dict):
         places = [place for place in value.values() if type(place) is int]
         if sorted(places) != list(range(len(value))):
-            raise DataError(f"the places of {len(value):,} tags are not 0 to {len(value) - 1:,}", where=path, fix=_FIX)
+            raise DataError(
+                f"the places of {len(value):,} tags are not 0 to {len(value) - 1:,}",
+                where=path,
+                fix=_FIX,
+            )
         words = sorted(value, key=value.__getitem__)
     if not isinstance(words, list) or not words or not all(isinstance(tag, str) for tag in words):
         raise DataError("holds no tags", where=path, fix=_FIX)
@@ -176,10 +202,14 @@ def _read_lines(path: Path, parse: Callable[[str], dict[str, int]]) -> Annotatio
         video_id, tab, rest = line.partition("\t")
         try:
             if not tab or video_id in videos:
-                raise ValueError("no tab after the video id" if not tab else f"a second line for {video_id}")
+                raise ValueError(
+                    "no tab after the video id" if not tab else f"a second line for {video_id}"
+                )
             videos[video_id] = parse(rest)
         except ValueError as error:
-            raise DataError(f"{error}. Nothing in it was run", where=f"{path}:{n}", fix=_FIX) from error
+            raise DataError(
+                f"{error}. Nothing in it was run", where=f"{path}:{n}", fix=_FIX
+            ) from error
     return videos
 
 
@@ -201,7 +231,9 @@ def _parse_dictionary(text: str) -> dict[str, int]:
 def _parse_pairs(text: str) -> dict[str, int]:
     """tag:count tag:count"""
     pairs = [pair.rpartition(":") for pair in text.split()]
-    wrong = [pair for pair in pairs if not pair[0] or not pair[2].isascii() or not pair[2].isdigit()]
+    wrong = [
+        pair for pair in pairs if not pair[0] or not pair[2].isascii() or not pair[2].isdigit()
+    ]
     if wrong:
         raise ValueError(f"expected tag:count, found {''.join(wrong[0])[:40]!r}")
     return {tag: int(n) for tag, _, n in pairs}

@@ -1,7 +1,9 @@
-"""Which part-of-speech tagger: NLTK's, when its data lie on this machine, else the small one of the toolkit.
+"""Which part-of-speech tagger: NLTK's, when its data lie on this machine, else the small one of the
+toolkit.
 
-NLTK's data are looked for in the option, $NLTK_DATA and NLTK's usual places, in this order; nothing is ever downloaded.
-The shipped tagger (`data/tagger`) was trained by `tools/train_tagger.py`. Only the first letter of a tag matters to the
+NLTK's data are looked for in the option, $NLTK_DATA and NLTK's usual places, in this order; nothing
+is ever downloaded. The shipped tagger (`data/tagger`) was trained by `tools/train_tagger.py`. Only
+the first letter of a tag matters to the
 tag stage: J, V and N are kept.
 """
 
@@ -19,7 +21,10 @@ from pipeline.text.perceptron import Perceptron
 
 Choice = Literal["auto", "nltk", "offline"]
 SHIPPED = assets.DATA / "tagger" / "captions-1.json.gz"
-_JSON, _PICKLE = "averaged_perceptron_tagger_eng", "averaged_perceptron_tagger/averaged_perceptron_tagger.pickle"
+_JSON, _PICKLE = (
+    "averaged_perceptron_tagger_eng",
+    "averaged_perceptron_tagger/averaged_perceptron_tagger.pickle",
+)
 _PARTS = ("weights", "tagdict", "classes")
 _FIX = "Give another NLTK data folder, or choose `tagger: offline`."
 
@@ -34,7 +39,11 @@ class Source:
     @property
     def version(self) -> str:
         """How manifests name it: which tagger, and a mark of its files."""
-        what = "NLTK averaged perceptron" if self.name == "nltk" else f"offline {self.files[0].name.split('.')[0]}"
+        what = (
+            "NLTK averaged perceptron"
+            if self.name == "nltk"
+            else f"offline {self.files[0].name.split('.')[0]}"
+        )
         return assets.version(what, self.files)
 
     def load(self) -> Perceptron:
@@ -45,8 +54,8 @@ class Source:
 def find(choice: Choice = "auto", nltk_data: Path | None = None) -> Source:
     """The tagger to use. auto: NLTK's if its data are found, else the shipped one.
 
-    nltk_data: a folder that holds `taggers/`; given, it must hold NLTK's tagger. DataError if what is asked for is
-    absent.
+    nltk_data: a folder that holds `taggers/`; given, it must hold NLTK's tagger. DataError if what
+    is asked for is absent.
     """
     if choice == "offline":
         return Source("offline", [SHIPPED])
@@ -60,7 +69,10 @@ def find(choice: Choice = "auto", nltk_data: Path | None = None) -> Source:
     raise DataError(
         f"NLTK's tagger is not there: no taggers/{_JSON} and no taggers/{_PICKLE}",
         where=" ".join(map(str, places)),
-        fix="Give the folder that holds `taggers`, set NLTK_DATA, or choose `tagger: offline`. Nothing is downloaded.",
+        fix=(
+            "Give the folder that holds `taggers`, set NLTK_DATA, or choose `tagger: offline`."
+            " Nothing is downloaded."
+        ),
     )
 
 
@@ -68,7 +80,10 @@ def nltk_places() -> list[Path]:
     """Where NLTK looks for its data on this machine: $NLTK_DATA first."""
     given = [Path(part) for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
     prefix = [Path(sys.prefix, *parts, "nltk_data") for parts in ((), ("share",), ("lib",))]
-    system = [Path(root, "nltk_data") for root in ("/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib")]
+    system = [
+        Path(root, "nltk_data")
+        for root in ("/usr/share", "/usr/local/share", "/usr/lib", "/usr/local/lib")
+    ]
     return [*given, Path.home() / "nltk_data", *prefix, *system]
 
 
@@ -106,7 +121,9 @@ def _checked(value: object, where: Path) -> Perceptron:
         raise DataError("holds no tagger (weights, tag dictionary, classes)", where=where, fix=_FIX)
     weights, known, labels = value
     try:
-        if not all(isinstance(label, str) for label in [*labels, *known, *known.values(), *weights]):
+        if not all(
+            isinstance(label, str) for label in [*labels, *known, *known.values(), *weights]
+        ):
             raise TypeError("words, features and labels must be text")
         return Perceptron(weights, known, labels)
     except (ValueError, TypeError, AttributeError) as error:

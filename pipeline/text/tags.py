@@ -1,7 +1,9 @@
 """Tags: nouns, verbs and adjectives of the captions, as a vocabulary and as counts per video.
 
-Source: dongYoun2/dual-encoding-system: scripts/video_tag.py, utils/utils_.py; danieljf24/hybrid_space:
-util/get_concept_tags.py (specs/dual-encoding.md 10.2, 11.2). Their files are read and written in `tag_files`.
+Source: dongYoun2/dual-encoding-system: scripts/video_tag.py, utils/utils_.py;
+danieljf24/hybrid_space:
+util/get_concept_tags.py (docs/specs/dual-encoding.md, sections 10.2, 11.2). Their files are read
+and written in `tag_files`.
 """
 
 from collections import Counter
@@ -14,7 +16,11 @@ from pipeline.text.morphy import Morphy
 from pipeline.text.perceptron import Perceptron
 from pipeline.text.words import tokens
 
-_CLASSES = {"J": "a", "V": "v", "N": "n"}  # first letter of a Penn tag -> WordNet class; other words are dropped
+_CLASSES = {
+    "J": "a",
+    "V": "v",
+    "N": "n",
+}  # first letter of a Penn tag -> WordNet class; other words are dropped
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,15 @@ class Reader:
         for word, tag in zip(words, self.tagger.tag(words), strict=True):
             pos = _CLASSES.get(tag[0])
             lemma = self.morphy.lemma(word, pos) if pos else None
-            found.append(Token(word, tag, lemma, lemma is not None and lemma not in self.stop_words))
+            found.append(
+                Token(word, tag, lemma, lemma is not None and lemma not in self.stop_words)
+            )
         return found
 
     def lemmas(self, text: str) -> list[str]:
-        """The tags of a caption in order, each as often as it occurs: what `tokens` keeps, found faster."""
+        """The tags of a caption in order, each as often as it occurs: what `tokens` keeps, found
+        faster.
+        """
         words = tokens(text)
         known, kept = self._known, []
         for word, tag in zip(words, self.tagger.tag(words), strict=True):
@@ -69,7 +79,9 @@ class Reader:
         return kept
 
     def count(self, captions: Iterable[Caption]) -> "TagCounts":
-        """How often each tag occurs, in all captions together and per video, all in order of first appearance."""
+        """How often each tag occurs, in all captions together and per video, all in order of first
+        appearance.
+        """
         counts = TagCounts()
         for caption in captions:
             lemmas = self.lemmas(caption.text)

@@ -1,8 +1,9 @@
 """Word vectors in published files: only the words that are wanted are kept in memory.
 
-Forms: a BigFile folder whose ids are words; word2vec or GloVe text (.txt, .vec: "word v1 ... vD" per line, an optional
-first line "words dims"); word2vec binary (.bin: that line, then word, space, D float32 each), both also packed (.gz);
-gensim's KeyedVectors (.kv, .wordvectors, with their .vectors.npy), a pickle of which only words and numbers are read.
+Forms: a BigFile folder whose ids are words; word2vec or GloVe text (.txt, .vec: "word v1 ... vD"
+per line, an optional first line "words dims"); word2vec binary (.bin: that line, then word, space,
+D float32 each), both also packed (.gz); gensim's KeyedVectors (.kv, .wordvectors, with their
+.vectors.npy), a pickle of which only words and numbers are read.
 """
 
 import gzip
@@ -13,9 +14,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipeline.core.adopted import resolve
 from pipeline.errors import DataError
-from pipeline.stores.adopted import resolve
-from pipeline.stores.big_file import BigFile
+from pipeline.stores.big_file.reader import BigFile
 from pipeline.text import pickles
 from pipeline.text.word_vectors import Vectors
 
@@ -24,12 +25,19 @@ _LONGEST_WORD = 1 << 16
 _LARGEST_DIM = 1 << 16
 _GENSIM = (".kv", ".wordvectors")
 _PICKLES = (".model", ".pkl", ".pickle")
-_KEYED_VECTORS = ("KeyedVectors", "Word2VecKeyedVectors", "EuclideanKeyedVectors", "Vocab")  # the last: before gensim 4
+_KEYED_VECTORS = (
+    "KeyedVectors",
+    "Word2VecKeyedVectors",
+    "EuclideanKeyedVectors",
+    "Vocab",
+)  # the last: before gensim 4
 Row = tuple[bytes, np.ndarray]
 
 
 def read(path: Path, wanted: Iterable[str]) -> Vectors:
-    """The vectors of the `wanted` words that the file has. DataError if it is missing, cut short or of another form."""
+    """The vectors of the `wanted` words that the file has. DataError if it is missing, cut short or
+    of another form.
+    """
     if path.is_dir():
         return _read_big_file(path, set(wanted))
     packed = path.suffix == ".gz"
@@ -37,14 +45,20 @@ def read(path: Path, wanted: Iterable[str]) -> Vectors:
     if suffix in _GENSIM and not packed:
         return _read_gensim(path, wanted)
     if suffix in (*_PICKLES, *_GENSIM):
-        raise _wrong(path, "a pickle of a whole model; save its vectors in gensim with model.wv.save('vectors.kv')")
+        raise _wrong(
+            path,
+            "a pickle of a whole model; save its vectors in gensim with"
+            " model.wv.save('vectors.kv')",
+        )
     rows: dict[str, np.ndarray] = {}
     try:
         with gzip.open(path, "rb") if packed else path.open("rb") as file:
             reader = _binary if suffix == ".bin" else _text
             dim, found = reader(file, {word.encode() for word in wanted}, path)
             for word, row in found:
-                rows.setdefault(word.decode(), row)  # a repeated word keeps its first vector, as in gensim
+                rows.setdefault(
+                    word.decode(), row
+                )  # a repeated word keeps its first vector, as in gensim
     except (OSError, EOFError, zlib.error) as error:
         raise _wrong(path, f"cannot be read: {error}") from error
     return Vectors(rows, dim)
@@ -72,16 +86,27 @@ def _beside(path: Path) -> Path:
 def _read_gensim(path: Path, wanted: Iterable[str]) -> Vectors:
     """KeyedVectors of gensim 4 (index_to_key) or before (index2word)."""
     held = getattr(pickles.read(path, shells=_KEYED_VECTORS, arrays=True), "__dict__", {})
-    words, vectors = held.get("index_to_key", held.get("index2word")), held.get("vectors", held.get("syn0"))
+    words, vectors = (
+        held.get("index_to_key", held.get("index2word")),
+        held.get("vectors", held.get("syn0")),
+    )
     try:
-        vectors = np.load(_beside(path), mmap_mode="r", allow_pickle=False) if vectors is None else vectors.values
+        vectors = (
+            np.load(_beside(path), mmap_mode="r", allow_pickle=False)
+            if vectors is None
+            else vectors.values
+        )
     except (OSError, ValueError, AttributeError) as error:
         raise _wrong(path, f"its numbers cannot be read: {error}") from error
     fits = isinstance(words, list) and vectors.ndim == 2 and len(words) == len(vectors)
     if not fits or vectors.dtype.kind != "f" or vectors.shape[1] > _LARGEST_DIM:
         raise _wrong(path, "holds no words with as many vectors")
     wanted = set(wanted)
-    rows = {word: np.array(row, np.float32) for word, row in zip(words, vectors, strict=True) if word in wanted}
+    rows = {
+        word: np.array(row, np.float32)
+        for word, row in zip(words, vectors, strict=True)
+        if word in wanted
+    }
     return Vectors(rows, vectors.shape[1])
 
 
@@ -97,7 +122,9 @@ def _text(file: BinaryIO, wanted: set[bytes], path: Path) -> tuple[int, Iterator
     return dim, _text_rows(file, dim, wanted, path, 1)
 
 
-def _text_rows(file: BinaryIO, dim: int, wanted: set[bytes], path: Path, start: int) -> Iterator[Row]:
+def _text_rows(
+    file: BinaryIO, dim: int, wanted: set[bytes], path: Path, start: int
+) -> Iterator[Row]:
     for n, line in enumerate(file, start):
         word, _, values = line.rstrip().partition(b" ")
         if word not in wanted:
@@ -107,7 +134,9 @@ def _text_rows(file: BinaryIO, dim: int, wanted: set[bytes], path: Path, start: 
         except ValueError:
             continue  # an entry of several words that begins with this one (GloVe has some)
         if row.size != dim:
-            raise _wrong(f"{path}:{n}", f"{row.size:,} values for {word.decode()!r}, expected {dim:,}")
+            raise _wrong(
+                f"{path}:{n}", f"{row.size:,} values for {word.decode()!r}, expected {dim:,}"
+            )
         yield word, row
 
 
@@ -118,7 +147,9 @@ def _binary(file: BinaryIO, wanted: set[bytes], path: Path) -> tuple[int, Iterat
     return numbers[1], _binary_rows(file, *numbers, wanted, path)
 
 
-def _binary_rows(file: BinaryIO, n_words: int, dim: int, wanted: set[bytes], path: Path) -> Iterator[Row]:
+def _binary_rows(
+    file: BinaryIO, n_words: int, dim: int, wanted: set[bytes], path: Path
+) -> Iterator[Row]:
     buffer, position = b"", 0
     for n in range(n_words):
         space = buffer.find(b" ", position)
@@ -144,5 +175,8 @@ def _header(line: bytes) -> tuple[int, int] | None:
 
 
 def _wrong(path: object, what: str) -> DataError:
-    fix = "Give a BigFile folder, a word2vec file (.txt, .vec, .bin, also .gz), or gensim's KeyedVectors (.kv)."
+    fix = (
+        "Give a BigFile folder, a word2vec file (.txt, .vec, .bin, also .gz), or gensim's"
+        " KeyedVectors (.kv)."
+    )
     return DataError(what, where=path, fix=fix)

@@ -1,8 +1,10 @@
-"""Vocabularies: made from word counts, stored as JSON, read in every published form, used to turn captions into ids.
+"""Vocabularies: made from word counts, stored as JSON, read in every published form, used to turn
+captions into ids.
 
-Forms on disk: `vocab.json` of Dual Encoding++ {word: id}; the pickles of hybrid_space and dual_encoding; the word lists
-of w2vv. Sources: dongYoun2/dual-encoding-system: vocab.py; danieljf24/hybrid_space: util/vocab.py, util/text2vec.py;
-danieljf24/w2vv (specs/dual-encoding.md 9.3, 10.1, 11.2, 11.3).
+Forms on disk: `vocab.json` of Dual Encoding++ {word: id}; the pickles of hybrid_space and
+dual_encoding; the word lists of w2vv. Sources: dongYoun2/dual-encoding-system: vocab.py;
+danieljf24/hybrid_space: util/vocab.py, util/text2vec.py; danieljf24/w2vv
+(docs/specs/dual-encoding.md, sections 9.3, 10.1, 11.2, 11.3).
 """
 
 import json
@@ -22,16 +24,29 @@ from pipeline.text.words import clean_words, raw_words
 
 FILE = "vocab.json"
 BAG_FILE = "bow_vocab.json"  # hybrid_space counts its bag of words over entries of its own
-SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")  # ids 0 to 3 in Dual Encoding++, which uses neither <s> nor </s>
-HYBRID_SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")  # hybrid_space puts <start> and <end> around every caption
+SPECIALS = (
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+)  # ids 0 to 3 in Dual Encoding++, which uses neither <s> nor </s>
+HYBRID_SPECIALS = (
+    "<pad>",
+    "<start>",
+    "<end>",
+    "<unk>",
+)  # hybrid_space puts <start> and <end> around every caption
 _UNKNOWN = ("<unk>", "UNK")
-_FIX = "Give the vocab.json that the vocab step wrote, or a published vocabulary (.json, .pkl, .txt)."
+_FIX = (
+    "Give the vocab.json that the vocab step wrote, or a published vocabulary (.json, .pkl, .txt)."
+)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their ids 0 .. len - 1 (a w2vv list with padding starts at 1). What it does with unknown words follows
-    from its special entries."""
+    """Words and their ids 0 .. len - 1 (a w2vv list with padding starts at 1). What it does with
+    unknown words follows from its special entries.
+    """
 
     ids: dict[str, int]
 
@@ -46,14 +61,18 @@ class Vocabulary:
 
     @cached_property
     def unknown(self) -> int | None:
-        """The id of words that are not listed. None: they are left out (the bag-of-words form of hybrid_space)."""
+        """The id of words that are not listed. None: they are left out (the bag-of-words form of
+        hybrid_space).
+        """
         return next((self.ids[word] for word in _UNKNOWN if word in self.ids), None)
 
     def encode(self, text: str, clean: bool = True, boundaries: bool = True) -> list[int]:
-        """The ids of a caption's words; with `boundaries` between <start> and <end>, where the vocabulary has them.
+        """The ids of a caption's words; with `boundaries` between <start> and <end>, where the
+        vocabulary has them.
 
-        clean=False splits at whitespace only, as the published data loader does: capitals and attached punctuation make
-        unknown words then (16 % of all words in ActivityNet, none in MSR-VTT).
+        clean=False splits at whitespace only, as the published data loader does: capitals and
+        attached punctuation make unknown words then (16 % of all words in ActivityNet, none in
+        MSR-VTT).
         """
         words = clean_words(text) if clean else raw_words(text)
         get, unknown = self.ids.get, self.unknown
@@ -65,7 +84,9 @@ class Vocabulary:
         return ids
 
     def unknown_share(self, texts: Iterable[str], clean: bool = True) -> float:
-        """Share of all words of the texts that are not listed, 0 to 1: near 1 for a vocabulary of another corpus."""
+        """Share of all words of the texts that are not listed, 0 to 1: near 1 for a vocabulary of
+        another corpus.
+        """
         split = clean_words if clean else raw_words
         counts = Counter(word for text in texts for word in split(text))
         return sum(n for word, n in counts.items() if word not in self.ids) / max(1, counts.total())
@@ -76,31 +97,53 @@ class Vocabulary:
 
 
 def most_frequent(counts: Counter[str], min_count: int, size: int) -> list[str]:
-    """Up to `size` words seen at least `min_count` times, by falling count; ties in the order of `counts`."""
+    """Up to `size` words seen at least `min_count` times, by falling count; ties in the order of
+    `counts`.
+    """
     frequent = [word for word, n in counts.items() if n >= min_count]
     return sorted(frequent, key=counts.__getitem__, reverse=True)[:size]
 
 
 def build(counts: Counter[str], min_count: int = 5, size: int = 50_000) -> Vocabulary:
-    """The vocabulary of Dual Encoding++: four special entries, then up to `size` words, most frequent first."""
-    return Vocabulary({word: i for i, word in enumerate([*SPECIALS, *most_frequent(counts, min_count, size)])})
+    """The vocabulary of Dual Encoding++: four special entries, then up to `size` words, most
+    frequent first.
+    """
+    return Vocabulary(
+        {word: i for i, word in enumerate([*SPECIALS, *most_frequent(counts, min_count, size)])}
+    )
 
 
-def build_hybrid(counts: Counter[str], style: Literal["rnn", "bow"], min_count: int = 5) -> Vocabulary:
-    """A vocabulary of hybrid_space: words in order of appearance; style "rnn" starts with four special entries."""
+def build_hybrid(
+    counts: Counter[str], style: Literal["rnn", "bow"], min_count: int = 5
+) -> Vocabulary:
+    """A vocabulary of hybrid_space: words in order of appearance; style "rnn" starts with four
+    special entries.
+    """
     words = [word for word, n in counts.items() if n >= min_count]
-    return Vocabulary({word: i for i, word in enumerate([*HYBRID_SPECIALS, *words] if style == "rnn" else words)})
+    return Vocabulary(
+        {word: i for i, word in enumerate([*HYBRID_SPECIALS, *words] if style == "rnn" else words)}
+    )
 
 
 def counter_text(counts: Counter[str], min_count: int = 5) -> str:
-    """`word_vocab_counter_<n>.txt` of hybrid_space: "word count" by falling count, no newline at the end."""
-    return "\n".join(f"{word} {counts[word]}" for word in most_frequent(counts, min_count, len(counts)))
+    """`word_vocab_counter_<n>.txt` of hybrid_space: "word count" by falling count, no newline at
+    the end.
+    """
+    return "\n".join(
+        f"{word} {counts[word]}" for word in most_frequent(counts, min_count, len(counts))
+    )
 
 
 def joined(words: Vocabulary, bag: Vocabulary | None) -> Vocabulary:
-    """The words, and behind them those that only the bag knows: one id says both what a word is and where it counts."""
+    """The words, and behind them those that only the bag knows: one id says both what a word is and
+    where it counts.
+    """
     extra = [word for word in bag.words if word not in words.ids] if bag else []
-    return Vocabulary(words.ids | {word: n for n, word in enumerate(extra, start=len(words))}) if extra else words
+    return (
+        Vocabulary(words.ids | {word: n for n, word in enumerate(extra, start=len(words))})
+        if extra
+        else words
+    )
 
 
 def bag_columns(words: Vocabulary, bag: Vocabulary) -> np.ndarray:
@@ -112,9 +155,11 @@ def bag_columns(words: Vocabulary, bag: Vocabulary) -> np.ndarray:
 
 
 def load_bag(path: Path, words: Vocabulary) -> Vocabulary | None:
-    """The vocabulary of the bags from a file, or from where `load` finds that of the words in a folder.
+    """The vocabulary of the bags from a file, or from where `load` finds that of the words in a
+    folder.
 
-    None if there is none, or if it is the words themselves without the special entries: then nothing need be kept.
+    None if there is none, or if it is the words themselves without the special entries: then
+    nothing need be kept.
     """
     file = _in_folder(path, BAG_FILE, "bow") if path.is_dir() else path
     bag = load(file) if file else None
@@ -123,11 +168,13 @@ def load_bag(path: Path, words: Vocabulary) -> Vocabulary | None:
 
 
 def load(path: Path) -> Vocabulary:
-    """A vocabulary from a vocab step's folder, a .json, a published .pkl (read without running it) or a w2vv .txt.
+    """A vocabulary from a vocab step's folder, a .json, a published .pkl (read without running it)
+    or a w2vv .txt.
 
     A folder may also be `TextData/vocabulary` of hybrid_space, with one pickle in `rnn`.
 
-    Raises DataError if the file is unreadable or its entries are not words with distinct ids without gaps.
+    Raises DataError if the file is unreadable or its entries are not words with distinct ids
+    without gaps.
     """
     if path.is_dir():
         path = _in_folder(path, FILE, "rnn") or path / FILE
@@ -138,11 +185,21 @@ def load(path: Path) -> Vocabulary:
 
 
 def _in_folder(folder: Path, name: str, style: str) -> Path | None:
-    """The file of a vocab step, or the pickle that hybrid_space keeps in a folder named after the style."""
-    found = [folder / name] if (folder / name).is_file() else sorted((folder / style).glob("word_vocab_*.pkl"))
+    """The file of a vocab step, or the pickle that hybrid_space keeps in a folder named after the
+    style.
+    """
+    found = (
+        [folder / name]
+        if (folder / name).is_file()
+        else sorted((folder / style).glob("word_vocab_*.pkl"))
+    )
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
-        raise DataError(f"{len(found)} vocabularies: {names}", where=folder / style, fix="Name one of these files.")
+        raise DataError(
+            f"{len(found)} vocabularies: {names}",
+            where=folder / style,
+            fix="Name one of these files.",
+        )
     return found[0] if found else None
 
 
@@ -162,8 +219,8 @@ def _read_pickle(path: Path) -> object:
 def _read_word_list(path: Path) -> object:
     """w2vv: one word per line by falling count.
 
-    In a folder called `rnn` 0 is padding and UNK comes last; elsewhere (bow, bow_filterstop) ids start at 0 and unknown
-    words are left out.
+    In a folder called `rnn` 0 is padding and UNK comes last; elsewhere (bow, bow_filterstop) ids
+    start at 0 and unknown words are left out.
     """
     words = [line.split()[0] for line in assets.read_lines(path) if line.strip()]
     if path.resolve().parent.name == "rnn":
@@ -176,10 +233,14 @@ def _check(ids: object, path: Path) -> None:
         raise DataError("holds no vocabulary (words with their ids)", where=path, fix=_FIX)
     wrong = [word for word, i in ids.items() if not isinstance(word, str) or type(i) is not int]
     if wrong:
-        raise DataError(f"{len(wrong):,} entries are not a word with its id: {wrong[:3]}", where=path, fix=_FIX)
+        raise DataError(
+            f"{len(wrong):,} entries are not a word with its id: {wrong[:3]}", where=path, fix=_FIX
+        )
     first = min(ids.values())
     if first not in (0, 1) or sorted(ids.values()) != list(range(first, first + len(ids))):
-        raise DataError(f"the ids of {len(ids):,} words are not 0 to {len(ids) - 1:,}", where=path, fix=_FIX)
+        raise DataError(
+            f"the ids of {len(ids):,} words are not 0 to {len(ids) - 1:,}", where=path, fix=_FIX
+        )
 
 
 def pad(captions: Iterable[list[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,13 @@
-"""Where another program's training stopped, for one of ours that goes on from there (train.init.go_on).
+"""Where another program's training stopped, for one of ours that goes on from there
+(train.init.go_on).
 
-`import-checkpoint` writes it beside the weights, best.pt -> best.moments.pt: moments of the optimizer by our parameter
-names, loss scale, finished epochs and steps. What is inside published files is known to
-`models/published/<model>_training.py`: `companion(name)`, the file beside a checkpoint that has them ("": it has them
-itself), and `import_training(published, side, options, weights)`, None where there are none.
+`import-checkpoint` writes it beside the weights, best.pt -> best.moments.pt: moments of the
+optimizer by our parameter names, loss scale, finished epochs and steps. What is inside published
+files is known to `models/<model>/published_training.py`: `companion(name)`, the file beside a
+checkpoint that has them ("": it has them itself), and `import_training(published, side, options,
+weights)`, None where there are none.
 """
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from torch import Tensor
 
 from models.base import Mismatch
 from pipeline import registry
+from pipeline.checkpoints import model_file
+from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.errors import ConfigError, DataError
-from pipeline.training import checkpoint
-from pipeline.training.checkpoint import ModelInfo
 
 if TYPE_CHECKING:
     from pipeline.training.step import Stepper
@@ -31,7 +32,9 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Start:
-    """epoch: finished epochs; step: optimizer steps; moments: by parameter; scaler: of the loss, {} without one."""
+    """epoch: finished epochs; step: optimizer steps; moments: by parameter; scaler: of the loss, {}
+    without one.
+    """
 
     epoch: int
     step: int
@@ -40,25 +43,31 @@ class Start:
 
 
 def of_published(file: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> Start | None:
-    """Where the training of a published file stopped; None if the file does not say. info, weights: as imported.
+    """Where the training of a published file stopped; None if the file does not say. info, weights:
+    as imported.
 
     Raises DataError for an optimizer of another model.
     """
-    name = f"{info.recipe.model}_training"
-    if not (registry.ROOT / "models" / "published" / f"{name}.py").is_file():
+    module = registry.model_part(info.recipe.model, "published_training")
+    if module is None:
         return None
-    module = importlib.import_module(f"models.published.{name}")
     companion = file.with_name(module.companion(file.name) or file.name)
     if not companion.is_file():
         return None
-    side = checkpoint.read(companion, published=True) if companion != file else {}
-    published = checkpoint.read(file, published=True) if companion == file else {}
+    side = model_file.read(companion, published=True) if companion != file else {}
+    published = model_file.read(file, published=True) if companion == file else {}
     try:
         found = module.import_training(published, side, info.recipe.options, weights)
     except (Mismatch, KeyError, TypeError, AttributeError, ValueError) as error:
-        what = error.what if isinstance(error, Mismatch) else f"not the optimizer state it should be: {error!r}"
+        what = (
+            error.what
+            if isinstance(error, Mismatch)
+            else f"not the optimizer state it should be: {error!r}"
+        )
         fix = (
-            "The file is damaged." if companion == file else f"Take {companion.name} away to import the weights alone."
+            "The file is damaged."
+            if companion == file
+            else f"Take {companion.name} away to import the weights alone."
         )
         raise DataError(what, where=companion, fix=fix) from error
     return Start(**found) if found else None
@@ -74,29 +83,39 @@ def write(path: Path, start: Start | None) -> None:
     if start is None:
         path.unlink(missing_ok=True)
         return
-    checkpoint.write(path, {"format": FORMAT, "version": checkpoint.VERSION} | asdict(start))
+    model_file.write(path, {"format": FORMAT, "version": model_file.VERSION} | asdict(start))
 
 
 def read(init: Path | None) -> Start:
     """What lies beside the weights that a training starts from."""
-    path = place(checkpoint.find(init)) if init is not None else None
+    path = place(model_file.find(init)) if init is not None else None
     if path is None or not path.is_file():
         raise ConfigError(
-            "no training to go on from: there is no optimizer state beside the weights to start from",
+            "no training to go on from: there is no optimizer state beside the weights to start"
+            " from",
             where="train.init.go_on" if path is None else path,
-            fix="Import a published checkpoint that has one (CenterCLIP: .pth.tar; CLIP4Clip: pytorch_opt.bin.N beside "
-            "pytorch_model.bin.N; Dual Encoding++: .bin.ckpt beside .bin) and start from that, or leave go_on out.",
+            fix=(
+                "Import a published checkpoint that has one (CenterCLIP: .pth.tar; CLIP4Clip:"
+                " pytorch_opt.bin.N beside pytorch_model.bin.N; Dual Encoding++: .bin.ckpt beside"
+                " .bin) and start from that, or leave go_on out."
+            ),
         )
-    value = checkpoint.read_format(path, FORMAT)
+    value = model_file.read_format(path, FORMAT)
     return Start(**{name: value[name] for name in Start.__dataclass_fields__})
 
 
 def adopt(start: Start, stepper: "Stepper", optimizer: str, where: Path | str) -> None:
-    """Give a new optimizer (`optimizer`: its name in recipes) the moments, and the loss scaler its scale.
+    """Give a new optimizer (`optimizer`: its name in recipes) the moments, and the loss scaler its
+    scale.
 
-    Parameters that the other training left alone have none and start anew. Raises DataError naming what does not fit.
+    Parameters that the other training left alone have none and start anew. Raises DataError naming
+    what does not fit.
     """
-    trained = {n: p for group in stepper.groups for n, p in zip(group["names"], group["params"], strict=True)}
+    trained = {
+        n: p
+        for group in stepper.groups
+        for n, p in zip(group["names"], group["params"], strict=True)
+    }
     kind = "adamw" if optimizer == "adam" else optimizer
     wanted = _KINDS.get(kind, set())
     faults = [f"{name}: not trained here" for name in start.moments.keys() - trained.keys()]
@@ -111,12 +130,17 @@ def adopt(start: Start, stepper: "Stepper", optimizer: str, where: Path | str) -
         raise DataError(
             f"moments that do not fit the training: {'; '.join(sorted(faults)[:_SHOWN])}{more}",
             where=where,
-            fix="Train with the optimizer and the frozen parameters of that training, or leave train.init.go_on out.",
+            fix=(
+                "Train with the optimizer and the frozen parameters of that training, or leave"
+                " train.init.go_on out."
+            ),
         )
     for name, state in start.moments.items():
         parameter = trained[name]
         stepper.optimizer.state[parameter] = {
-            key: value.to(parameter.device, torch.float32 if key == "step" else parameter.dtype, copy=True)
+            key: value.to(
+                parameter.device, torch.float32 if key == "step" else parameter.dtype, copy=True
+            )
             for key, value in state.items()
         }
     if start.scaler and stepper.scaler.is_enabled():

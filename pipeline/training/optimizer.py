@@ -1,6 +1,8 @@
-"""Which parameters train, in which groups, by which rule: Adam, AdamW (torch's, fused) and BertAdam.
+"""Which parameters train, in which groups, by which rule: Adam, AdamW (torch's, fused) and
+BertAdam.
 
-Also the moving average of the weights and the limits of the temperature, which act on parameters after a step.
+Also the moving average of the weights and the limits of the temperature, which act on parameters
+after a step.
 """
 
 import re
@@ -11,15 +13,24 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from pipeline.errors import ConfigError
-from pipeline.training.options import EmaOptions, FreezeOptions, OptimizerOptions, ParameterRule, TemperatureOptions
+from pipeline.recipes.options import (
+    EmaOptions,
+    FreezeOptions,
+    OptimizerOptions,
+    ParameterRule,
+    TemperatureOptions,
+)
 
-_FOREVER = 1e9  # steps after which 1 - beta ** steps is 1 in double precision, for any beta up to 0.9999999
+# steps after which 1 - beta ** steps is 1 in double precision, for any beta up to 0.9999999
+_FOREVER = 1e9
 
 
 def freeze(model: nn.Module, options: FreezeOptions | None) -> list[nn.Module]:
-    """Switch `requires_grad` off as the options say; call before the optimizer and DDP see the model.
+    """Switch `requires_grad` off as the options say; call before the optimizer and DDP see the
+    model.
 
-    Returns the normalisation layers to keep in eval mode. ConfigError if nothing matches or nothing is left to train.
+    Returns the normalisation layers to keep in eval mode. ConfigError if nothing matches or nothing
+    is left to train.
     """
     if options is None:
         return []
@@ -27,12 +38,15 @@ def freeze(model: nn.Module, options: FreezeOptions | None) -> list[nn.Module]:
     frozen = {
         name
         for name in named
-        if re.search(options.match, name) and not any(re.search(e, name) for e in options.exceptions)
+        if re.search(options.match, name)
+        and not any(re.search(e, name) for e in options.exceptions)
     }
     if not frozen or len(frozen) == len(named):
         what = "no parameter matches" if not frozen else "nothing is left to train"
         raise ConfigError(
-            what, where=f"train.freeze: {options.match}", fix=f"Names are like {', '.join(list(named)[:3])}."
+            what,
+            where=f"train.freeze: {options.match}",
+            fix=f"Names are like {', '.join(list(named)[:3])}.",
         )
     for name in frozen:
         named[name].requires_grad_(False)
@@ -47,34 +61,53 @@ def _is_frozen_norm(prefix: str, module: nn.Module, frozen: set[str]) -> bool:
 
 
 def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]], rules: list[ParameterRule], weight_decay: float, strict: bool = True
+    named: Iterable[tuple[str, nn.Parameter]],
+    rules: list[ParameterRule],
+    weight_decay: float,
+    strict: bool = True,
 ) -> list[dict]:
-    """Groups of trainable parameters that share lr_scale and weight_decay, in order of first appearance.
+    """Groups of trainable parameters that share lr_scale and weight_decay, in order of first
+    appearance.
 
-    Each: {"params", "names", "lr_scale", "weight_decay"}. A rule sets the keys it names; the first rule wins per key.
-    strict: ConfigError for a rule that matches no parameter (a misspelt name would otherwise train it at full rate).
+    Each: {"params", "names", "lr_scale", "weight_decay"}. A rule sets the keys it names; the first
+    rule wins per key.
+    strict: ConfigError for a rule that matches no parameter (a misspelt name would otherwise train
+    it at full rate).
     """
     trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
-    unused = [rule.match for rule in rules if not any(re.search(rule.match, name) for name, _ in trainable)]
+    unused = [
+        rule.match
+        for rule in rules
+        if not any(re.search(rule.match, name) for name, _ in trainable)
+    ]
     if unused and strict:
         raise ConfigError(
             f"no trainable parameter matches {', '.join(map(repr, unused))}",
             where="train.params",
-            fix=f"Names are like {', '.join(name for name, _ in trainable[:3])}. Correct or remove the rule.",
+            fix=(
+                f"Names are like {', '.join(name for name, _ in trainable[:3])}. Correct or remove"
+                " the rule."
+            ),
         )
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in trainable:
         matching = [rule for rule in rules if re.search(rule.match, name)]
         scale = next((rule.lr_scale for rule in matching if rule.lr_scale is not None), 1.0)
-        decay = next((rule.weight_decay for rule in matching if rule.weight_decay is not None), weight_decay)
-        group = groups.setdefault((scale, decay), {"params": [], "names": [], "lr_scale": scale, "weight_decay": decay})
+        decay = next(
+            (rule.weight_decay for rule in matching if rule.weight_decay is not None), weight_decay
+        )
+        group = groups.setdefault(
+            (scale, decay), {"params": [], "names": [], "lr_scale": scale, "weight_decay": decay}
+        )
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
 
 
 def build(groups: list[dict], options: OptimizerOptions) -> torch.optim.Optimizer:
-    """The optimizer over groups of `parameter_groups`; their learning rate is set by `set_lr` before each step."""
+    """The optimizer over groups of `parameter_groups`; their learning rate is set by `set_lr`
+    before each step.
+    """
     groups = [{k: v for k, v in group.items() if k != "names"} for group in groups]
     settings = {"lr": options.lr, "betas": options.betas, "eps": options.eps}
     if options.name == "bertadam":
@@ -95,12 +128,19 @@ class BertAdam(torch.optim.Optimizer):
     """Adam without bias correction, with decoupled decay m / (sqrt(v) + eps) + weight_decay * p.
 
     The published class also holds the schedule and clips each tensor; here both are the trainer's
-    (ScheduleOptions.name = bert_cosine, OptimizerOptions.clip_per_tensor). torch's fused AdamW is used with a number of
-    steps so large that its bias corrections are exactly 1: one pass over memory instead of ten, the same updates to
-    rounding. Source: the BERT optimizer as in foolwood/DRL: tvr/models/optimization.py.
+    (ScheduleOptions.name = bert_cosine, OptimizerOptions.clip_per_tensor). torch's fused AdamW is
+    used with a number of steps so large that its bias corrections are exactly 1: one pass over
+    memory instead of ten, the same updates to rounding. Source: the BERT optimizer as in
+    foolwood/DRL: tvr/models/optimization.py.
     """
 
-    def __init__(self, params: Iterable, lr: float, betas: tuple[float, float] = (0.9, 0.98), eps: float = 1e-6):
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+    ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
 
     @torch.no_grad()
@@ -109,8 +149,12 @@ class BertAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             exact = [p.dtype == torch.float16 or not p.ndim for p in params]
-            self._update_step_by_step([p for p, is_exact in zip(params, exact, strict=True) if is_exact], group)
-            self._update([p for p, is_exact in zip(params, exact, strict=True) if not is_exact], group)
+            self._update_step_by_step(
+                [p for p, is_exact in zip(params, exact, strict=True) if is_exact], group
+            )
+            self._update(
+                [p for p, is_exact in zip(params, exact, strict=True) if not is_exact], group
+            )
 
     def _moments(self, params: list[Tensor]) -> list[list[Tensor]]:
         for p in params:
@@ -119,13 +163,19 @@ class BertAdam(torch.optim.Optimizer):
         return [[self.state[p][name] for p in params] for name in "mv"]
 
     def _update_step_by_step(self, params: list[Tensor], group: dict) -> None:
-        """Each result rounded as published. In float16 a fused kernel rounds only what it stores, and second moments
-        that underflow would still divide the step they are made in (specs/drl.md 9). A temperature of 4.6 moves by a
-        few of the last float32 digits in a step: another order of sums is another step."""
+        """Each result rounded as published. In float16 a fused kernel rounds only what it stores,
+        and second moments that underflow would still divide the step they are made in
+        (docs/specs/drl.md, section 9). A temperature of 4.6 moves by a few of the last float32
+        digits in a step: another order of sums is another step.
+        """
         if not params:
             return
         m, v = self._moments(params)
-        (first, second), decay, grads = group["betas"], group["weight_decay"], [p.grad for p in params]
+        (first, second), decay, grads = (
+            group["betas"],
+            group["weight_decay"],
+            [p.grad for p in params],
+        )
         torch._foreach_mul_(m, first)
         torch._foreach_add_(m, grads, alpha=1 - first)
         torch._foreach_mul_(v, second)
@@ -145,9 +195,21 @@ class BertAdam(torch.optim.Optimizer):
         steps = [torch.full((), _FOREVER, device=p.device) for p in params]
         (first, second), grads = group["betas"], [p.grad for p in params]
         adamw(
-            params, grads, m, v, [], steps, fused=True, amsgrad=False, beta1=first, beta2=second, lr=group["lr"],
-            weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
-        )  # fmt: skip
+            params,
+            grads,
+            m,
+            v,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=first,
+            beta2=second,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
 
 def clip_per_tensor(parameters: Iterable[Tensor], largest: float) -> None:
@@ -159,11 +221,15 @@ def clip_per_tensor(parameters: Iterable[Tensor], largest: float) -> None:
 
 
 class TemperatureLimits:
-    """Keep log temperatures within limits after each step; parameters are found by name, none may match."""
+    """Keep log temperatures within limits after each step; parameters are found by name, none may
+    match.
+    """
 
     def __init__(self, model: nn.Module, options: TemperatureOptions):
         self._options = options
-        self._found = {name: p for name, p in model.named_parameters() if re.search(options.match, name)}
+        self._found = {
+            name: p for name, p in model.named_parameters() if re.search(options.match, name)
+        }
 
     @property
     def values(self) -> dict[str, float]:
@@ -181,7 +247,8 @@ class TemperatureLimits:
 class Ema:
     """Moving average of all weights: average = moment * average + (1 - moment) * weight.
 
-    Buffers (batch statistics, counters) are copied, not averaged. `weights` is a complete state dict.
+    Buffers (batch statistics, counters) are copied, not averaged. `weights` is a complete state
+    dict.
     """
 
     def __init__(self, model: nn.Module, options: EmaOptions):
@@ -189,7 +256,11 @@ class Ema:
         self._parameters = {name for name, _ in model.named_parameters()}
         wide = options.dtype == "float32"
         self.weights = {
-            name: value.detach().to(torch.float32 if wide and value.is_floating_point() else value.dtype, copy=True)
+            name: (
+                value.detach().to(
+                    torch.float32 if wide and value.is_floating_point() else value.dtype, copy=True
+                )
+            )
             for name, value in model.state_dict().items()
         }
 
@@ -200,7 +271,9 @@ class Ema:
         names = [name for name in self.weights if name in self._parameters]
         average = [self.weights[name] for name in names]
         torch._foreach_lerp_(
-            average, [current[n].to(a.dtype) for n, a in zip(names, average, strict=True)], 1 - self._moment
+            average,
+            [current[n].to(a.dtype) for n, a in zip(names, average, strict=True)],
+            1 - self._moment,
         )
         for name in self.weights.keys() - self._parameters:
             self.weights[name].copy_(current[name])

@@ -1,4 +1,6 @@
-"""Where a training is and how it is carried out: what last.pt keeps and is recognised by, and torch's settings."""
+"""Where a training is and how it is carried out: what last.pt keeps and is recognised by, and
+torch's settings.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,17 +9,19 @@ from pathlib import Path
 
 import torch
 
-from pipeline.training import checkpoint
-from pipeline.training.distributed import World
+from pipeline.checkpoints import model_file
+from pipeline.processes import World
 from pipeline.training.moments import Start
 
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a training is carried out. Only device, threads and world can change a result, and then by rounding alone.
+    """How a training is carried out. Only device, threads and world can change a result, and then
+    by rounding alone.
 
     identity: digest of recipe and inputs; a checkpoint of another identity is never continued.
-    facts: what a model is built from besides its recipe (vocabulary, tags, sizes); stored in best.pt.
+    facts: what a model is built from besides its recipe (vocabulary, tags, sizes); stored in
+    best.pt.
     """
 
     identity: str
@@ -34,14 +38,18 @@ class Conduct:
 
 @dataclass
 class Progress:
-    """Where a training is. epoch: finished epochs; position: batches done of the one under way; step: steps in all."""
+    """Where a training is. epoch: finished epochs; position: batches done of the one under way;
+    step: steps in all.
+    """
 
     epoch: int = 0
     position: int = 0
     step: int = 0
     skipped: int = 0
     done: bool = False
-    best: dict = field(default_factory=dict)  # epoch, step, scores and model (raw or ema) of best.pt
+    best: dict = field(
+        default_factory=dict
+    )  # epoch, step, scores and model (raw or ema) of best.pt
     sums: dict = field(default_factory=dict)  # of loss terms since the last line of metrics.jsonl
     summed: int = 0
     epoch_loss: float = 0.0
@@ -59,11 +67,13 @@ class Summary:
 
 
 def resumable(folder: Path, identity: str) -> dict | None:
-    """The content of `folder`/checkpoints/last.pt if it is of this identity, else None. DataError if it is damaged."""
+    """The content of `folder`/checkpoints/last.pt if it is of this identity, else None. DataError
+    if it is damaged.
+    """
     path = Path(folder) / "checkpoints" / "last.pt"
     if not path.exists():
         return None
-    state = checkpoint.read_format(path, checkpoint.TRAINING)
+    state = model_file.read_format(path, model_file.TRAINING)
     return state if state.get("identity") == identity else None
 
 
@@ -74,7 +84,9 @@ def remove_stale(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def torch_settings(device: torch.device, threads: int, deterministic: bool, detect_anomaly: bool) -> Iterator[None]:
+def torch_settings(
+    device: torch.device, threads: int, deterministic: bool, detect_anomaly: bool
+) -> Iterator[None]:
     """torch's process-wide settings for the time of a training; put back afterwards."""
     before = (
         torch.get_num_threads(),

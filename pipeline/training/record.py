@@ -1,6 +1,8 @@
-"""What training writes besides weights: metrics.jsonl (part of the artefact), TensorBoard, and lines for the user.
+"""What training writes besides weights: metrics.jsonl (part of the artefact), TensorBoard, and
+lines for the user.
 
-metrics.jsonl holds no times, so equal runs give equal bytes; times go to TensorBoard and the log, below `_state/`.
+metrics.jsonl holds no times, so equal runs give equal bytes; times go to TensorBoard and the log,
+below `_state/`.
 """
 
 import json
@@ -16,7 +18,9 @@ _LINE_SECONDS = 30.0
 
 
 class MetricsFile:
-    """One JSON object per line. Opened at a length that a checkpoint recorded: what was written after it is cut off."""
+    """One JSON object per line. Opened at a length that a checkpoint recorded: what was written
+    after it is cut off.
+    """
 
     def __init__(self, path: Path, length: int = 0):
         self._path = path
@@ -27,7 +31,9 @@ class MetricsFile:
             raise DataError(
                 f"shorter than the {length:,} bytes that the checkpoint knows of",
                 where=path,
-                fix="It was changed by hand. Remove the checkpoints folder beside it to start anew.",
+                fix=(
+                    "It was changed by hand. Remove the checkpoints folder beside it to start anew."
+                ),
             )
         os.ftruncate(self._fd, length)
         os.lseek(self._fd, 0, os.SEEK_END)
@@ -68,7 +74,9 @@ class Board:
 
 
 class Clock:
-    """Where the time of training goes: captions per second, share of it spent waiting for data, time left."""
+    """Where the time of training goes: captions per second, share of it spent waiting for data,
+    time left.
+    """
 
     def __init__(self, steps_left: int):
         self._start, self._steps_left = time.monotonic(), steps_left
@@ -94,7 +102,10 @@ class Clock:
     def rates(self) -> dict[str, float]:
         """captions_per_second and data_share (0 to 1) since the last `reset`."""
         spent = max(time.monotonic() - self._since, 1e-9)
-        return {"captions_per_second": self._items / spent, "data_share": min(1.0, self._waited / spent)}
+        return {
+            "captions_per_second": self._items / spent,
+            "data_share": min(1.0, self._waited / spent),
+        }
 
     @property
     def pace(self) -> float:
@@ -103,13 +114,19 @@ class Clock:
 
     @property
     def data_share(self) -> float:
-        """Share of the time in steps, since the start, that was spent waiting for batches, 0 to 1."""
+        """Share of the time in steps, since the start, that was spent waiting for batches, 0 to
+        1.
+        """
         return min(1.0, self._all_waited / max(self._all_stepping, 1e-9))
 
     @property
     def left(self) -> str:
         """How long the steps that are left will take at the mean pace so far."""
-        seconds = (time.monotonic() - self._start) / max(self._steps, 1) * (self._steps_left - self._steps)
+        seconds = (
+            (time.monotonic() - self._start)
+            / max(self._steps, 1)
+            * (self._steps_left - self._steps)
+        )
         if seconds < 90:
             return f"{max(seconds, 0):.0f} s"
         return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -133,6 +150,13 @@ class Console:
         if self._silent:
             return
         clock = self._clock
-        pace = f"{clock.pace:,.0f} captions/s  waiting for data {clock.data_share:.1%}  left {clock.left}"
-        log.info(f"{self._name:<20} epoch {epoch}/{self._epochs}  {words}  {pace}", step=self._name, epoch=epoch)
+        pace = (
+            f"{clock.pace:,.0f} captions/s  waiting for data {clock.data_share:.1%}  left"
+            f" {clock.left}"
+        )
+        log.info(
+            f"{self._name:<20} epoch {epoch}/{self._epochs}  {words}  {pace}",
+            step=self._name,
+            epoch=epoch,
+        )
         self._last = time.monotonic()

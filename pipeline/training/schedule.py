@@ -1,10 +1,12 @@
-"""The learning rate of each step, and what follows from each validation: best, cut, reload, stop."""
+"""The learning rate of each step, and what follows from each validation: best, cut, reload,
+stop.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.training.options import ScheduleOptions
+from pipeline.recipes.options import ScheduleOptions
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,15 @@ class Verdict:
 
 
 class Schedule:
-    """Learning rate by step (curves) and by validation (plateau), with the patience of early stopping.
+    """Learning rate by step (curves) and by validation (plateau), with the patience of early
+    stopping.
 
-    lr: the rate before any factor. horizon_steps: steps the curve spans; beyond it the last value stays.
-    stop_after: validations in a row without a best after which `judge` says stop (tested before a cut, as published).
-    Source of plateau: dongYoun2/dual-encoding-system: run_hybrid.py; with `on_each` and `wait_since: cut`
-    danieljf24/hybrid_space: trainer.py (specs/training-loop.md 2.4).
+    lr: the rate before any factor. horizon_steps: steps the curve spans; beyond it the last value
+    stays.
+    stop_after: validations in a row without a best after which `judge` says stop (tested before a
+    cut, as published). Source of plateau: dongYoun2/dual-encoding-system: run_hybrid.py; with
+    `on_each` and `wait_since: cut` danieljf24/hybrid_space: trainer.py
+    (docs/specs/training-loop.md, section 2.4).
     """
 
     def __init__(
@@ -71,7 +76,12 @@ class Schedule:
 
     def state(self) -> dict[str, float | int]:
         """What `restore` needs."""
-        return {"scale": self._scale, "best": self.best, "patience": self.patience, "since_cut": self._since_cut}
+        return {
+            "scale": self._scale,
+            "best": self.best,
+            "patience": self.patience,
+            "since_cut": self._since_cut,
+        }
 
     def restore(self, state: dict[str, float | int]) -> None:
         self._scale, self.best, self.patience = state["scale"], state["best"], state["patience"]
@@ -91,14 +101,18 @@ def _cosine(lr: float, floor: float, warmup: float, horizon: int) -> Curve:
 
 
 def _linear(lr: float, floor: float, warmup: float, horizon: int) -> Curve:
-    return _after_warmup(lr, floor, warmup, horizon, lambda progress: max(floor, lr * (1 - progress)))
+    return _after_warmup(
+        lr, floor, warmup, horizon, lambda progress: max(floor, lr * (1 - progress))
+    )
 
 
 def _constant(lr: float, floor: float, warmup: float, horizon: int) -> Curve:
     return _after_warmup(lr, floor, warmup, horizon, lambda progress: lr)
 
 
-def _after_warmup(lr: float, floor: float, warmup: float, horizon: int, rate: Callable[[float], float]) -> Curve:
+def _after_warmup(
+    lr: float, floor: float, warmup: float, horizon: int, rate: Callable[[float], float]
+) -> Curve:
     def curve(step: int) -> float:
         if step <= warmup and warmup > 0:
             return min(lr, step / warmup * (lr - floor) + floor)
@@ -108,9 +122,11 @@ def _after_warmup(lr: float, floor: float, warmup: float, horizon: int, rate: Ca
 
 
 def _bert_cosine(lr: float, floor: float, warmup: float, horizon: int) -> Curve:
-    """The first step has rate 0, and the rate falls from 1 to 0.976 where a warm-up of 0.1 ends, as published.
+    """The first step has rate 0, and the rate falls from 1 to 0.976 where a warm-up of 0.1 ends, as
+    published.
 
-    The published horizon may be shorter than the run and the rate then rises again; here it stays (F5).
+    The published horizon may be shorter than the run and the rate then rises again; here it stays
+    (F5).
     """
 
     def curve(step: int) -> float:

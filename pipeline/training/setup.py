@@ -1,4 +1,6 @@
-"""From a recipe and the artefacts it is given to everything a training needs: model, batches, validation."""
+"""From a recipe and the artefacts it is given to everything a training needs: model, batches,
+validation.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +15,14 @@ from pipeline import log
 from pipeline.core.artefact import Artefact
 from pipeline.datasets import base as datasets
 from pipeline.errors import ConfigError, DataError
+from pipeline.feeding.corpus import Corpus, VideoStore, check_vocabulary, open_corpus, text_encoder
+from pipeline.feeding.inputs import Given, load_vectors, open_store, open_videos
+from pipeline.feeding.loader import TrainBatches
+from pipeline.processes import World
+from pipeline.recipes.recipe import Recipe
 from pipeline.text import tag_files, vocab
 from pipeline.text.vocab import Vocabulary
 from pipeline.training import starting
-from pipeline.training.corpus import Corpus, VideoStore, check_vocabulary, open_corpus, text_encoder
-from pipeline.training.distributed import World
-from pipeline.training.inputs import Given, load_vectors, open_store, open_videos
-from pipeline.training.loader import TrainBatches
-from pipeline.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,11 @@ class Setup:
     @cached_property
     def bag(self) -> Vocabulary | None:
         """That of bags of words, where it is another one."""
-        return vocab.load_bag(self._path("vocab"), self.words) if self.words and "bag" in self.recipe.reads else None
+        return (
+            vocab.load_bag(self._path("vocab"), self.words)
+            if self.words and "bag" in self.recipe.reads
+            else None
+        )
 
     @cached_property
     def vocabulary(self) -> Vocabulary | None:
@@ -79,7 +85,9 @@ class Setup:
             **({"bag": dict(self.bag.ids)} if self.bag else {}),
             "tags": list(self.tags.words) if self.tags else [],
             "word_dim": None if self.vectors is None else int(self.vectors.shape[1]),
-            "inputs": {name: made.content for name, made in self.inputs.items() if made is not None},
+            "inputs": {
+                name: made.content for name, made in self.inputs.items() if made is not None
+            },
         }
 
     @cached_property
@@ -91,7 +99,9 @@ class Setup:
                 torch.manual_seed(recipe.train.seed)
                 model = starting.build(recipe, self.facts, self._path("init"), self.vectors)
         except Mismatch as error:
-            raise DataError(error.what, where=f"train: recipe {recipe.name}", fix=error.fix) from error
+            raise DataError(
+                error.what, where=f"train: recipe {recipe.name}", fix=error.fix
+            ) from error
         model.gather_rule = recipe.train.distributed.gather
         return model
 
@@ -99,20 +109,26 @@ class Setup:
     def store(self) -> VideoStore:
         given = Given.of(self.inputs, self.out)
         train = self.recipe.train
-        return open_videos(self.model.inputs, given, train.frames, seed=train.seed, threads=self.threads)
+        return open_videos(
+            self.model.inputs, given, train.frames, seed=train.seed, threads=self.threads
+        )
 
     def corpus(self, split: str, with_tags: bool = False) -> Corpus:
         """A split as the model reads it."""
         inputs = self.model.inputs
         if self.vocabulary:
             texts = [caption.text for caption in self.annotations.texts(split)]
-            check_vocabulary(self.vocabulary, texts, self.recipe.train.clean_captions, self._path("vocab"))
+            check_vocabulary(
+                self.vocabulary, texts, self.recipe.train.clean_captions, self._path("vocab")
+            )
         encode = text_encoder(inputs, self.vocabulary, self.recipe.train.clean_captions)
         labels = self.tags.matrix if with_tags and self.tags else None
         return open_corpus(self.annotations, split, self.store, encode, labels, inputs.tokens)
 
     def batches(self, pinned: bool = False) -> TrainBatches:
-        """The training batches; this process's share of each. ConfigError if the model needs larger ones."""
+        """The training batches; this process's share of each. ConfigError if the model needs larger
+        ones.
+        """
         options = self.recipe.train
         made = TrainBatches(
             self.corpus("train", self.model.inputs.tags),
@@ -149,14 +165,19 @@ class Setup:
         """Say what the recipe asks for that a reader of its results should know."""
         options, name = self.recipe.train, f"recipe {self.recipe.name}"
         if options.selection_split == "test":
-            log.warning(f"{name}: the best weights are selected on the test split, so its scores there are optimistic")
+            log.warning(
+                f"{name}: the best weights are selected on the test split, so its scores there are"
+                " optimistic"
+            )
         if options.expected_processes not in (None, self.world.size):
             log.warning(
-                f"{name}: published with {options.expected_processes} processes, this run has {self.world.size}"
+                f"{name}: published with {options.expected_processes} processes, this run has"
+                f" {self.world.size}"
             )
         if options.accumulation > 1:
             log.warning(
-                f"{name}: {options.accumulation} accumulated batches are not one larger batch for contrastive losses"
+                f"{name}: {options.accumulation} accumulated batches are not one larger batch for"
+                " contrastive losses"
             )
 
     def _path(self, need: str) -> Path | None:

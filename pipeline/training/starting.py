@@ -1,6 +1,8 @@
-"""The weights a training starts from: first values, those of another checkpoint, or a published CLIP file.
+"""The weights a training starts from: first values, those of another checkpoint, or a published
+CLIP file.
 
-Nothing is taken silently: every weight that is to be taken must be there with its shape (specs/training-loop.md F18).
+Nothing is taken silently: every weight that is to be taken must be there with its shape
+(docs/specs/training-loop.md F18).
 """
 
 import re
@@ -11,73 +13,101 @@ import numpy as np
 from torch import Tensor
 
 from models.base import Mismatch, RetrievalModel
-from models.pruning import keep_zeros
+from models.parts.pruning import keep_zeros
 from pipeline import log
-from pipeline.training import checkpoint, clip_weights, torchscript
-from pipeline.training.recipe import Recipe
+from pipeline.checkpoints import clip_weights, model_file, torchscript
+from pipeline.recipes.recipe import Recipe
 
 _PREFIX = "clip."  # of CLIP's weights in every model that has one
 
 
-def build(recipe: Recipe, facts: Mapping, init: Path | None, vectors: np.ndarray | None) -> RetrievalModel:
-    """The model of a recipe. init: a checkpoint, the folder of a train step, or a weight file of CLIP.
+def build(
+    recipe: Recipe, facts: Mapping, init: Path | None, vectors: np.ndarray | None
+) -> RetrievalModel:
+    """The model of a recipe. init: a checkpoint, the folder of a train step, or a weight file of
+    CLIP.
 
-    `train.init` says what is taken of a checkpoint. Raises DataError or Mismatch if it does not fit.
+    `train.init` says what is taken of a checkpoint. Raises DataError or Mismatch if it does not
+    fit.
     """
     if init is None:
-        return checkpoint.build_model(recipe, facts, vectors=vectors)
-    path = checkpoint.find(init)
+        return model_file.build_model(recipe, facts, vectors=vectors)
+    path = model_file.find(init)
     if not _is_ours(path):
-        return checkpoint.build_model(recipe, facts, vectors=vectors, clip=clip_weights.read(path))
-    start, options = checkpoint.read_format(path, checkpoint.MODEL), recipe.train.init
+        return model_file.build_model(recipe, facts, vectors=vectors, clip=clip_weights.read(path))
+    start, options = model_file.read_format(path, model_file.MODEL), recipe.train.init
     model = _TAKE[options.take](recipe, facts, start["weights"], vectors)
     pruned = start["facts"].get("pruned")
     if pruned and options.keep_zeros and options.take == "all":
         keep_zeros(model, pruned)
-        log.info(f"train: {pruned['amount']:.0%} of the weights to start from were pruned, and stay zero")
+        log.info(
+            f"train: {pruned['amount']:.0%} of the weights to start from were pruned, and stay zero"
+        )
     return model
 
 
-def _all(recipe: Recipe, facts: Mapping, weights: Mapping[str, Tensor], vectors: np.ndarray | None) -> RetrievalModel:
+def _all(
+    recipe: Recipe, facts: Mapping, weights: Mapping[str, Tensor], vectors: np.ndarray | None
+) -> RetrievalModel:
     match = recipe.train.init.match
     if not match:
         try:
-            return checkpoint.build_model(recipe, facts, init=weights, vectors=vectors, is_start=True)
+            return model_file.build_model(
+                recipe, facts, init=weights, vectors=vectors, is_start=True
+            )
         except Mismatch as error:
             has_clip = any(name.startswith(_PREFIX) for name in weights)
             more = " Where its CLIP alone will do: train.init: {take: clip}." * has_clip
             raise Mismatch(error.what, error.fix + more) from error
-    model = checkpoint.build_model(recipe, facts, vectors=vectors)
+    model = model_file.build_model(recipe, facts, vectors=vectors)
     taken = {name: value for name, value in weights.items() if re.search(match, name)}
     _check(model, taken, match)
     model.load_state_dict(taken, strict=False)
     return model
 
 
-def _clip(recipe: Recipe, facts: Mapping, weights: Mapping[str, Tensor], vectors: np.ndarray | None) -> RetrievalModel:
-    clip = {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_PREFIX)}
+def _clip(
+    recipe: Recipe, facts: Mapping, weights: Mapping[str, Tensor], vectors: np.ndarray | None
+) -> RetrievalModel:
+    clip = {
+        name.removeprefix(_PREFIX): value
+        for name, value in weights.items()
+        if name.startswith(_PREFIX)
+    }
     if not clip:
-        raise Mismatch("there is no CLIP in the weights to start from", "Start from a model that has one.")
-    return checkpoint.build_model(recipe, facts, vectors=vectors, clip=clip)
+        raise Mismatch(
+            "there is no CLIP in the weights to start from", "Start from a model that has one."
+        )
+    return model_file.build_model(recipe, facts, vectors=vectors, clip=clip)
 
 
 _TAKE = {"all": _all, "clip": _clip}
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this toolkit wrote a file; of the others only weights of a CLIP can be started from."""
+    """Whether this toolkit wrote a file; of the others only weights of a CLIP can be started
+    from.
+    """
     if path.suffix == ".safetensors" or torchscript.is_program(path):
         return False
-    value = checkpoint.read(path)
+    value = model_file.read(path)
     return isinstance(value, dict) and isinstance(value.get("format"), str)
 
 
 def _check(model: RetrievalModel, taken: Mapping[str, Tensor], match: str) -> None:
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items() if re.search(match, name)}
+    own = {
+        name: tuple(value.shape)
+        for name, value in model.state_dict().items()
+        if re.search(match, name)
+    }
     given = {name: tuple(value.shape) for name, value in taken.items()}
     faults = [f"missing: {name}" for name in own.keys() - given.keys()]
     faults += [f"unknown: {name}" for name in given.keys() - own.keys()]
-    faults += [f"{n} is {given[n]}, the model has {own[n]}" for n in own.keys() & given.keys() if own[n] != given[n]]
+    faults += [
+        f"{n} is {given[n]}, the model has {own[n]}"
+        for n in own.keys() & given.keys()
+        if own[n] != given[n]
+    ]
     if faults or not taken:
         shown = "; ".join(sorted(faults)[:6]) + ("; ..." if len(faults) > 6 else "")
         raise Mismatch(

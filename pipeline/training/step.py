@@ -1,4 +1,6 @@
-"""One optimizer step: forward, backward, clip, update, limits, moving average; in any precision, on any rank."""
+"""One optimizer step: forward, backward, clip, update, limits, moving average; in any precision, on
+any rank.
+"""
 
 import contextlib
 import math
@@ -10,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline import processes
 from pipeline.errors import ConfigError, DataError
-from pipeline.training import distributed, optimizer
-from pipeline.training.distributed import World
-from pipeline.training.loader import Batch
-from pipeline.training.options import TrainOptions
+from pipeline.feeding.loader import Batch
+from pipeline.processes import World
+from pipeline.recipes.options import TrainOptions
+from pipeline.training import optimizer
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "amp": torch.float16}
 
@@ -27,20 +30,27 @@ class NotFinite(Exception):
         self.video_ids = video_ids
 
     def stopped(self, step: int, epoch: int, last_good: str) -> DataError:
-        """The error that ends the run: exit code 4, because the batch named is where to look first."""
+        """The error that ends the run: exit code 4, because the batch named is where to look
+        first.
+        """
         ids = ", ".join(self.video_ids[:8]) + (
             f" and {len(self.video_ids) - 8:,} more" if len(self.video_ids) > 8 else ""
         )
         return DataError(
             f"{self} at step {step:,} (epoch {epoch}); videos of the batch: {ids}",
             where="training",
-            fix=f"The last good state is {last_good}. Check these videos, lower optimizer.lr, or set non_finite: skip.",
+            fix=(
+                f"The last good state is {last_good}. Check these videos, lower optimizer.lr, or"
+                " set non_finite: skip."
+            ),
         )
 
 
 @dataclass(frozen=True)
 class Result:
-    """Loss terms of a step, means over its batches and all ranks, and the gradient's norm before clipping."""
+    """Loss terms of a step, means over its batches and all ranks, and the gradient's norm before
+    clipping.
+    """
 
     terms: dict[str, float]
     grad_norm: float
@@ -56,7 +66,8 @@ def precision(options: TrainOptions, device: torch.device) -> str:
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Set every global random generator from (seed, step, rank).
 
-    So a step draws the same numbers whether or not the run was interrupted before it, and no generator's state has to
+    So a step draws the same numbers whether or not the run was interrupted before it, and no
+    generator's state has to
     be saved: it is a function of what is.
     """
     words = np.random.SeedSequence([seed, step, rank]).generate_state(3)
@@ -66,13 +77,31 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 class Stepper:
-    """Makes steps. `model` maps a batch of tensors to named losses; `forward` is the same model or DDP around it."""
+    """Makes steps. `model` maps a batch of tensors to named losses; `forward` is the same model or
+    DDP around it.
+    """
 
-    def __init__(self, model: nn.Module, forward: nn.Module, options: TrainOptions, device: torch.device, world: World):
-        self._model, self._forward, self._options, self._device, self._world = model, forward, options, device, world
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: nn.Module,
+        options: TrainOptions,
+        device: torch.device,
+        world: World,
+    ):
+        self._model, self._forward, self._options, self._device, self._world = (
+            model,
+            forward,
+            options,
+            device,
+            world,
+        )
         explicit = "params" in options.model_fields_set
         self.groups = optimizer.parameter_groups(
-            model.named_parameters(), options.params, options.optimizer.weight_decay, strict=explicit
+            model.named_parameters(),
+            options.params,
+            options.optimizer.weight_decay,
+            strict=explicit,
         )
         self.optimizer = optimizer.build(self.groups, options.optimizer)
         self.precision = precision(options, device)
@@ -83,16 +112,21 @@ class Stepper:
         self._is_checked = world.size == 1 or options.distributed.find_unused_parameters
 
     def __call__(self, batches: Iterator[Batch], count: int, lr: float) -> Result:
-        """Take `count` batches and make one step at rate `lr`. Raises NotFinite before the weights change."""
+        """Take `count` batches and make one step at rate `lr`. Raises NotFinite before the weights
+        change.
+        """
         keep_buffers = self._options.non_finite == "skip"
-        buffers = {name: b.clone() for name, b in self._model.named_buffers()} if keep_buffers else {}
+        buffers = (
+            {name: b.clone() for name, b in self._model.named_buffers()} if keep_buffers else {}
+        )
         self.optimizer.zero_grad(set_to_none=True)
         optimizer.set_lr(self.optimizer, lr)
         fault, sums = None, {}
         for n in range(count):
             batch = next(batches)
             if fault:
-                continue  # the batches of a step that is given up are taken all the same: they belong to it
+                # the batches of a step that is given up are taken all the same: they belong to it
+                continue
             terms = self._backward(batch, share=1 / count, last=n == count - 1)
             if not math.isfinite(sum(terms.values())):
                 fault = NotFinite(f"the loss is {terms['loss']}", batch.video_ids)
@@ -101,7 +135,9 @@ class Stepper:
             self._check_all_used()
         norm = math.nan if fault else self._clip()
         if not fault and not math.isfinite(norm) and not self.scaler.is_enabled():
-            fault = NotFinite(f"the loss is {sums['loss']:.4g} but the gradient's norm is {norm}", batch.video_ids)
+            fault = NotFinite(
+                f"the loss is {sums['loss']:.4g} but the gradient's norm is {norm}", batch.video_ids
+            )
         if fault:
             self._undo(buffers)
             raise fault
@@ -110,25 +146,37 @@ class Stepper:
 
     def _backward(self, batch: Batch, share: float, last: bool) -> dict[str, float]:
         kind = _AUTOCAST.get(self.precision)
-        wait = contextlib.nullcontext() if last or self._world.size == 1 else self._forward.no_sync()
+        wait = (
+            contextlib.nullcontext() if last or self._world.size == 1 else self._forward.no_sync()
+        )
         with wait:
             with torch.autocast(self._device.type, dtype=kind, enabled=kind is not None):
                 losses = self._forward(batch.to(self._device))
             values = torch.stack([value.detach().float() for value in losses.values()])
-            values = distributed.mean_of(values, self._world).tolist()
+            values = processes.mean_of(values, self._world).tolist()
             terms = dict(zip(losses, values, strict=True))
-            if math.isfinite(sum(values)):  # the same on every rank, so all go into backward or none
+            if math.isfinite(
+                sum(values)
+            ):  # the same on every rank, so all go into backward or none
                 self.scaler.scale(losses["loss"] * share).backward()
         return terms
 
     def _check_all_used(self) -> None:
-        """Raise ConfigError naming parameters without gradient: DDP would wait for them in the next step (F12)."""
-        unused = [name for name, p in self._model.named_parameters() if p.requires_grad and p.grad is None]
+        """Raise ConfigError naming parameters without gradient: DDP would wait for them in the next
+        step (F12).
+        """
+        unused = [
+            name for name, p in self._model.named_parameters() if p.requires_grad and p.grad is None
+        ]
         if unused:
             raise ConfigError(
-                f"{len(unused):,} parameters that train have no part in the loss: {', '.join(unused[:5])}",
+                f"{len(unused):,} parameters that train have no part in the loss:"
+                f" {', '.join(unused[:5])}",
                 where="train.distributed",
-                fix="Name them in train.freeze, or set find_unused_parameters: true (which costs time).",
+                fix=(
+                    "Name them in train.freeze, or set find_unused_parameters: true (which costs"
+                    " time)."
+                ),
             )
         self._is_checked = True
 
@@ -167,8 +215,14 @@ class Stepper:
 
         left_out: weights that no step changes; their averages are they themselves.
         """
-        average = {n: v for n, v in self.ema.weights.items() if n not in left_out} if self.ema else None
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "ema": average}
+        average = (
+            {n: v for n, v in self.ema.weights.items() if n not in left_out} if self.ema else None
+        )
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": average,
+        }
 
     def restore(self, state: dict) -> None:
         self.optimizer.load_state_dict(state["optimizer"])

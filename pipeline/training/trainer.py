@@ -1,8 +1,10 @@
-"""The one training loop: epochs, steps, validation, best weights, early stop, and resuming at any step.
+"""The one training loop: epochs, steps, validation, best weights, early stop, and resuming at any
+step.
 
-Everything the next step depends on is either in `checkpoints/last.pt` or a function of it: the order of an epoch of
-(seed, epoch), all random numbers of (seed, step, rank). So a run that was killed anywhere continues bit for bit (on a
-CPU, with the same number of threads), and what it writes does not differ from an uninterrupted run.
+Everything the next step depends on is either in `checkpoints/last.pt` or a function of it: the
+order of an epoch of (seed, epoch), all random numbers of (seed, step, rank). So a run that was
+killed anywhere continues bit for bit (on a CPU, with the same number of threads), and what it
+writes does not differ from an uninterrupted run.
 """
 
 import contextlib
@@ -14,26 +16,38 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline import __version__, log
+from pipeline import __version__, log, processes
+from pipeline.checkpoints import model_file, partial
 from pipeline.core import stop
 from pipeline.errors import ConfigError, Interrupted
-from pipeline.training import checkpoint, distributed, moments, optimizer, partial
-from pipeline.training.loader import Batch, TrainBatches
-from pipeline.training.memory import naming_knobs
-from pipeline.training.options import TrainOptions
-from pipeline.training.progress import Conduct, Progress, Summary, remove_stale, resumable, torch_settings
-from pipeline.training.recipe import Recipe
+from pipeline.feeding.loader import Batch, TrainBatches
+from pipeline.memory import naming_knobs
+from pipeline.recipes.options import TrainOptions
+from pipeline.recipes.recipe import Recipe
+from pipeline.training import moments, optimizer
+from pipeline.training.progress import (
+    Conduct,
+    Progress,
+    Summary,
+    remove_stale,
+    resumable,
+    torch_settings,
+)
 from pipeline.training.record import Board, Clock, Console, MetricsFile
 from pipeline.training.schedule import Schedule
 from pipeline.training.step import NotFinite, Stepper, seed_step
 
-Validate = Callable[[nn.Module], dict[str, float]]  # scores by the names of options.METRICS, and any others
+Validate = Callable[
+    [nn.Module], dict[str, float]
+]  # scores by the names of options.METRICS, and any others
 
 
 class Trainer:
-    """Trains `model` on `batches`; `validate(model)` gives the scores of the selection split (None: keep the last).
+    """Trains `model` on `batches`; `validate(model)` gives the scores of the selection split (None:
+    keep the last).
 
-    Writes `folder`/checkpoints/{last,best}.pt and metrics.jsonl; continues checkpoints/last.pt of the same identity.
+    Writes `folder`/checkpoints/{last,best}.pt and metrics.jsonl; continues checkpoints/last.pt of
+    the same identity.
     """
 
     def __init__(
@@ -45,14 +59,23 @@ class Trainer:
         folder: Path,
         conduct: Conduct,
     ):
-        self._recipe, self._options, self._batches, self._conduct = recipe, recipe.train, batches, conduct
+        self._recipe, self._options, self._batches, self._conduct = (
+            recipe,
+            recipe.train,
+            batches,
+            conduct,
+        )
         self._validate, self._folder, self._world = validate, Path(folder), conduct.world
         self.model = _synchronised(model, self._options, conduct).to(conduct.device)
         self._still = optimizer.freeze(self.model, self._options.freeze)
-        self._stepper = Stepper(self.model, self._wrapped(), self._options, conduct.device, self._world)
+        self._stepper = Stepper(
+            self.model, self._wrapped(), self._options, conduct.device, self._world
+        )
         self.steps_per_epoch = -(-len(batches) // self._options.accumulation)
         self.total_steps = self.steps_per_epoch * self._options.epochs
-        horizon = (self._options.schedule.horizon_epochs or self._options.epochs) * self.steps_per_epoch
+        horizon = (
+            self._options.schedule.horizon_epochs or self._options.epochs
+        ) * self.steps_per_epoch
         self._schedule = Schedule(
             self._options.schedule, lr=self._options.optimizer.lr, horizon_steps=horizon,
             tie=self._options.tie, stop_after=self._options.stop_after,
@@ -71,7 +94,9 @@ class Trainer:
         return self._folder / "checkpoints" / "best.pt"
 
     def describe(self) -> dict:
-        """What was made of the options here: batch, steps, warm-up, precision, parameters; for config.yaml."""
+        """What was made of the options here: batch, steps, warm-up, precision, parameters; for
+        config.yaml.
+        """
         groups = self._stepper.groups
         return {
             "global_batch": self._batches.batch_size,
@@ -87,7 +112,11 @@ class Trainer:
                 "trained": sum(p.numel() for g in groups for p in g["params"]),
             },
             "groups": [
-                {"lr_scale": g["lr_scale"], "weight_decay": g["weight_decay"], "tensors": len(g["params"])}
+                {
+                    "lr_scale": g["lr_scale"],
+                    "weight_decay": g["weight_decay"],
+                    "tensors": len(g["params"]),
+                }
                 for g in groups
             ],
         }
@@ -95,16 +124,24 @@ class Trainer:
     def fit(self) -> Summary:
         """Train to the end (from where the last run stopped) and return how it ended.
 
-        Raises Interrupted after a stop signal (the state is saved), DataError for a loss that is not finite.
+        Raises Interrupted after a stop signal (the state is saved), DataError for a loss that is
+        not finite.
         """
         with contextlib.ExitStack() as stack:
             options = self._options
             stack.enter_context(
-                torch_settings(self._conduct.device, self.threads, options.deterministic, options.detect_anomaly)
+                torch_settings(
+                    self._conduct.device,
+                    self.threads,
+                    options.deterministic,
+                    options.detect_anomaly,
+                )
             )
             length = self._resume()
             self._clock = Clock(self.total_steps - self._progress.step)
-            self._console = Console(self._conduct.name, options.epochs, self._clock, silent=not self._world.is_first)
+            self._console = Console(
+                self._conduct.name, options.epochs, self._clock, silent=not self._world.is_first
+            )
             self._saved_at = time.monotonic()
             self._metrics = self._board = None
             if self._world.is_first:
@@ -115,22 +152,32 @@ class Trainer:
             stack.enter_context(naming_knobs(*self._memory()))
             while not self._progress.done:
                 self._epoch()
-            distributed.barrier(self._world)
+            processes.barrier(self._world)
         p = self._progress
         return Summary(p.epoch, p.step, p.skipped, p.best)
 
     def _memory(self) -> tuple[str, str]:
         """What a step works on, and what would make it less."""
-        inputs, options, n = self.model.inputs, self._options, self._batches.batch_size // self._world.size
-        frames = f", each with {inputs.frames} frames of {inputs.size} pixels" if inputs.frames else ""
+        inputs, options, n = (
+            self.model.inputs,
+            self._options,
+            self._batches.batch_size // self._world.size,
+        )
+        frames = (
+            f", each with {inputs.frames} frames of {inputs.size} pixels" if inputs.frames else ""
+        )
         knobs = f"Lower train.batch_size ({options.batch_size}), or use more processes (torchrun)"
         if self._stepper.precision == "float32" and self._conduct.device.type == "cuda":
             knobs += "; set train.precision: bfloat16"
         if hasattr(self._recipe.options, "recompute"):
             knobs += "; set options.recompute: true (a third more time)"
-        return f"{self._conduct.name}: {n} captions at once on {self._conduct.device}{frames}", (
-            f"{knobs}. For contrastive losses train.accumulation is not the same as a larger batch. "
-            f"If it was a validation: train.evaluation.batch_size ({options.evaluation.batch_size})."
+        return (
+            f"{self._conduct.name}: {n} captions at once on {self._conduct.device}{frames}",
+            (
+                f"{knobs}. For contrastive losses train.accumulation is not the same as a larger"
+                " batch. If it was a validation: train.evaluation.batch_size"
+                f" ({options.evaluation.batch_size})."
+            ),
         )
 
     def _epoch(self) -> None:
@@ -149,10 +196,14 @@ class Trainer:
         due = last or (evaluation.every_epochs and p.epoch % evaluation.every_epochs == 0)
         scores = self._judge() if due else {}
         p.done = p.done or last
-        self._console.epoch(p.epoch, p.epoch_loss / max(p.epoch_steps, 1), self._score_words(scores))
+        self._console.epoch(
+            p.epoch, p.epoch_loss / max(p.epoch_steps, 1), self._score_words(scores)
+        )
         p.epoch_loss, p.epoch_steps = 0.0, 0
         if self._options.keep_epochs:
-            self._write_model(f"epoch-{p.epoch}.pt", self.model.state_dict(), {"epoch": p.epoch, "step": p.step})
+            self._write_model(
+                f"epoch-{p.epoch}.pt", self.model.state_dict(), {"epoch": p.epoch, "step": p.step}
+            )
         self._save()
 
     def _step(self, batches: Iterator[Batch]) -> None:
@@ -178,15 +229,22 @@ class Trainer:
     def _skip_or_stop(self, fault: NotFinite) -> None:
         p = self._progress
         error = fault.stopped(
-            p.step + 1, p.epoch + 1, str(self.last_path) if self.last_path.exists() else "not saved yet"
+            p.step + 1,
+            p.epoch + 1,
+            str(self.last_path) if self.last_path.exists() else "not saved yet",
         )
         p.skipped += 1
         if self._options.non_finite == "stop" or p.skipped > self._options.skip_limit:
             raise error from fault
-        log.warning(f"{self._conduct.name}: {error.what}. Step skipped ({p.skipped} of {self._options.skip_limit})")
+        log.warning(
+            f"{self._conduct.name}: {error.what}. Step skipped ({p.skipped} of"
+            f" {self._options.skip_limit})"
+        )
 
     def _between_steps(self) -> None:
-        """What may happen after any step: validation, a stop request, a checkpoint by time or by count."""
+        """What may happen after any step: validation, a stop request, a checkpoint by time or by
+        count.
+        """
         p, evaluation = self._progress, self._options.evaluation
         if (evaluation.every_steps and p.step % evaluation.every_steps == 0) or (
             evaluation.at_first_step and p.step == 1
@@ -196,10 +254,11 @@ class Trainer:
             if p.done:
                 self._save()
                 return
-        if distributed.any_of(stop.requested(), self._world, self._conduct.device):
+        if processes.any_of(stop.requested(), self._world, self._conduct.device):
             self._save()
             raise Interrupted(
-                f"interrupted after step {p.step:,} of {self.total_steps:,}; everything up to it is kept",
+                f"interrupted after step {p.step:,} of {self.total_steps:,}; everything up to it is"
+                " kept",
                 where=self._conduct.name,
                 fix="Run the same command again to go on.",
             )
@@ -210,7 +269,9 @@ class Trainer:
     def _log_step(self) -> None:
         p = self._progress
         if p.summed and self._world.is_first:
-            values = {name: total / p.summed for name, total in p.sums.items()} | self._stepper.temperatures
+            values = {
+                name: total / p.summed for name, total in p.sums.items()
+            } | self._stepper.temperatures
             rates = [group["lr"] for group in self._stepper.optimizer.param_groups]
             line = {"event": "train", "epoch": p.epoch + 1, "step": p.step} | values | {"lr": rates}
             self._metrics.append(line | ({"skipped": p.skipped} if p.skipped else {}))
@@ -220,10 +281,14 @@ class Trainer:
         self._clock.reset()
 
     def _judge(self) -> dict[str, float]:
-        """Validate, keep the weights if they are the best, act on what follows; the scores judged by."""
+        """Validate, keep the weights if they are the best, act on what follows; the scores judged
+        by.
+        """
         p = self._progress
-        distributed.share_buffers(self.model, self._world)
-        scores = distributed.from_first(self._scores(), self._world)  # every rank encodes its share, rank 0 counts
+        processes.share_buffers(self.model, self._world)
+        scores = processes.from_first(
+            self._scores(), self._world
+        )  # every rank encodes its share, rank 0 counts
         if scores is None:  # nothing to select by: the last weights are the ones to keep
             self._keep_best("raw", {})
             return {}
@@ -234,13 +299,17 @@ class Trainer:
             self._keep_best(name, chosen)
         self._record_validation(scores, name if verdict.is_best else "")
         if verdict.reload_best:
-            distributed.barrier(self._world)
-            self.model.load_state_dict(checkpoint.read_format(self.best_path, checkpoint.MODEL)["weights"])
+            processes.barrier(self._world)
+            self.model.load_state_dict(
+                model_file.read_format(self.best_path, model_file.MODEL)["weights"]
+            )
         p.done = p.done or verdict.stop
         return chosen
 
     def _scores(self) -> dict[str, dict[str, float]] | None:
-        """Scores by model, ema before raw (of equal ones the later is taken), or None without validation."""
+        """Scores by model, ema before raw (of equal ones the later is taken), or None without
+        validation.
+        """
         if self._validate is None:
             return None
         ema = self._stepper.ema
@@ -276,39 +345,53 @@ class Trainer:
             return ""
         name = select.replace("_r", " R@").replace("R@sum", "Rsum").replace("rsum", "Rsum")
         whose = ", average" if best["model"] == "ema" else ""
-        return f"{name} {scores[select]:.1f}  best {best['scores'][select]:.1f} (epoch {best['epoch']}{whose})"
+        return (
+            f"{name} {scores[select]:.1f}  best {best['scores'][select]:.1f} (epoch"
+            f" {best['epoch']}{whose})"
+        )
 
     def _write_model(self, name: str, weights: dict[str, Tensor], training: dict) -> None:
         if self._world.is_first:
-            info = checkpoint.ModelInfo(self._recipe, self._conduct.facts, training)
-            checkpoint.write_model(self._folder / "checkpoints" / name, info, weights)
+            info = model_file.ModelInfo(self._recipe, self._conduct.facts, training)
+            model_file.write_model(self._folder / "checkpoints" / name, info, weights)
 
     def _save(self) -> None:
         """Write last.pt: after it, a kill costs only the steps made since."""
         if self._world.is_first:
-            length = self._metrics.sync()  # first: a checkpoint never knows of lines that are not on disk
-            checkpoint.write(
+            length = (
+                self._metrics.sync()
+            )  # first: a checkpoint never knows of lines that are not on disk
+            model_file.write(
                 self.last_path,
                 {
-                    "format": checkpoint.TRAINING, "version": checkpoint.VERSION, "toolkit": __version__,
-                    "identity": self._conduct.identity, "recipe": self._recipe.resolved(),
-                    "global_batch": self._batches.batch_size, "processes": self._world.size,
-                    "device": self._conduct.device.type, "threads": self.threads,
-                    "metrics_bytes": length, "progress": asdict(self._progress), "schedule": self._schedule.state(),
+                    "format": model_file.TRAINING,
+                    "version": model_file.VERSION,
+                    "toolkit": __version__,
+                    "identity": self._conduct.identity,
+                    "recipe": self._recipe.resolved(),
+                    "global_batch": self._batches.batch_size,
+                    "processes": self._world.size,
+                    "device": self._conduct.device.type,
+                    "threads": self.threads,
+                    "metrics_bytes": length,
+                    "progress": asdict(self._progress),
+                    "schedule": self._schedule.state(),
                     "weights": partial.trained(self.model.state_dict(), self._conduct.facts),
                     **self._stepper.state(partial.left_out(self._conduct.facts)),
                 },
-            )  # fmt: skip
+            )
         self._saved_at = time.monotonic()
 
     def _resume(self) -> int:
-        """Continue last.pt if it is this training's; returns the length to which metrics.jsonl counts."""
+        """Continue last.pt if it is this training's; returns the length to which metrics.jsonl
+        counts.
+        """
         state, self._before = self._before, None  # the weights in it are not needed twice
-        distributed.barrier(self._world)
+        processes.barrier(self._world)
         if state is None:
             if self._world.is_first:
                 remove_stale(self._folder)
-            distributed.barrier(self._world)
+            processes.barrier(self._world)
             self._go_on()
             return 0
         if state["global_batch"] != self._batches.batch_size:
@@ -316,7 +399,10 @@ class Trainer:
                 f"the batch was {state['global_batch']} over {state['processes']} processes, "
                 f"now it is {self._batches.batch_size} over {self._world.size}",
                 where=self.last_path,
-                fix="Start with as many processes as before, or remove the checkpoints folder to start anew.",
+                fix=(
+                    "Start with as many processes as before, or remove the checkpoints folder to"
+                    " start anew."
+                ),
             )
         partial.load_trained(self.model, state["weights"], self._conduct.facts)
         self._stepper.restore(state)
@@ -324,7 +410,9 @@ class Trainer:
         self._progress = Progress(**state["progress"])
         p = self._progress
         if not p.done and self._world.is_first:
-            log.info(f"{self._conduct.name:<20} continues after step {p.step:,} of {self.total_steps:,}")
+            log.info(
+                f"{self._conduct.name:<20} continues after step {p.step:,} of {self.total_steps:,}"
+            )
         return state["metrics_bytes"]
 
     def _go_on(self) -> None:
@@ -334,14 +422,21 @@ class Trainer:
             return
         if start.epoch >= self._options.epochs:
             raise ConfigError(
-                f"{self._options.epochs} epochs, and the training to go on from has done {start.epoch}",
+                f"{self._options.epochs} epochs, and the training to go on from has done"
+                f" {start.epoch}",
                 where="train.epochs",
-                fix=f"Set train.epochs to more than {start.epoch}, all epochs counted, or leave train.init.go_on out.",
+                fix=(
+                    f"Set train.epochs to more than {start.epoch}, all epochs counted, or leave"
+                    " train.init.go_on out."
+                ),
             )
         moments.adopt(start, self._stepper, self._options.optimizer.name, "train.init.go_on")
         p.epoch, p.step = start.epoch, start.step
         if self._world.is_first:
-            log.info(f"{self._conduct.name:<20} goes on after epoch {p.epoch}, step {p.step:,} of {self.total_steps:,}")
+            log.info(
+                f"{self._conduct.name:<20} goes on after epoch {p.epoch}, step {p.step:,} of"
+                f" {self.total_steps:,}"
+            )
 
     def _train_mode(self) -> None:
         self.model.train()
@@ -374,6 +469,8 @@ def _synchronised(model: nn.Module, options: TrainOptions, conduct: Conduct) -> 
         return model
     if conduct.device.type != "cuda":
         raise ConfigError(
-            "synchronised batch norm needs GPUs", where="train.distributed.sync_batchnorm", fix="Set it to false."
+            "synchronised batch norm needs GPUs",
+            where="train.distributed.sync_batchnorm",
+            fix="Set it to false.",
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)

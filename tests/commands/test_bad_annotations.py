@@ -1,4 +1,6 @@
-"""Annotation files that are wrong, for every reader, from the command line: exit code 4, what, where and what to do."""
+"""Annotation files that are wrong, for every reader, from the command line: exit code 4, what,
+where and what to do.
+"""
 
 import json
 import os
@@ -28,11 +30,15 @@ CAPTIONS = {  # the JSON that only one data set has
 }  # fmt: skip
 
 
-def read(kind: str, root: Path, capsys: pytest.CaptureFixture, **options: object) -> tuple[int, str, str]:
+def read(
+    kind: str, root: Path, capsys: pytest.CaptureFixture, **options: object
+) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of `describe` for a data set of this kind."""
     spec = {"type": kind, "root": str(root), **options}
     own = write(root.parent / f"{root.name}.yaml", {"datasets": {"own": spec}})
-    code = cli.main(["describe", "own", "--config", str(own), "--out", str(root.parent / "out"), "--json"])
+    code = cli.main(
+        ["describe", "own", "--config", str(own), "--out", str(root.parent / "out"), "--json"]
+    )
     said = capsys.readouterr()
     return code, said.out, said.err
 
@@ -65,7 +71,9 @@ def test_bytes_that_are_not_utf_8(kind: str, tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_byte_order_marks_and_carriage_returns_change_nothing(kind: str, tmp_path: Path, capsys) -> None:
+def test_byte_order_marks_and_carriage_returns_change_nothing(
+    kind: str, tmp_path: Path, capsys
+) -> None:
     plain = read(kind, ALL[kind](tmp_path / "plain"), capsys)
     for path in ALL[kind](tmp_path / "marked").rglob("*.*"):
         if path.suffix in (".txt", ".csv", ".json"):
@@ -78,9 +86,13 @@ def test_byte_order_marks_and_carriage_returns_change_nothing(kind: str, tmp_pat
     assert json.loads(plain[1]) == json.loads(marked[1])
 
 
-@pytest.mark.parametrize("video_id", ["../../x", "/etc/passwd", "a/b", "..", "a\\b", "a;b", "\x1b[31m"])
+@pytest.mark.parametrize(
+    "video_id", ["../../x", "/etc/passwd", "a/b", "..", "a\\b", "a;b", "\x1b[31m"]
+)
 @pytest.mark.parametrize("kind", TEXTS)
-def test_ids_that_could_be_paths_or_do_harm(kind: str, video_id: str, tmp_path: Path, capsys) -> None:
+def test_ids_that_could_be_paths_or_do_harm(
+    kind: str, video_id: str, tmp_path: Path, capsys
+) -> None:
     appended(kind, tmp_path / "set", video_id)
 
     found = read(kind, tmp_path / "set", capsys)
@@ -89,8 +101,12 @@ def test_ids_that_could_be_paths_or_do_harm(kind: str, video_id: str, tmp_path: 
     assert "\x1b" not in found[2]
 
 
-@pytest.mark.parametrize("kind", sorted(TEXTS.keys() - {"lsmdc", "folder"}))  # there a video may stand twice
-def test_ids_that_stand_there_twice(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "kind", sorted(TEXTS.keys() - {"lsmdc", "folder"})
+)  # there a video may stand twice
+def test_ids_that_stand_there_twice(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     path = appended(kind, tmp_path / "set", "twice")
     path.write_text(path.read_text() + TEXTS[kind][1].format("twice"))
 
@@ -98,26 +114,38 @@ def test_ids_that_stand_there_twice(kind: str, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("kind", ["msvd", "msrvtt", "vatex"])
-def test_a_split_that_names_unknown_ids(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_split_that_names_unknown_ids(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     path = appended(kind, tmp_path / "set", "unknown")
 
-    expect_refusal(read(kind, tmp_path / "set", capsys), tmp_path, "no captions: 'unknown'", path.name)
+    expect_refusal(
+        read(kind, tmp_path / "set", capsys), tmp_path, "no captions: 'unknown'", path.name
+    )
 
 
 @pytest.mark.parametrize(("kind", "other"), [(a, b) for a in CAPTIONS for b in CAPTIONS if a != b])
-def test_the_file_of_another_data_set(kind: str, other: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_file_of_another_data_set(
+    kind: str, other: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     wrong = (ALL[other](tmp_path / "other") / CAPTIONS[other]).read_bytes()
     write(ALL[kind](tmp_path / "set") / CAPTIONS[kind], wrong)
 
-    expect_refusal(read(kind, tmp_path / "set", capsys), tmp_path, "another data set", CAPTIONS[kind])
+    expect_refusal(
+        read(kind, tmp_path / "set", capsys), tmp_path, "another data set", CAPTIONS[kind]
+    )
 
 
-def test_captions_of_another_data_set_in_the_same_layout(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_captions_of_another_data_set_in_the_same_layout(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     wrong = (ALL["vatex"](tmp_path / "other") / "ref_captions.json").read_bytes()
     write(ALL["msvd"](tmp_path / "set") / "raw-captions.json", wrong)
     write(tmp_path / "set/test_list.txt", "\n".join(CLIPS))
 
-    expect_refusal(read("msvd", tmp_path / "set", capsys), tmp_path, "is one of the files of another data set?")
+    expect_refusal(
+        read("msvd", tmp_path / "set", capsys), tmp_path, "is one of the files of another data set?"
+    )
 
 
 @pytest.mark.parametrize(("kind", "name", "line"), [
@@ -125,7 +153,9 @@ def test_captions_of_another_data_set_in_the_same_layout(tmp_path: Path, capsys:
     ("caption_files", "TextData/xtrain.caption.txt", "x#0\ta film\n"),
     ("folder", "captions.csv", "a.mp4,a film,train,\n"),
 ])  # fmt: skip
-def test_tabs_and_separators_where_none_belong(kind: str, name: str, line: str, tmp_path: Path, capsys) -> None:
+def test_tabs_and_separators_where_none_belong(
+    kind: str, name: str, line: str, tmp_path: Path, capsys
+) -> None:
     path = ALL[kind](tmp_path / "set") / name
     path.write_text(path.read_text() + line)
 
@@ -137,7 +167,8 @@ class Hostile:
         return os.system, ("touch pwned",)
 
 
-BOMB = b"\x80\x02]r\xff\xff\xff\x7f."  # puts one list into slot 2147483647 of the memo: 16 GB in the C unpickler
+# puts one list into slot 2147483647 of the memo: 16 GB in the C unpickler
+BOMB = b"\x80\x02]r\xff\xff\xff\x7f."
 
 
 @pytest.mark.parametrize(("data", "words"), [
@@ -145,16 +176,32 @@ BOMB = b"\x80\x02]r\xff\xff\xff\x7f."  # puts one list into slot 2147483647 of t
     (b"cos\nsystem\n(S'touch pwned'\ntR.", "asks for os.system"),
     (BOMB, "wants room for 2,147,483,647 objects"),
 ])  # fmt: skip
-def test_pickles_that_run_something_or_fill_the_memory(data: bytes, words: str, tmp_path: Path) -> None:
+def test_pickles_that_run_something_or_fill_the_memory(
+    data: bytes, words: str, tmp_path: Path
+) -> None:
     write(ALL["msvd"](tmp_path / "set") / "raw-captions.pkl", data)
-    own = write(tmp_path / "own.yaml", {"datasets": {"own": {"type": "msvd", "root": str(tmp_path / "set")}}})
-    limited = "import resource, sys, cli; resource.setrlimit(resource.RLIMIT_AS, (2 << 30,) * 2); sys.exit(cli.main())"
+    own = write(
+        tmp_path / "own.yaml",
+        {"datasets": {"own": {"type": "msvd", "root": str(tmp_path / "set")}}},
+    )
+    limited = (
+        "import resource, sys, cli; resource.setrlimit(resource.RLIMIT_AS, (2 << 30,) * 2);"
+        " sys.exit(cli.main())"
+    )
 
-    for command in (["describe", "own", "--config", own], ["convert-captions", tmp_path / "set/raw-captions.pkl"]):
+    for command in (
+        ["describe", "own", "--config", own],
+        ["convert-captions", tmp_path / "set/raw-captions.pkl"],
+    ):
         result = subprocess.run(
             [sys.executable, "-c", limited, *map(str, command)],
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        )  # fmt: skip
-        expect_refusal((result.returncode, result.stdout, result.stderr), tmp_path, words, "raw-captions.pkl")
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        expect_refusal(
+            (result.returncode, result.stdout, result.stderr), tmp_path, words, "raw-captions.pkl"
+        )
 
     assert not list(tmp_path.rglob("pwned"))

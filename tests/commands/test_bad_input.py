@@ -1,4 +1,6 @@
-"""What users give by mistake, or to do harm: each ends with its exit code and says what, where and what to do."""
+"""What users give by mistake, or to do harm: each ends with its exit code and says what, where and
+what to do.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,10 @@ import cli
 from pipeline.text import vocab
 from tests.stages.test_train import RECIPE, inputs  # noqa: F401
 
-WORDS = {word: n for n, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", "quantum", "field", "theory"])}
+WORDS = {
+    word: n
+    for n, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", "quantum", "field", "theory"])
+}
 
 
 def arguments(inputs: dict, out: Path) -> dict[str, object]:  # noqa: F811
@@ -18,9 +23,14 @@ def arguments(inputs: dict, out: Path) -> dict[str, object]:  # noqa: F811
     folder = inputs["tags"].path
     short = RECIPE | {"train": RECIPE["train"] | {"epochs": 1}}
     return {
-        "--tensors": inputs["tensors"].path, "--annotations": folder, "--vocab": folder / "vocab.json",
-        "--tags": folder, "--recipe": json.dumps(short), "--out": out, "--threads": 1,
-    }  # fmt: skip
+        "--tensors": inputs["tensors"].path,
+        "--annotations": folder,
+        "--vocab": folder / "vocab.json",
+        "--tags": folder,
+        "--recipe": json.dumps(short),
+        "--out": out,
+        "--threads": 1,
+    }
 
 
 def train(values: dict[str, object]) -> int:
@@ -30,7 +40,9 @@ def train(values: dict[str, object]) -> int:
 def tag_file(folder: Path) -> dict:
     folder.mkdir()
     (folder / "tag_vocab.json").write_text('{"red": 0}')
-    (folder / "video_tag.txt").write_text("train0\t{'red': __import__('os').system('touch pwned')}\n")
+    (folder / "video_tag.txt").write_text(
+        "train0\t{'red': __import__('os').system('touch pwned')}\n"
+    )
     return {"--tags": folder}
 
 
@@ -95,13 +107,33 @@ def test_training_with_the_same_flags_and_good_files_works(inputs, tmp_path) -> 
     assert (tmp_path / "out" / "checkpoints" / "best.pt").is_file()
 
 
-def test_evaluation_on_words_that_the_model_does_not_know_is_warned_of(inputs, tmp_path, capsys) -> None:  # noqa: F811
+def test_evaluation_on_words_that_the_model_does_not_know_is_warned_of(
+    inputs,  # noqa: F811
+    tmp_path,
+    capsys,
+) -> None:
     train(arguments(inputs, tmp_path / "out"))
     (tmp_path / "z.txt").write_text("val0#0 quantum field\nval1#0 theory of strings\n")
     capsys.readouterr()
 
-    code = cli.main(["evaluate", "--in", str(tmp_path / "out"), "--annotations", str(tmp_path / "z.txt"), "--split",
-                     "train", "--tensors", str(inputs["tensors"].path), "--out", str(tmp_path / "r")])  # fmt: skip
+    code = cli.main(
+        [
+            "evaluate",
+            "--in",
+            str(tmp_path / "out"),
+            "--annotations",
+            str(tmp_path / "z.txt"),
+            "--split",  # fmt: skip
+            "train",
+            "--tensors",
+            str(inputs["tensors"].path),
+            "--out",
+            str(tmp_path / "r"),
+        ]
+    )
 
     assert code == 0
-    assert "vocabulary is of another corpus, so scores mean little: 100% of the words" in capsys.readouterr().err
+    assert (
+        "vocabulary is of another corpus, so scores mean little: 100% of the words"
+        in capsys.readouterr().err
+    )

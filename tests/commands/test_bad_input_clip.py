@@ -1,4 +1,6 @@
-"""What can be wrong with a training of CLIP's systems, from the command line: what, where, what to do, exit code."""
+"""What can be wrong with a training of CLIP's systems, from the command line: what, where, what to
+do, exit code.
+"""
 
 import json
 from pathlib import Path
@@ -7,9 +9,9 @@ import pytest
 import torch
 
 import cli
-from models.published.clip import export_hugging_face
-from tests.models.small_clip import RESNET, VIT, small_clip
-from tests.training import frames_toy
+from models.clip.published import export_hugging_face
+from tests.feeding import frames_toy
+from tests.models.clip.small_clip import RESNET, VIT, small_clip
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(inputs: Path, out: Path, options: dict, **flags: object) -> int:
     recipe = frames_toy.recipe(epochs=1) | {"name": "mine"}
     recipe["options"] = recipe["options"] | options
-    given = {"--recipe": json.dumps(recipe), "--tensors": inputs / "tensors", "--annotations": inputs, "--out": out}
+    given = {
+        "--recipe": json.dumps(recipe),
+        "--tensors": inputs / "tensors",
+        "--annotations": inputs,
+        "--out": out,
+    }
     given |= {f"--{flag}": value for flag, value in flags.items()}
     return cli.main(["train", *(str(word) for pair in given.items() for word in pair)])
 
@@ -43,7 +50,9 @@ SEGMENTS = {"frames": 1, "tokens": 4}
     ({"reduce": {3: SEGMENTS}, "frames": 0}, "frames: Input should be greater than or equal to 1", "frames per video"),
     ({"backbone": "ViT-B/64"}, "backbone: choose one of ViT-B/32", "CLIP to build on"),
 ])  # fmt: skip
-def test_options_that_cannot_be(options: dict, told: str, cure: str, inputs: Path, tmp_path: Path, capsys) -> None:
+def test_options_that_cannot_be(
+    options: dict, told: str, cure: str, inputs: Path, tmp_path: Path, capsys
+) -> None:
     code = train(inputs, tmp_path / "out", options)
 
     error = capsys.readouterr().err

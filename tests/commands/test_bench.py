@@ -7,7 +7,7 @@ import yaml
 from click.testing import CliRunner
 
 from pipeline.commands.bench import command
-from tests.training.frames_toy import RECIPE, SIZE, build
+from tests.feeding.frames_toy import RECIPE, SIZE, build
 
 
 @pytest.fixture(scope="module")

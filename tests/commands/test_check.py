@@ -25,7 +25,16 @@ def world(tmp_path: Path) -> Path:
 
 
 def check(folder: Path, capsys: pytest.CaptureFixture, *more: object) -> tuple[int, str, str]:
-    arguments = [folder / "test.caption.txt", "--videos", folder / "films", "--out", folder / "out", "-j", 1, *more]
+    arguments = [
+        folder / "test.caption.txt",
+        "--videos",
+        folder / "films",
+        "--out",
+        folder / "out",
+        "-j",
+        1,
+        *more,
+    ]
     code = cli.main(["check", *map(str, arguments)])
     said = capsys.readouterr()
     return code, said.out, said.err
@@ -41,7 +50,12 @@ def test_all_is_well(world: Path, capsys: pytest.CaptureFixture):
     assert code == 0
     assert "nothing is wrong" in out
     assert report(world)["ok"] is True
-    assert report(world)["splits"]["train"] == {"texts": 3, "videos": 2, "files": 2, "published": None}
+    assert report(world)["splits"]["train"] == {
+        "texts": 3,
+        "videos": 2,
+        "files": 2,
+        "published": None,
+    }
 
 
 def test_faults_are_shown_counted_and_end_with_code_1(world: Path, capsys: pytest.CaptureFixture):
@@ -97,8 +111,12 @@ def test_the_json_on_stdout_is_the_report(world: Path, capsys: pytest.CaptureFix
     assert json.loads(out) == report(world)
 
 
-@pytest.mark.parametrize(("option", "value", "kind"), [("--fps", 25, "wrong_fps"), ("--short-side", 80, "wrong_size")])
-def test_another_rate_or_size_than_asked_for_is_wrong(option, value, kind, world: Path, capsys) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "kind"), [("--fps", 25, "wrong_fps"), ("--short-side", 80, "wrong_size")]
+)
+def test_another_rate_or_size_than_asked_for_is_wrong(
+    option, value, kind, world: Path, capsys
+) -> None:
     code, out, _ = check(world, capsys, option, value)
 
     assert code == 1
@@ -106,12 +124,25 @@ def test_another_rate_or_size_than_asked_for_is_wrong(option, value, kind, world
     assert report(world)["faults"].keys() == {kind}
 
 
-def test_a_killed_check_goes_on_and_says_the_same(world: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_killed_check_goes_on_and_says_the_same(
+    world: Path, capsys: pytest.CaptureFixture
+) -> None:
     film = write(world / "films/c.mp4", Film(frames=90, noise=30)).read_bytes()
     for n in range(40):
         (world / f"films/c{n}.mp4").write_bytes(film + bytes(n))
-    arguments = ["check", world / "test.caption.txt", "--videos", world / "films", "--out", world / "out", "-j", "1"]
-    started = subprocess.Popen([sys.executable, "cli.py", *map(str, arguments)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    arguments = [
+        "check",
+        world / "test.caption.txt",
+        "--videos",
+        world / "films",
+        "--out",
+        world / "out",
+        "-j",
+        "1",
+    ]
+    started = subprocess.Popen(
+        [sys.executable, "cli.py", *map(str, arguments)], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     journal = world / "out/full/_state/items.jsonl"
     while not journal.exists() or journal.stat().st_size == 0:
         time.sleep(0.005)
@@ -134,7 +165,9 @@ def test_a_killed_check_goes_on_and_says_the_same(world: Path, capsys: pytest.Ca
 def test_wrong_names_and_folders_say_what_to_do(
     name: str, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
-    found = cli.main(["check", name, "--videos", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+    found = cli.main(
+        ["check", name, "--videos", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    )
 
     assert found == code
     assert words in capsys.readouterr().err
@@ -142,7 +175,9 @@ def test_wrong_names_and_folders_say_what_to_do(
 
 def test_the_annotations_of_ones_own_folder_are_read(tmp_path: Path, capsys: pytest.CaptureFixture):
     write(tmp_path / "films/a.mp4", Film(frames=5))
-    (tmp_path / "films/captions.csv").write_text("video,caption\na.mp4,one film\nb.mp4,another one\n")
+    (tmp_path / "films/captions.csv").write_text(
+        "video,caption\na.mp4,one film\nb.mp4,another one\n"
+    )
 
     code = cli.main(["check", str(tmp_path / "films"), "--out", str(tmp_path / "out"), "-j", "1"])
 
@@ -150,15 +185,32 @@ def test_the_annotations_of_ones_own_folder_are_read(tmp_path: Path, capsys: pyt
     assert "1 missing" in capsys.readouterr().out
 
 
-def test_videos_that_the_options_drop_are_missing_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_videos_that_the_options_drop_are_missing_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
     write(tmp_path / "videos/1_A_00.01.avi", Film(frames=5))
     for split in ("training", "val"):
-        (tmp_path / f"LSMDC16_annos_{split}.csv").write_text("1_A_00.01\t0\t1\t0\t1\tSOMEONE goes.\n")
+        (tmp_path / f"LSMDC16_annos_{split}.csv").write_text(
+            "1_A_00.01\t0\t1\t0\t1\tSOMEONE goes.\n"
+        )
     two = "1_A_00.01\t0\t1\t0\t1\tSOMEONE goes.\n1_B_00.02\t0\t1\t0\t1\tSOMEONE comes.\n"
     (tmp_path / "LSMDC16_challenge_1000_publictect.csv").write_text(two)
-    (tmp_path / "own.yaml").write_text(f"datasets:\n  own: {{type: lsmdc, root: {tmp_path}, missing: drop}}\n")
+    (tmp_path / "own.yaml").write_text(
+        f"datasets:\n  own: {{type: lsmdc, root: {tmp_path}, missing: drop}}\n"
+    )
 
-    code = cli.main(["check", "own", "--config", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "out"), "-j", "1"])
+    code = cli.main(
+        [
+            "check",
+            "own",
+            "--config",
+            str(tmp_path / "own.yaml"),
+            "--out",
+            str(tmp_path / "out"),
+            "-j",
+            "1",
+        ]
+    )
 
     assert code == 1
     assert report(tmp_path)["faults"]["missing"]["items"] == ["1_B_00.02"]

@@ -18,7 +18,13 @@ class Hostile:
 
 
 def convert(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "cli.py"), "convert-captions", "raw-captions.pkl", *arguments]
+    command = [
+        sys.executable,
+        str(ROOT / "cli.py"),
+        "convert-captions",
+        "raw-captions.pkl",
+        *arguments,
+    ]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
@@ -26,7 +32,10 @@ def test_json_says_what_the_pickle_says(tmp_path: Path) -> None:
     result = convert(msvd(tmp_path))
 
     assert (result.returncode, result.stdout) == (0, "raw-captions.json: 9 captions of 3 videos\n")
-    assert json.loads((tmp_path / "raw-captions.json").read_text())[CLIPS[1]] == ["a caption 0", "a caption 1"]
+    assert json.loads((tmp_path / "raw-captions.json").read_text())[CLIPS[1]] == [
+        "a caption 0",
+        "a caption 1",
+    ]
 
 
 def test_file_that_is_there_is_kept_unless_forced(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ def captions(tmp_path: Path) -> Path:
 
 
 def test_table_picture_and_page_are_made(captions: Path, capsys: pytest.CaptureFixture):
-    code = cli.main(["describe", str(captions), "--out", str(captions.parent / "out"), "--words", "4"])
+    code = cli.main(
+        ["describe", str(captions), "--out", str(captions.parent / "out"), "--words", "4"]
+    )
 
     out = capsys.readouterr().out
     page = (captions.parent / "out/describe.html").read_text()
@@ -39,7 +41,18 @@ def test_durations_come_from_a_check(captions: Path, capsys: pytest.CaptureFixtu
     folder = captions.parent
     for name, frames in (("a", 25), ("b", 75)):
         write(folder / f"films/{name}.mp4", Film(frames=frames))
-    cli.main(["check", str(captions), "--videos", str(folder / "films"), "--out", str(folder / "checked"), "-j", "1"])
+    cli.main(
+        [
+            "check",
+            str(captions),
+            "--videos",
+            str(folder / "films"),
+            "--out",
+            str(folder / "checked"),
+            "-j",
+            "1",
+        ]
+    )
     capsys.readouterr()
 
     more = ["--check", str(folder / "checked"), "--out", str(folder / "out"), "--json"]

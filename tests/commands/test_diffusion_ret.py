@@ -1,4 +1,6 @@
-"""DiffusionRet from the command line: published files in and out, words and frames explained, what is refused."""
+"""DiffusionRet from the command line: published files in and out, words and frames explained, what
+is refused.
+"""
 
 import json
 from pathlib import Path
@@ -7,12 +9,12 @@ import pytest
 import torch
 
 import cli
-from models.published import diffusion_ret as published
+from models.diffusion_ret import published
+from pipeline.checkpoints import model_file
 from pipeline.errors import DataError
 from pipeline.text.clip_bpe import find_table
-from pipeline.training import checkpoint
 from tests.evaluation.diffusion_world import evaluate, make
-from tests.models.small_diffusion import small_diffusion
+from tests.models.diffusion_ret.small_diffusion import small_diffusion
 
 
 def call(*arguments: object) -> int:
@@ -38,7 +40,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 @pytest.mark.parametrize("name", ["best.pth", "pytorch_model.bin.4", "pytorch_model.bin.ema.4"])
-def test_a_file_comes_in_under_any_published_name(best: Path, tmp_path: Path, name: str, capsys) -> None:
+def test_a_file_comes_in_under_any_published_name(
+    best: Path, tmp_path: Path, name: str, capsys
+) -> None:
     file = best.rename(tmp_path / name)
 
     assert call("import-checkpoint", file, "--out", tmp_path / "ours.pt") == 0
@@ -53,16 +57,19 @@ def test_a_half_precision_file_goes_out_as_it_came_in(best: Path, tmp_path: Path
     assert call("import-checkpoint", best, "--recipe", recipe, "--out", tmp_path / "ours.pt") == 0
     assert call("export-checkpoint", tmp_path / "ours.pt", "--out", tmp_path / "again.pth") == 0
 
-    first, second = checkpoint.read(best), checkpoint.read(tmp_path / "again.pth")
+    first, second = model_file.read(best), model_file.read(tmp_path / "again.pth")
     assert first.keys() == second.keys()
-    assert all(value.dtype == second[name].dtype and torch.equal(value, second[name]) for name, value in first.items())
+    assert all(
+        value.dtype == second[name].dtype and torch.equal(value, second[name])
+        for name, value in first.items()
+    )
 
 
 def test_settings_that_the_form_cannot_keep_are_listed(best: Path, tmp_path: Path, capsys) -> None:
     call("import-checkpoint", best, "--out", tmp_path / "ours.pt")
-    model, info = checkpoint.load_model(tmp_path / "ours.pt")
+    model, info = model_file.load_model(tmp_path / "ours.pt")
     info.recipe.options.masked_softmax = True
-    checkpoint.write_model(tmp_path / "masked.pt", info, model.state_dict())
+    model_file.write_model(tmp_path / "masked.pt", info, model.state_dict())
 
     call("export-checkpoint", tmp_path / "masked.pt", "--out", tmp_path / "masked.pth")
 
@@ -78,7 +85,15 @@ def test_a_recipe_of_another_system_is_refused(best: Path, tmp_path: Path, capsy
 def test_words_and_frames_are_explained(world: dict, tmp_path: Path, capsys) -> None:
     evaluate(world, tmp_path, "second")
     capsys.readouterr()
-    asked = ("--text", "something red is left", "--video", "test0", "--videos", tmp_path / "second", "--json")
+    asked = (
+        "--text",
+        "something red is left",
+        "--video",
+        "test0",
+        "--videos",
+        tmp_path / "second",
+        "--json",
+    )
 
     assert call("explain", world["second"].path, *asked) == 0
 
@@ -96,12 +111,27 @@ def test_a_recipe_is_shown_with_its_defaults(capsys) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [("{schedule: linear}", "at least 21"), ("{sampling_steps: 21}", "the schedule has 20 diffusion_steps")],
+    [
+        ("{schedule: linear}", "at least 21"),
+        ("{sampling_steps: 21}", "the schedule has 20 diffusion_steps"),
+    ],
 )
-def test_steps_that_the_schedule_has_not_are_refused(world: dict, tmp_path: Path, capsys, options, message) -> None:
+def test_steps_that_the_schedule_has_not_are_refused(
+    world: dict, tmp_path: Path, capsys, options, message
+) -> None:
     recipe = f"{{extends: tiny_diffusion_2, options: {options}}}"
 
-    code = call("train", "--in", world["tensors"].path, "--annotations", "demo", "--recipe", recipe, "--out", tmp_path)
+    code = call(
+        "train",
+        "--in",
+        world["tensors"].path,
+        "--annotations",
+        "demo",
+        "--recipe",
+        recipe,
+        "--out",
+        tmp_path,
+    )
 
     assert code == 2
     assert message in capsys.readouterr().err

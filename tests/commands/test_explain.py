@@ -1,4 +1,6 @@
-"""explain: the concepts of a sentence and a video, as JSON and as a picture; and what cannot be explained."""
+"""explain: the concepts of a sentence and a video, as JSON and as a picture; and what cannot be
+explained.
+"""
 
 import json
 import shutil
@@ -10,9 +12,10 @@ import torch
 from PIL import Image
 
 import cli
-from pipeline.evaluation import concepts, results
-from pipeline.training import checkpoint
-from pipeline.training.recipe import parse
+from pipeline.checkpoints import model_file
+from pipeline.evaluation import results
+from pipeline.explain import concepts
+from pipeline.recipes.recipe import parse
 from tests.evaluation.world import evaluate, world
 
 
@@ -32,18 +35,29 @@ def explain(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str
 
 
 def first_pair(pipeline: Path) -> tuple[str, str, np.ndarray, np.ndarray]:
-    """(text, video id, their concept weights) of the first caption and the first video of the gallery."""
+    """(text, video id, their concept weights) of the first caption and the first video of the
+    gallery.
+    """
     folder = pipeline / "evaluate" / "train"
     gallery, vectors = results.read_gallery(folder), results.read_vectors(folder)
-    return gallery.texts[0], gallery.video_ids[0], vectors["text"]["concept"][0], vectors["video"]["concept"][0]
+    return (
+        gallery.texts[0],
+        gallery.video_ids[0],
+        vectors["text"]["concept"][0],
+        vectors["video"]["concept"][0],
+    )
 
 
-def test_weights_are_those_of_the_encodings_and_shares_add_up_to_the_similarity(pipeline, capsys) -> None:
+def test_weights_are_those_of_the_encodings_and_shares_add_up_to_the_similarity(
+    pipeline, capsys
+) -> None:
     text, video, of_text, of_video = first_pair(pipeline)
 
-    code, out, _ = explain(capsys, pipeline / "train", "--text", text, "--video", video, "--json", "--top", 12)
+    code, out, _ = explain(
+        capsys, pipeline / "train", "--text", text, "--video", video, "--json", "--top", 12
+    )
 
-    found, tags = json.loads(out), checkpoint.load_model(pipeline / "train")[1].facts["tags"]
+    found, tags = json.loads(out), model_file.load_model(pipeline / "train")[1].facts["tags"]
     assert code == 0
     for side, weights in (("text", of_text), ("video", of_video)):
         listed = {row["tag"]: row["weight"] for row in found[f"{side}_concepts"]}
@@ -57,7 +71,13 @@ def test_features_serve_as_well_as_results(pipeline, capsys) -> None:
     _, video, _, of_video = first_pair(pipeline)
 
     _, out, _ = explain(
-        capsys, pipeline / "train", "--video", video, "--features", world().folder / "features", "--json"
+        capsys,
+        pipeline / "train",
+        "--video",
+        video,
+        "--features",
+        world().folder / "features",
+        "--json",
     )
 
     found = json.loads(out)
@@ -66,13 +86,19 @@ def test_features_serve_as_well_as_results(pipeline, capsys) -> None:
 
 
 @pytest.mark.parametrize("asked", [("text", "video"), ("text",), ("video",)])
-def test_picture_shows_a_row_for_each_concept_and_is_the_same_each_time(pipeline, capsys, tmp_path, asked) -> None:
+def test_picture_shows_a_row_for_each_concept_and_is_the_same_each_time(
+    pipeline, capsys, tmp_path, asked
+) -> None:
     text, video, *_ = first_pair(pipeline)
-    chosen = [part for side in asked for part in (f"--{side}", {"text": text, "video": video}[side])]
+    chosen = [
+        part for side in asked for part in (f"--{side}", {"text": text, "video": video}[side])
+    ]
 
     sizes = []
     for n in (3, 3, 10):
-        explain(capsys, pipeline / "train", *chosen, "--out", tmp_path / f"{len(sizes)}.png", "--top", n)
+        explain(
+            capsys, pipeline / "train", *chosen, "--out", tmp_path / f"{len(sizes)}.png", "--top", n
+        )
         sizes.append(Image.open(tmp_path / f"{len(sizes)}.png").size)
 
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
@@ -96,8 +122,8 @@ def latent_model(folder: Path) -> Path:
     words = {word: n for n, word in enumerate(["<pad>", "<start>", "<end>", "<unk>", "star"])}
     facts = {"vocabulary": words, "tags": [], "feature_dim": 3, "word_dim": None}
     torch.manual_seed(0)
-    weights = checkpoint.build_model(recipe, facts).state_dict()
-    checkpoint.write_model(folder / "best.pt", checkpoint.ModelInfo(recipe, facts, {}), weights)
+    weights = model_file.build_model(recipe, facts).state_dict()
+    model_file.write_model(folder / "best.pt", model_file.ModelInfo(recipe, facts, {}), weights)
     return folder / "best.pt"
 
 
@@ -112,10 +138,16 @@ def test_model_without_a_concept_space_is_refused(tmp_path, capsys) -> None:
 def test_what_cannot_be_explained_says_why(pipeline, tmp_path, capsys) -> None:
     train = pipeline / "train"
 
-    said = [explain(capsys, train, *more) for more in (
-        [], ["--video", "demo_test_00"], ["--text", "zorgblat"], ["--text", "star", "--out", "x.jpg"],
-        ["--video", "x", "--videos", tmp_path],
-    )]  # fmt: skip
+    said = [
+        explain(capsys, train, *more)
+        for more in (
+            [],
+            ["--video", "demo_test_00"],
+            ["--text", "zorgblat"],
+            ["--text", "star", "--out", "x.jpg"],
+            ["--video", "x", "--videos", tmp_path],
+        )
+    ]
 
     assert [code for code, _, _ in said] == [2, 4, 2, 2, 4]
     assert "Give --text SENTENCE, --video ID or both" in said[0][2]

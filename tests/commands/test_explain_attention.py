@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 import cli
-from pipeline.evaluation import attention
-from pipeline.training import checkpoint
-from pipeline.training.checkpoint import ModelInfo
-from pipeline.training.recipe import parse
-from tests.models.small_dgl import small_dgl
+from pipeline.checkpoints import model_file
+from pipeline.checkpoints.model_file import ModelInfo
+from pipeline.explain import attention
+from pipeline.recipes.recipe import parse
+from tests.models.dgl.small_dgl import small_dgl
 from tests.stages.store_runs import frames, videos
 
 
@@ -25,29 +25,46 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = small_dgl()
     values = {"name": "small", "model": "dgl", "options": model.options.model_dump()}
     recipe = parse(values | {"train": {"optimizer": {"lr": 1e-3}}})
-    checkpoint.write_model(folder / "model.pt", ModelInfo(recipe, {}, {}), model.state_dict())
+    model_file.write_model(folder / "model.pt", ModelInfo(recipe, {}, {}), model.state_dict())
     return folder
 
 
-def explain(capsys: pytest.CaptureFixture, folder: Path, *arguments: object) -> tuple[int, str, str]:
+def explain(
+    capsys: pytest.CaptureFixture, folder: Path, *arguments: object
+) -> tuple[int, str, str]:
     code = cli.main(["explain", str(folder / "model.pt"), *map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
 
 def test_every_frame_has_its_share_of_the_attention(folder: Path, capsys) -> None:
-    code, out, _ = explain(capsys, folder, "--video", "video00", "--frames", folder / "store", "--json")
+    code, out, _ = explain(
+        capsys, folder, "--video", "video00", "--frames", folder / "store", "--json"
+    )
 
     found = json.loads(out)
     assert (code, found["block"]) == (0, 3)
     assert [row["frame"] for row in found["frames"]] == [0, 1, 2]
     assert 0 < sum(row["global prompt"] for row in found["frames"]) < 1
-    assert all(0 < row[name] < 1 for row in found["frames"] for name in ("class token", "frame prompt"))
+    assert all(
+        0 < row[name] < 1 for row in found["frames"] for name in ("class token", "frame prompt")
+    )
 
 
-def test_the_picture_has_a_row_for_frames_each_map_and_the_curve(folder: Path, tmp_path: Path, capsys) -> None:
+def test_the_picture_has_a_row_for_frames_each_map_and_the_curve(
+    folder: Path, tmp_path: Path, capsys
+) -> None:
     for name in ("one.png", "two.png"):
-        explain(capsys, folder, "--video", "video01", "--frames", folder / "store", "-o", tmp_path / name)
+        explain(
+            capsys,
+            folder,
+            "--video",
+            "video01",
+            "--frames",
+            folder / "store",
+            "-o",
+            tmp_path / name,
+        )
 
     with Image.open(tmp_path / "one.png") as image:
         assert image.size == (int((1.4 + 3) * 150), int((1.9 + 4) * 150))
@@ -66,7 +83,10 @@ def test_blocks_look_elsewhere(folder: Path, capsys) -> None:
     ("arguments", "what"),
     [
         (("--video", "video00"), "where in the frames it looks"),
-        (("--video", "video00", "--frames", "store", "--block", 9), "no block 9: the vision tower has 3"),
+        (
+            ("--video", "video00", "--frames", "store", "--block", 9),
+            "no block 9: the vision tower has 3",
+        ),
         (("--video", "other", "--frames", "store"), "other: not there"),
     ],
     ids=str,

@@ -19,7 +19,11 @@ def run(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, st
 @pytest.fixture
 def case(golden: Path, tmp_path: Path) -> Path:
     """A copy of a recorded case, to be changed."""
-    return Path(shutil.copytree(golden / "metrics" / "square_ties", tmp_path / "case", copy_function=shutil.copyfile))
+    return Path(
+        shutil.copytree(
+            golden / "metrics" / "square_ties", tmp_path / "case", copy_function=shutil.copyfile
+        )
+    )
 
 
 def test_equal_numbers_end_with_0_and_a_row_each(case: Path, capsys: pytest.CaptureFixture) -> None:
@@ -60,7 +64,9 @@ def test_every_recorded_case_of_metrics_agrees(golden: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("name", ["bigfile", "metrics-multicaption", "metrics-ties"])
-def test_recorded_files_and_fused_scores_agree(golden: Path, capsys: pytest.CaptureFixture, name: str) -> None:
+def test_recorded_files_and_fused_scores_agree(
+    golden: Path, capsys: pytest.CaptureFixture, name: str
+) -> None:
     code, out, err = run(capsys, golden / "dual-encoding" / name)
 
     assert code == 0, out + err

@@ -27,11 +27,15 @@ def search(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str,
     return code, captured.out, captured.err
 
 
-def test_a_caption_as_query_ranks_as_in_the_evaluation(pipeline: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_caption_as_query_ranks_as_in_the_evaluation(
+    pipeline: Path, capsys: pytest.CaptureFixture
+) -> None:
     gallery = results.read_gallery(pipeline / "evaluate" / "train")
     scores = np.load(pipeline / "evaluate" / "train" / "none.t2v.npy")[5]
 
-    _, out, _ = search(capsys, pipeline / "train", gallery.texts[gallery.row_of_text[5]], "--top", 16, "--json")
+    _, out, _ = search(
+        capsys, pipeline / "train", gallery.texts[gallery.row_of_text[5]], "--top", 16, "--json"
+    )
 
     found = json.loads(out)["results"]
     assert [hit["video"] for hit in found] == [gallery.video_ids[i] for i in np.argsort(-scores)]
@@ -39,35 +43,47 @@ def test_a_caption_as_query_ranks_as_in_the_evaluation(pipeline: Path, capsys: p
 
 
 def test_a_new_sentence_is_answered(pipeline: Path, capsys: pytest.CaptureFixture) -> None:
-    code, out, _ = search(capsys, pipeline / "train" / "checkpoints" / "best.pt", "a big red star", "--top", 3)
+    code, out, _ = search(
+        capsys, pipeline / "train" / "checkpoints" / "best.pt", "a big red star", "--top", 3
+    )
 
     assert code == 0
     assert len(out.splitlines()) == 4
 
 
-def test_unknown_words_are_named_and_the_rest_is_used(pipeline: Path, capsys: pytest.CaptureFixture) -> None:
+def test_unknown_words_are_named_and_the_rest_is_used(
+    pipeline: Path, capsys: pytest.CaptureFixture
+) -> None:
     _, out, _ = search(capsys, pipeline / "train", "a zorgblat red star", "--json")
 
     assert json.loads(out)["unknown_words"] == ["zorgblat"]
 
 
-def test_a_query_of_unknown_words_says_what_is_near(pipeline: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_query_of_unknown_words_says_what_is_near(
+    pipeline: Path, capsys: pytest.CaptureFixture
+) -> None:
     code, _, err = search(capsys, pipeline / "train", "cirle zorgblat")
 
     assert code == 2
     assert "Did you mean: circle" in err
 
 
-def test_captions_are_ranked_for_a_video_of_the_gallery(pipeline: Path, capsys: pytest.CaptureFixture) -> None:
+def test_captions_are_ranked_for_a_video_of_the_gallery(
+    pipeline: Path, capsys: pytest.CaptureFixture
+) -> None:
     _, out, _ = search(capsys, pipeline / "train", "--video", "demo_test_0001", "--json")
 
     assert len(json.loads(out)["results"]) == 10
 
 
-def test_captions_are_ranked_for_a_video_with_features(pipeline: Path, capsys: pytest.CaptureFixture) -> None:
+def test_captions_are_ranked_for_a_video_with_features(
+    pipeline: Path, capsys: pytest.CaptureFixture
+) -> None:
     features = world().inputs["features"].path
 
-    code, out, _ = search(capsys, pipeline / "train", "--video", "demo_train_0001", "--features", features, "--json")
+    code, out, _ = search(
+        capsys, pipeline / "train", "--video", "demo_train_0001", "--features", features, "--json"
+    )
 
     assert code == 0
     assert json.loads(out)["results"][0]["rank"] == 1

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 import cli
+from pipeline.checkpoints import model_file
 from pipeline.errors import DataError
 from pipeline.evaluation import results
 from pipeline.text.clip_bpe import find_table
-from pipeline.training import checkpoint
 from tests.evaluation.drl_world import TEXTS, make
 
 
@@ -34,7 +34,7 @@ def run(
 
 
 def scores(made: tuple[Path, Path]) -> np.ndarray:
-    model, _ = checkpoint.load_model(made[0])
+    model, _ = model_file.load_model(made[0])
     text, video = (
         {name: torch.from_numpy(rows) for name, rows in results.read_vectors(made[1])[side].items()}
         for side in ("text", "video")
@@ -50,7 +50,9 @@ def test_a_typed_caption_scores_as_the_evaluated_one(made, capsys) -> None:
     assert [found[f"clip{n}"] for n in range(4)] == pytest.approx(scores(made)[1], abs=1e-6)
 
 
-def test_a_query_by_index_names_its_own_video_and_writes_the_forks_record(made, capsys, tmp_path) -> None:
+def test_a_query_by_index_names_its_own_video_and_writes_the_forks_record(
+    made, capsys, tmp_path
+) -> None:
     _, out, _ = run(
         capsys,
         "search",
@@ -129,7 +131,17 @@ def test_pieces_of_a_word_stand_behind_it(made, capsys) -> None:
 def test_the_picture_is_drawn_twice_the_same(made, capsys, tmp_path) -> None:
     pictures = []
     for name in ("a.png", "b.png"):
-        code, _, _ = run(capsys, "explain", made, "--text", TEXTS[0], "--video", "clip0", "--out", tmp_path / name)
+        code, _, _ = run(
+            capsys,
+            "explain",
+            made,
+            "--text",
+            TEXTS[0],
+            "--video",
+            "clip0",
+            "--out",
+            tmp_path / name,
+        )
         pictures.append((tmp_path / name).read_bytes())
 
     assert code == 0 and pictures[0] == pictures[1]

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 import cli
-from pipeline.training.recipe import parse
+from pipeline.recipes.recipe import parse
 
 PUBLISHED = {
     "dgl_msrvtt": "parameters: 160,852,481, of which 9,575,168 train (5.953 %)",
@@ -26,7 +26,11 @@ def test_the_published_counts_come_out(recipe: str, capsys: pytest.CaptureFixtur
 
 
 def test_what_depends_on_the_data_says_so(capsys: pytest.CaptureFixture) -> None:
-    assert shown(capsys, "dual_encoding_pp").splitlines()[-1].startswith("# parameters: known with the data")
+    assert (
+        shown(capsys, "dual_encoding_pp")
+        .splitlines()[-1]
+        .startswith("# parameters: known with the data")
+    )
 
 
 def test_what_is_shown_is_a_recipe(capsys: pytest.CaptureFixture) -> None:

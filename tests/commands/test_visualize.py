@@ -7,18 +7,22 @@ import pytest
 from PIL import Image
 
 import cli
-from pipeline.sampling import choose_frames
+from pipeline.video.sampling import choose_frames
 from tests.videos import Film, index_of, write
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 frames at 3 per second, so that compressing keeps every one; bars tell their numbers."""
-    return write(tmp_path_factory.mktemp("films") / "film.mp4", Film(frames=60, fps=3, width=128, height=128))
+    return write(
+        tmp_path_factory.mktemp("films") / "film.mp4", Film(frames=60, fps=3, width=128, height=128)
+    )
 
 
 def draw(film: Path | str, out: Path, *more: object) -> int:
-    return cli.main(["visualize", str(film), "--out", str(out), "--short-side", "128", *map(str, more)])
+    return cli.main(
+        ["visualize", str(film), "--out", str(out), "--short-side", "128", *map(str, more)]
+    )
 
 
 def frames(folder: Path, name: str = "crop") -> list[int]:
@@ -26,17 +30,31 @@ def frames(folder: Path, name: str = "crop") -> list[int]:
     return [index_of(np.array(Image.open(folder / f"{name}-{n}.png"))) for n in range(1, count + 1)]
 
 
-@pytest.mark.parametrize(("count", "mode"), [(12, "centers"), (5, "linspace"), (7, "head"), (64, "centers")])
-def test_the_frames_are_those_that_a_model_is_tested_with(count: int, mode: str, film: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("count", "mode"), [(12, "centers"), (5, "linspace"), (7, "head"), (64, "centers")]
+)
+def test_the_frames_are_those_that_a_model_is_tested_with(
+    count: int, mode: str, film: Path, tmp_path: Path
+):
     assert draw(film, tmp_path / "sheet.png", "--frames", count, "--mode", mode, "--single") == 0
 
     assert frames(tmp_path) == choose_frames(60, count, mode)[0].tolist()
 
 
 def test_a_recipe_says_how_many_frames(film: Path, tmp_path: Path):
-    (tmp_path / "own.yaml").write_text("recipes:\n  mine: {model: centerclip, options: {frames: 5}}\n")
+    (tmp_path / "own.yaml").write_text(
+        "recipes:\n  mine: {model: centerclip, options: {frames: 5}}\n"
+    )
 
-    draw(film, tmp_path / "sheet.png", "--recipe", "mine", "--config", tmp_path / "own.yaml", "--single")
+    draw(
+        film,
+        tmp_path / "sheet.png",
+        "--recipe",
+        "mine",
+        "--config",
+        tmp_path / "own.yaml",
+        "--single",
+    )
 
     assert len(frames(tmp_path)) == 5
 
@@ -50,7 +68,9 @@ def test_the_sheet_holds_all_frames_and_grows_with_captions(film: Path, tmp_path
     assert spoken.height == plain.height + 2 * 19
 
 
-def test_a_video_of_a_dataset_is_found_by_its_id(film: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_video_of_a_dataset_is_found_by_its_id(
+    film: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     (tmp_path / "films").mkdir()
     (tmp_path / "films/one.mp4").write_bytes(film.read_bytes())
     (tmp_path / "films/captions.csv").write_text("video,caption\none.mp4,bars that count\n")
@@ -72,7 +92,9 @@ def test_patches_are_numbered_column_by_column(film: Path, tmp_path: Path):
 
 
 def test_patches_that_were_dropped_are_covered(film: Path, tmp_path: Path):
-    np.save(tmp_path / "kept.npy", np.array([[0, 16 + 5], [3, 31]]))  # two segments of two frames of 4 x 4 patches
+    np.save(
+        tmp_path / "kept.npy", np.array([[0, 16 + 5], [3, 31]])
+    )  # two segments of two frames of 4 x 4 patches
 
     draw(film, tmp_path / "sheet.png", "--frames", 4, "--kept", tmp_path / "kept.npy", "--single")
 
@@ -80,7 +102,10 @@ def test_patches_that_were_dropped_are_covered(film: Path, tmp_path: Path):
         [np.array(Image.open(tmp_path / f"{name}-{n}.png")).astype(int) for n in range(1, 5)]
         for name in ("crop", "crop-masked")
     )
-    same = [(a == b).all(axis=-1).reshape(4, 32, 4, 32).all(axis=(1, 3)) for a, b in zip(plain, masked, strict=True)]
+    same = [
+        (a == b).all(axis=-1).reshape(4, 32, 4, 32).all(axis=(1, 3))
+        for a, b in zip(plain, masked, strict=True)
+    ]
     assert [sorted(zip(*map(list, np.nonzero(cells)), strict=True)) for cells in same] == [
         [(0, 0)], [(1, 1)], [(0, 3)], [(3, 3)]
     ]  # fmt: skip
@@ -96,7 +121,9 @@ def test_patches_that_were_dropped_are_covered(film: Path, tmp_path: Path):
         (np.array([[{}]], object), "not an array"),
     ],
 )
-def test_wrong_arrays_are_explained(array, words: str, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_wrong_arrays_are_explained(
+    array, words: str, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     np.save(tmp_path / "kept.npy", array, allow_pickle=True)
 
     code = draw(film, tmp_path / "sheet.png", "--frames", 4, "--kept", tmp_path / "kept.npy")
@@ -117,7 +144,9 @@ def test_what_is_no_video_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no such file" in said
 
 
-def test_a_recipe_without_frames_is_refused(film: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_recipe_without_frames_is_refused(
+    film: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     assert draw(film, tmp_path / "a.png", "--recipe", "tiny_dual") == 2
 
     assert "reads features and not frames" in capsys.readouterr().err

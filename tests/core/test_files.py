@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.files import DigestCache, atomic_path, atomic_write, disk_name, remove_temporaries
+from pipeline.core.files import (
+    DigestCache,
+    atomic_path,
+    atomic_write,
+    disk_name,
+    remove_temporaries,
+)
 
-any_name = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=300)
+any_name = st.text(
+    st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=300
+)
 
 
 @given(any_name)
@@ -21,7 +29,11 @@ def test_disk_name_stays_inside_its_folder_and_fits(item_id):
     assert all(len(part.encode()) <= 255 and not part.startswith(".tmp-") for part in path.parts)
 
 
-@given(st.lists(st.text(alphabet="a/._%~Ж-", min_size=1, max_size=12), min_size=2, max_size=2, unique=True))
+@given(
+    st.lists(
+        st.text(alphabet="a/._%~Ж-", min_size=1, max_size=12), min_size=2, max_size=2, unique=True
+    )
+)
 def test_distinct_ids_have_distinct_names(ids):
     assert disk_name(ids[0]) != disk_name(ids[1])
 

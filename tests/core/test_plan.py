@@ -32,7 +32,9 @@ def tiny(tmp_path):
     def call(*arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / "cli.py"), *arguments, "--config", str(path)]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        )
 
     return call
 
@@ -48,7 +50,10 @@ def test_run_brings_every_step_up_to_date_and_a_second_run_does_nothing(tiny, tm
     again = tiny("run", "tiny")
 
     assert before == {"synthesize": "not started", "compress": "blocked"}
-    assert states(tiny("status", "tiny", "--json")) == {"synthesize": "up to date", "compress": "up to date"}
+    assert states(tiny("status", "tiny", "--json")) == {
+        "synthesize": "up to date",
+        "compress": "up to date",
+    }
     assert again.stderr.count("up to date") == 2
     assert len(list((tmp_path / "data/work/tiny/compress").glob("*.mp4"))) == 8
 
@@ -93,7 +98,12 @@ def test_shards_then_merge_equal_the_whole(tiny, tmp_path):
     tiny("run", "tiny", "--work", "whole")
     tiny("run", "tiny", "--until", "synthesize", "--work", "parts")
     for index in range(2):
-        assert tiny("run", "tiny", "--only", "compress", "--shard", f"{index}/2", "--work", "parts").returncode == 0
+        assert (
+            tiny(
+                "run", "tiny", "--only", "compress", "--shard", f"{index}/2", "--work", "parts"
+            ).returncode
+            == 0
+        )
     merged = tiny("merge", "tiny", "compress", "--work", "parts")
 
     assert merged.returncode == 0, merged.stderr
@@ -113,7 +123,9 @@ def test_merge_names_missing_parts(tiny):
 
 
 def test_all_mistakes_of_a_pipeline_are_reported_together(tmp_path):
-    text = TINY.replace("fps: 3", "fsp: 3").replace("      synthesize: {}\n", "      synthesise: {}\n")
+    text = TINY.replace("fps: 3", "fsp: 3").replace(
+        "      synthesize: {}\n", "      synthesise: {}\n"
+    )
     (tmp_path / "own.yaml").write_text(text.replace("dataset: tiny", "dataset: tinny"))
 
     with pytest.raises(ConfigError) as caught:
@@ -126,7 +138,11 @@ def test_all_mistakes_of_a_pipeline_are_reported_together(tmp_path):
 
 
 def test_fields_of_a_named_recipe_can_be_set(tmp_path):
-    steps = ["      frames: {}\n", "      tensors: {frames: {size: 64}}\n", "      train: {recipe: tiny_clip}\n"]
+    steps = [
+        "      frames: {}\n",
+        "      tensors: {frames: {size: 64}}\n",
+        "      train: {recipe: tiny_clip}\n",
+    ]
     (tmp_path / "own.yaml").write_text(TINY + "".join(steps))
     loaded = config.load(tmp_path / "own.yaml")
 

@@ -1,4 +1,6 @@
-"""Processes beside the first: what they are, and that they leave locks, journals and manifests alone."""
+"""Processes beside the first: what they are, and that they leave locks, journals and manifests
+alone.
+"""
 
 import pytest
 

@@ -83,7 +83,9 @@ def test_failed_item_is_set_aside_and_redone_on_request(kind, tmp_path):
     manifest = go(kind, tmp_path / "a", missing=["n004"], mend=str(mend))
     mend.touch()
     again = go(kind, tmp_path / "a", missing=["n004"], mend=str(mend))
-    healed = go(kind, tmp_path / "a", Settings(2, retry_failed=True), missing=["n004"], mend=str(mend))
+    healed = go(
+        kind, tmp_path / "a", Settings(2, retry_failed=True), missing=["n004"], mend=str(mend)
+    )
 
     go(kind, tmp_path / "b")
     assert manifest["counts"]["failed"] == again["counts"]["failed"] == 1
@@ -157,15 +159,10 @@ def test_kills_at_random_moments_lose_nothing(kind, tmp_path):
 
 def start(kind, out: Path, **options) -> subprocess.Popen:
     code = (
-        "import sys\n"
-        "from pipeline.core.runner import Settings, run\n"
-        "from pipeline.errors import Interrupted\n"
-        f"from tests.core.toy import Options, {kind.__name__} as Kind\n"
-        "if __name__ == '__main__':\n"
-        "    try:\n"
-        f"        run(Kind(Options(**{options!r}), {{}}, {str(out)!r}), 'toy', Settings(2, max_failures=1.0))\n"
-        "    except Interrupted:\n"
-        "        sys.exit(130)\n"
+        "import sys\nfrom pipeline.core.runner import Settings, run\nfrom pipeline.errors import"
+        f" Interrupted\nfrom tests.core.toy import Options, {kind.__name__} as Kind\nif __name__ =="
+        f" '__main__':\n    try:\n        run(Kind(Options(**{options!r}), {{}}, {str(out)!r}),"
+        " 'toy', Settings(2, max_failures=1.0))\n    except Interrupted:\n        sys.exit(130)\n"
     )
     script = out.parent / f"run_{out.name}.py"
     script.write_text(code)

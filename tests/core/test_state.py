@@ -36,7 +36,17 @@ def test_last_line_of_an_id_wins(tmp_path):
 
 def test_records_survive_the_round_trip(tmp_path):
     before = Record(
-        "ж\udcff/x", "k", "s", "damaged", "truncated", "end missing", "raw/x", 2, 1.5, {"f": {"bytes": 3}}, {"n": 1}
+        "ж\udcff/x",
+        "k",
+        "s",
+        "damaged",
+        "truncated",
+        "end missing",
+        "raw/x",
+        2,
+        1.5,
+        {"f": {"bytes": 3}},
+        {"n": 1},
     )
 
     assert Record.from_json(before.to_json()) == before

@@ -1,4 +1,6 @@
-"""Two small real stages (files, single store) with which the engine is tested: numbers in, squares out."""
+"""Two small real stages (files, single store) with which the engine is tested: numbers in, squares
+out.
+"""
 
 import json
 import os
@@ -47,7 +49,9 @@ class _Numbers(Base):
             os.kill(os.getpid(), signal.SIGSEGV)
         if item.id in self.options.hang:
             time.sleep(600)
-        if item.id in self.options.missing and not (self.options.mend and Path(self.options.mend).exists()):
+        if item.id in self.options.missing and not (
+            self.options.mend and Path(self.options.mend).exists()
+        ):
             raise ItemError("missing", "no such number")
         return json.dumps(item.payload**self.options.power).encode()
 
@@ -85,7 +89,9 @@ class StoreStage(_Numbers):
         return []
 
     def reuse(self, item: Item, record: object, folder: Path) -> Outcome:
-        known = dict(line.split(b" ", 1) for line in (folder / "numbers.txt").read_bytes().splitlines())
+        known = dict(
+            line.split(b" ", 1) for line in (folder / "numbers.txt").read_bytes().splitlines()
+        )
         return Outcome(value=known[item.id.encode()], facts={"reused": 1})
 
     def commit(self, item: Item, outcome: Outcome, record: object) -> None:

@@ -1,4 +1,6 @@
-"""ActivityNet: paragraphs, order of the lists, file names of each system, counts on the real files."""
+"""ActivityNet: paragraphs, order of the lists, file names of each system, counts on the real
+files.
+"""
 
 import json
 from pathlib import Path
@@ -15,7 +17,10 @@ def load(root: Path, **options: object):
 
 
 def counts(annotations) -> dict[str, tuple[int, int]]:
-    return {name: (len(part.video_ids), len(part.caption_ids)) for name, part in annotations.splits.items()}
+    return {
+        name: (len(part.video_ids), len(part.caption_ids))
+        for name, part in annotations.splits.items()
+    }
 
 
 def test_paragraph_is_all_sentences_in_the_order_of_the_id_list(tmp_path: Path) -> None:
@@ -24,7 +29,10 @@ def test_paragraph_is_all_sentences_in_the_order_of_the_id_list(tmp_path: Path) 
     assert annotations.split("train").video_ids[0] == "v_00000000037"
     assert annotations.texts("train")[-1].text == "One.  Two."
     assert annotations.split("val") == annotations.split("test")
-    assert annotations.notes[0] == "train_ids.json: 1 of 40 ids have no captions and are skipped: v_gone"
+    assert (
+        annotations.notes[0]
+        == "train_ids.json: 1 of 40 ids have no captions and are skipped: v_gone"
+    )
 
 
 def test_segment_is_the_whole_video_to_the_next_second(tmp_path: Path) -> None:
@@ -43,7 +51,9 @@ def test_files_are_called_as_each_system_expects(tmp_path: Path, names: str, fil
 def test_list_of_mostly_unknown_ids_is_refused(tmp_path: Path) -> None:
     write(activitynet(tmp_path) / "train_ids.json", ["v_v_abc", "v_1", "v_2"])
 
-    with pytest.raises(DataError, match=r"2 x id of a split that has no captions: 'v_1' \(train_ids.json\)"):
+    with pytest.raises(
+        DataError, match=r"2 x id of a split that has no captions: 'v_1' \(train_ids.json\)"
+    ):
         load(tmp_path)
 
 
@@ -61,8 +71,14 @@ def test_duration_that_is_none_is_refused(tmp_path: Path, duration: str) -> None
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"duration": 3, "timestamps": [], "sentences": []}, "video without a list of sentences: val_1.json: 'v_x'"),
-        ({"duration": "3", "timestamps": [], "sentences": ["a"]}, "video without a duration in seconds: '3'"),
+        (
+            {"duration": 3, "timestamps": [], "sentences": []},
+            "video without a list of sentences: val_1.json: 'v_x'",
+        ),
+        (
+            {"duration": "3", "timestamps": [], "sentences": ["a"]},
+            "video without a duration in seconds: '3'",
+        ),
         ({"duration": 3, "timestamps": [], "sentences": [None]}, "caption that is no text: None"),
     ],
 )
@@ -76,14 +92,20 @@ def test_wrong_entries_are_explained(tmp_path: Path, entry: dict, message: str) 
 def test_real_files_give_the_measured_counts(shared: Path) -> None:
     annotations = load(shared / "data/annotations/activitynet")
 
-    assert counts(annotations) == {"train": (10_009, 10_009), "test": (4917, 4917), "val": (4917, 4917)}
+    assert counts(annotations) == {
+        "train": (10_009, 10_009),
+        "test": (4917, 4917),
+        "val": (4917, 4917),
+    }
     assert "train: 10,009 paragraphs of 37,421 sentences" in annotations.notes
     assert "test: 4,917 paragraphs of 17,505 sentences" in annotations.notes
 
 
 def test_real_files_as_centerclip_and_dgl_read_them(shared: Path) -> None:
     options = {"video_paths": "video_path.json", "only_listed": True, "exclude": ["centerclip"]}
-    dataset = open_dataset({"type": "activitynet", "root": str(shared / "data/annotations/activitynet"), **options})
+    dataset = open_dataset(
+        {"type": "activitynet", "root": str(shared / "data/annotations/activitynet"), **options}
+    )
 
     found = counts(dataset.load())
 

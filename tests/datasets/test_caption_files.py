@@ -26,7 +26,11 @@ def test_a_collection_has_one_split_per_file(tmp_path: Path) -> None:
     annotations = open_dataset({"type": "caption_files", "root": str(tmp_path)}).load()
 
     assert list(annotations.splits) == ["train", "test"]
-    assert [c.text for c in annotations.texts("train")] == ["A man runs.", "Someone is running", "a dog"]
+    assert [c.text for c in annotations.texts("train")] == [
+        "A man runs.",
+        "Someone is running",
+        "a dog",
+    ]
     assert annotations.split("train").video_ids == ["v1", "v2"]
     assert list(annotations.videos) == ["v1", "v2", "v9"]
     assert annotations.targets("train").tolist() == [0, 0, 1]
@@ -71,7 +75,9 @@ def test_scattered_captions_list_a_video_once_in_order_of_appearance(tmp_path: P
 
 
 def test_byte_order_mark_carriage_returns_and_blank_lines_do_no_harm(tmp_path: Path) -> None:
-    path = write(tmp_path / "c.txt", b"\xef\xbb\xbfv1#0   two  words \r\n\r\nv1#1 caf\xc3\xa9\xc2\x85x\ty")
+    path = write(
+        tmp_path / "c.txt", b"\xef\xbb\xbfv1#0   two  words \r\n\r\nv1#1 caf\xc3\xa9\xc2\x85x\ty"
+    )
 
     assert [(c.id, c.text) for c in load(path).captions.values()] == [
         ("v1#0", "two  words"),
@@ -108,7 +114,10 @@ def test_faults_of_one_kind_are_counted_with_three_examples(tmp_path: Path) -> N
     with pytest.raises(DataError) as error:
         load(path)
 
-    assert "1,200 x caption without text: 'v#0' (c.txt:1); 'v#1' (c.txt:2); 'v#2' (c.txt:3) ..." in str(error.value)
+    assert (
+        "1,200 x caption without text: 'v#0' (c.txt:1); 'v#1' (c.txt:2); 'v#2' (c.txt:3) ..."
+        in str(error.value)
+    )
     assert "1 x id with characters outside" in str(error.value)
 
 
@@ -135,7 +144,9 @@ def test_tiny_keeps_the_line_at_which_the_video_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"prefix": "x"}])
-def test_a_folder_without_caption_files_says_what_was_looked_for(tmp_path: Path, options: dict) -> None:
+def test_a_folder_without_caption_files_says_what_was_looked_for(
+    tmp_path: Path, options: dict
+) -> None:
     with pytest.raises(DataError, match="no caption files .*train.caption.txt"):
         load(tmp_path, **options)
 
@@ -145,7 +156,9 @@ def test_expected_files_of_a_collection_of_any_name(tmp_path: Path) -> None:
     (tmp_path / "TextData").mkdir()
     (tmp_path / "TextData/xtest.caption.txt").write_text("a#0 b")
 
-    assert [file.path.name for file in expected] == [f"<collection>{s}.caption.txt" for s in ("train", "val", "test")]
+    assert [file.path.name for file in expected] == [
+        f"<collection>{s}.caption.txt" for s in ("train", "val", "test")
+    ]
     assert open_dataset({"type": "caption_files", "root": str(tmp_path)}).expected_files() == []
 
 

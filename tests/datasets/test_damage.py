@@ -1,4 +1,6 @@
-"""Files with damage at random places: every reader either reads them or says what is wrong, never anything else."""
+"""Files with damage at random places: every reader either reads them or says what is wrong, never
+anything else.
+"""
 
 import json
 import random
@@ -10,8 +12,39 @@ from pipeline.datasets.base import open_dataset
 from pipeline.errors import TvrError
 from tests.datasets.layouts import ALL, CLIPS, write
 
-ODD = [None, True, 0, -1, 3.5, 1e400, "", "..", "../x", "\ud800", "a\0b", "x" * 300, [], {}, [[]], {"a": 1}, "\x1b[2J"]
-BYTES = (b"\t", b"\n", b"\r", b'"', b",", b"\0", b"\xff", b"..", b"/", b"#", b"\x1b", b"\xe2\x80\x8f")
+ODD = [
+    None,
+    True,
+    0,
+    -1,
+    3.5,
+    1e400,
+    "",
+    "..",
+    "../x",
+    "\ud800",
+    "a\0b",
+    "x" * 300,
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    "\x1b[2J",
+]
+BYTES = (
+    b"\t",
+    b"\n",
+    b"\r",
+    b'"',
+    b",",
+    b"\0",
+    b"\xff",
+    b"..",
+    b"/",
+    b"#",
+    b"\x1b",
+    b"\xe2\x80\x8f",
+)
 
 
 def odd(value: object, chance: random.Random) -> object:

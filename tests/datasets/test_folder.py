@@ -1,4 +1,6 @@
-"""Your own videos: every way people write captions down, names of files, splits, and what is refused."""
+"""Your own videos: every way people write captions down, names of files, splits, and what is
+refused.
+"""
 
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import pytest
 
 from pipeline.core.artefact import Artefact
 from pipeline.datasets.base import open_dataset
-from pipeline.datasets.sources import video_sources
+from pipeline.datasets.parts.sources import video_sources
 from pipeline.errors import ConfigError, DataError
 from tests.datasets.layouts import write
 
@@ -35,17 +37,32 @@ WANTED = [("my clip", "a dog, running"), ("sub/b", "a cat"), ("sub/b", "two cats
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("captions.csv", 'video,caption\nmy clip.MP4,"a dog, running"\nb.mov,a cat\nsub/b, two cats \n'),
-        ("captions.csv", "\ufeffFile;Sentence\r\nmy clip;a dog, running\r\n./sub/b.mov;a cat\r\nb;two cats\r\n"),
+        (
+            "captions.csv",
+            'video,caption\nmy clip.MP4,"a dog, running"\nb.mov,a cat\nsub/b, two cats \n',
+        ),
+        (
+            "captions.csv",
+            "\ufeffFile;Sentence\r\nmy clip;a dog, running\r\n./sub/b.mov;a cat\r\nb;two cats\r\n",
+        ),
         ("captions.tsv", "id\ttext\nmy clip\ta dog, running\nb\ta cat\nb\ttwo cats"),
         ("captions.txt", "my clip\ta dog, running\nb.mov a cat\nsub\\b.mov two cats\n"),
         ("captions.txt", "my clip#0\ta dog, running\nb#0 a cat\nb#1 two cats\n"),
         (
             "captions.jsonl",
-            '{"video": "my clip", "caption": "a dog, running"}\n\n{"path": "b.mov", "captions": ["a cat", "two cats"]}',
+            (
+                '{"video": "my clip", "caption": "a dog, running"}\n\n{"path": "b.mov", "captions":'
+                ' ["a cat", "two cats"]}'
+            ),
         ),
         ("captions.json", {"my clip": "a dog, running", "b": ["a cat", "two cats"]}),
-        ("captions.json", [{"id": "my clip", "text": "a dog, running"}, {"id": "b", "text": ["a cat", "two cats"]}]),
+        (
+            "captions.json",
+            [
+                {"id": "my clip", "text": "a dog, running"},
+                {"id": "b", "text": ["a cat", "two cats"]},
+            ],
+        ),
     ],
 )
 def test_captions_are_read_however_they_are_written(root: Path, name: str, content: object) -> None:
@@ -66,7 +83,9 @@ def test_ids_are_those_of_the_raw_folder(root: Path) -> None:
 
     videos = load(root).videos
 
-    assert list(videos) == IDS == [s.id for s in video_sources(Artefact("video_files", root)).sources]
+    assert (
+        list(videos) == IDS == [s.id for s in video_sources(Artefact("video_files", root)).sources]
+    )
     assert videos["sub/b"].path == root / "sub" / "b.mov"
 
 
@@ -76,7 +95,10 @@ def test_videos_without_captions_and_captions_without_videos_are_noted(root: Pat
     annotations = load(root)
 
     assert annotations.videos["gone"].path is None
-    assert annotations.notes[1:] == ["2 videos have no caption: c.v2, my clip", "1 captioned videos have no file: gone"]
+    assert annotations.notes[1:] == [
+        "2 videos have no caption: c.v2, my clip",
+        "1 captioned videos have no file: gone",
+    ]
 
 
 def test_a_column_says_the_split(root: Path) -> None:
@@ -84,11 +106,15 @@ def test_a_column_says_the_split(root: Path) -> None:
 
     splits = load(root).splits
 
-    assert {name: part.video_ids for name, part in splits.items()} == {"train": ["my clip"], "test": ["sub/b"]}
+    assert {name: part.video_ids for name, part in splits.items()} == {
+        "train": ["my clip"],
+        "test": ["sub/b"],
+    }
 
 
 @pytest.mark.parametrize(
-    ("word", "split"), [("Test", "test"), ("validation", "val"), ("dev", "val"), ("TRAINING ", "train")]
+    ("word", "split"),
+    [("Test", "test"), ("validation", "val"), ("dev", "val"), ("TRAINING ", "train")],
 )
 def test_usual_words_for_splits_will_do(root: Path, word: str, split: str) -> None:
     write(root / "captions.csv", f"video,caption,split\nb,a cat,{word}\n")
@@ -133,11 +159,31 @@ def test_another_encoding_is_read_on_request(root: Path) -> None:
         ),
         ("captions.csv", "video,caption\nb,\n", r"1 x caption without text: captions.csv:2"),
         ("captions.csv", "video,caption\nb,a, b\n", "needs quotes"),
-        ("captions.csv", "b.mov,a cat\n", "no column video, caption; its first line is: b.mov, a cat"),
-        ("captions.csv", "video,caption,split\nb,a,probe\n", "split other than train, val, test: 'probe'"),
-        ("captions.jsonl", '{"video": "b", "caption": "a", "split": 3}', "split other than train, val, test: 3"),
-        ("captions.json", {"sentences": [{"video_id": "b", "caption": "a"}]}, r"MSR-VTT .*\n.* another data set\?"),
-        ("captions.json", [{"videoID": "b", "enCap": ["a"]}], r"holds the VATEX release .*\n.* another data set\?"),
+        (
+            "captions.csv",
+            "b.mov,a cat\n",
+            "no column video, caption; its first line is: b.mov, a cat",
+        ),
+        (
+            "captions.csv",
+            "video,caption,split\nb,a,probe\n",
+            "split other than train, val, test: 'probe'",
+        ),
+        (
+            "captions.jsonl",
+            '{"video": "b", "caption": "a", "split": 3}',
+            "split other than train, val, test: 3",
+        ),
+        (
+            "captions.json",
+            {"sentences": [{"video_id": "b", "caption": "a"}]},
+            r"MSR-VTT .*\n.* another data set\?",
+        ),
+        (
+            "captions.json",
+            [{"videoID": "b", "enCap": ["a"]}],
+            r"holds the VATEX release .*\n.* another data set\?",
+        ),
         ("captions.csv", "video,caption,split\nb,a,test\nb,c,val\n", "1 x video in two splits"),
         ("captions.csv", 'video,caption\nb,"a\n', "Are its quotes closed"),
         ("captions.txt", "b.mov\n", "line without a video and a caption"),
@@ -175,7 +221,9 @@ def test_several_caption_files_are_refused_and_one_may_be_named(root: Path) -> N
     for name in ("captions.txt", "captions.tsv", "mine.txt"):
         write(root / name, "video\tcaption\nb\ta cat\n")
 
-    with pytest.raises(DataError, match="several caption files: captions.tsv, captions.txt\n.*captions"):
+    with pytest.raises(
+        DataError, match="several caption files: captions.tsv, captions.txt\n.*captions"
+    ):
         load(root)
     assert ("sub/b", "a cat") in spoken(root, captions="mine.txt")
 

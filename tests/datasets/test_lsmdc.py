@@ -33,7 +33,10 @@ def test_file_of_a_clip_loses_only_its_last_suffix(tmp_path: Path) -> None:
     [(LSMDC.format("1_A_0", "a\ttab"), 7), (LSMDC.format("1_A_0", ""), 5), ("1_A_0,0,0,0,0,a", 1)],
 )
 def test_line_without_six_fields_is_refused(tmp_path: Path, line: str, fields: int) -> None:
-    with pytest.raises(DataError, match=rf"1 x line with another number .* {fields} \(LSMDC16_annos_training.csv:3\)"):
+    with pytest.raises(
+        DataError,
+        match=rf"1 x line with another number .* {fields} \(LSMDC16_annos_training.csv:3\)",
+    ):
         load(lsmdc(tmp_path, line))
 
 
@@ -42,7 +45,9 @@ def test_clip_id_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
         load(lsmdc(tmp_path, LSMDC.format("../x", "a")))
 
 
-def test_published_counts_hold_for_the_published_files_with_nothing_left_out(tmp_path: Path) -> None:
+def test_published_counts_hold_for_the_published_files_with_nothing_left_out(
+    tmp_path: Path,
+) -> None:
     spec = {"type": "lsmdc", "root": str(tmp_path)}
     counts = [
         open_dataset(spec | more).published_counts()

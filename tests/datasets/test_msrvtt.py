@@ -61,17 +61,43 @@ def test_1k_b_ranks_the_first_caption_or_all(tmp_path: Path, captions: str, coun
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("MSRVTT_train.9k.csv", "video_id\nvideo0\nvideo77\n", "1 x id of a split that has no captions: 'video77'"),
-        ("MSRVTT_train.9k.csv", "video_id\nvideo0\nvideo0\n", r"twice: 'video0' \(MSRVTT_train.9k.csv:3\)"),
-        ("MSRVTT_train.9k.csv", "id\nvideo0\n", "no column video_id; its first line is: id\n.*another data set"),
-        ("MSRVTT_JSFUSION_test.csv", "key,video_id,sentence\nr,video6,a\nr,video7,b\n", "key that stands there twice"),
+        (
+            "MSRVTT_train.9k.csv",
+            "video_id\nvideo0\nvideo77\n",
+            "1 x id of a split that has no captions: 'video77'",
+        ),
+        (
+            "MSRVTT_train.9k.csv",
+            "video_id\nvideo0\nvideo0\n",
+            r"twice: 'video0' \(MSRVTT_train.9k.csv:3\)",
+        ),
+        (
+            "MSRVTT_train.9k.csv",
+            "id\nvideo0\n",
+            "no column video_id; its first line is: id\n.*another data set",
+        ),
+        (
+            "MSRVTT_JSFUSION_test.csv",
+            "key,video_id,sentence\nr,video6,a\nr,video7,b\n",
+            "key that stands there twice",
+        ),
         ("MSRVTT_JSFUSION_test.csv", "key,video_id,sentence\nr,../x,a\n", "'../x'"),
-        ("MSRVTT_data.json", {"sentences": [{"caption": "a"}]}, "1 x entry without video_id and caption"),
-        ("MSRVTT_data.json", {"sentences": [{"caption": 3, "video_id": "video0"}]}, "caption that is no text: 3"),
+        (
+            "MSRVTT_data.json",
+            {"sentences": [{"caption": "a"}]},
+            "1 x entry without video_id and caption",
+        ),
+        (
+            "MSRVTT_data.json",
+            {"sentences": [{"caption": 3, "video_id": "video0"}]},
+            "caption that is no text: 3",
+        ),
         ("MSRVTT_data.json", [{"video": "x.mp4", "description": "a"}], "holds captions of DiDeMo"),
     ],
 )
-def test_wrong_files_are_explained(tmp_path: Path, name: str, content: object, message: str) -> None:
+def test_wrong_files_are_explained(
+    tmp_path: Path, name: str, content: object, message: str
+) -> None:
     write(msrvtt(tmp_path) / name, content)
 
     with pytest.raises(DataError, match=message):
@@ -93,7 +119,11 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("msrvtt")
     for path in (shared / "data" / "annotations" / "msrvtt").iterdir():
         (root / path.name).symlink_to(path)
-    sentences = [{"caption": "a b", "video_id": f"video{i}", "sen_id": m} for i in range(10_000) for m in range(20)]
+    sentences = [
+        {"caption": "a b", "video_id": f"video{i}", "sen_id": m}
+        for i in range(10_000)
+        for m in range(20)
+    ]
     write(root / "MSRVTT_data.json", {"sentences": sentences})
     return root
 
@@ -105,8 +135,13 @@ def test_published_lists_give_the_published_counts(real: Path, split: str) -> No
 
     annotations = dataset.load()
 
-    assert time.process_time() - start < 4  # of one core that others use too; benchmarks/datasets.py measures
-    counts = {name: (len(part.video_ids), len(part.caption_ids)) for name, part in annotations.splits.items()}
+    assert (
+        time.process_time() - start < 4
+    )  # of one core that others use too; benchmarks/data/datasets.py measures
+    counts = {
+        name: (len(part.video_ids), len(part.caption_ids))
+        for name, part in annotations.splits.items()
+    }
     published = dataset.published_counts()
     assert {name: (v, published[name][1] and t) for name, (v, t) in counts.items()} == published
 

@@ -21,7 +21,9 @@ def load(root: Path, **options: object):
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_words_are_joined_videos_in_list_order_captions_in_file_order(tmp_path: Path, protocol: int) -> None:
+def test_words_are_joined_videos_in_list_order_captions_in_file_order(
+    tmp_path: Path, protocol: int
+) -> None:
     msvd(tmp_path)
     value = {CLIPS[1]: [["a", "b"], ["c"]], CLIPS[0]: [["caf\xe9"]], CLIPS[2]: [["d"]]}
     write(tmp_path / "raw-captions.pkl", pickle.dumps(value, protocol))
@@ -45,7 +47,9 @@ def test_strings_of_python_2_are_read(tmp_path: Path) -> None:
 
 def test_json_is_read_first_and_says_the_same(tmp_path: Path) -> None:
     before = load(msvd(tmp_path))
-    captions = {clip: [c.text for c in before.captions.values() if c.video_id == clip] for clip in CLIPS}
+    captions = {
+        clip: [c.text for c in before.captions.values() if c.video_id == clip] for clip in CLIPS
+    }
     write(tmp_path / "raw-captions.json", captions)
     (tmp_path / "raw-captions.pkl").write_bytes(b"broken")
 
@@ -78,10 +82,17 @@ def test_wrong_pickles_are_refused_and_nothing_is_run(
 
 
 def test_published_lists_have_the_published_counts(tmp_path: Path, shared: Path) -> None:
-    lists = {split: shared / "data/annotations/msvd" / f"{split}_list.txt" for split in ("train", "val", "test")}
+    lists = {
+        split: shared / "data/annotations/msvd" / f"{split}_list.txt"
+        for split in ("train", "val", "test")
+    }
     ids = {i for path in lists.values() for i in path.read_text().split()}
     write(tmp_path / "raw-captions.json", {i: ["a"] for i in ids})
 
     annotations = load(tmp_path, **{split: str(path) for split, path in lists.items()})
 
-    assert {n: len(s.video_ids) for n, s in annotations.splits.items()} == {"train": 1200, "val": 100, "test": 670}
+    assert {n: len(s.video_ids) for n, s in annotations.splits.items()} == {
+        "train": 1200,
+        "val": 100,
+        "test": 670,
+    }

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import registry
 from pipeline.datasets import base
-from pipeline.datasets.scenes import MOTIONS, REVERSED
+from pipeline.datasets.parts.scenes import MOTIONS, REVERSED
 from pipeline.datasets.synthetic import Clip, Dataset, Options
 from pipeline.errors import ConfigError
 
@@ -26,7 +26,11 @@ def clips_of(dataset: Dataset, split: str) -> list[Clip]:
 def test_default_corpus_has_the_sizes_the_design_names(dataset: Dataset) -> None:
     annotations = dataset.load()
 
-    assert {s: len(annotations.split(s).video_ids) for s in annotations.splits} == {"train": 192, "val": 32, "test": 64}
+    assert {s: len(annotations.split(s).video_ids) for s in annotations.splits} == {
+        "train": 192,
+        "val": 32,
+        "test": 64,
+    }
     assert {s: len(annotations.split(s).caption_ids) for s in annotations.splits} == {
         "train": 384,
         "val": 64,
@@ -66,7 +70,9 @@ def test_every_single_value_and_word_of_test_occurs_in_train(seed: int) -> None:
     for split in values:
         for video_id in annotations.split(split).video_ids:
             values[split] |= set(annotations.videos[video_id].attributes.items())
-        words[split].update(word for caption in annotations.texts(split) for word in caption.text.split())
+        words[split].update(
+            word for caption in annotations.texts(split) for word in caption.text.split()
+        )
 
     assert values["test"] <= values["train"]
     assert set(words["test"]) <= set(words["train"])
@@ -102,7 +108,13 @@ def test_no_two_clips_of_a_split_can_be_described_alike(dataset: Dataset) -> Non
 
 
 def test_captions_name_everything_the_attributes_say(dataset: Dataset) -> None:
-    synonyms = {"small": "little", "large": "big", "circle": "disc", "square": "box", "ring": "hoop"}
+    synonyms = {
+        "small": "little",
+        "large": "big",
+        "circle": "disc",
+        "square": "box",
+        "ring": "hoop",
+    }
     annotations = dataset.load()
 
     for caption in annotations.captions.values():
@@ -111,14 +123,20 @@ def test_captions_name_everything_the_attributes_say(dataset: Dataset) -> None:
         for name, value in facts.items():
             if name.endswith("motion"):
                 assert any(phrase in caption.text for phrase in MOTIONS[value])
-                assert facts["motion"] == value or "second_shape" in facts or REVERSED[value] not in words
+                assert (
+                    facts["motion"] == value
+                    or "second_shape" in facts
+                    or REVERSED[value] not in words
+                )
             else:
                 assert value in words or synonyms[value] in words
 
 
 @pytest.mark.parametrize("n", [1, 5, 8])
 def test_a_clip_has_as_many_different_captions_as_asked(n: int) -> None:
-    annotations = Dataset(Options(captions_per_video=n, videos={"train": 20, "val": 2, "test": 2})).load()
+    annotations = Dataset(
+        Options(captions_per_video=n, videos={"train": 20, "val": 2, "test": 2})
+    ).load()
 
     texts = base.by_video(annotations.captions.values())
 
@@ -131,16 +149,23 @@ def test_clips_vary_in_length_size_rate_and_rotation(dataset: Dataset) -> None:
     assert {clip.fps for clip in clips} == {"10", "12", "15", "24", "25", "30000/1001", "30"}
     assert {clip.rotation for clip in clips} == {0, 90, 180, 270}
     assert {(c.width > c.height) - (c.width < c.height) for c in clips} == {-1, 0, 1}
-    assert all(c.width % 2 == c.height % 2 == 0 and 158 <= max(c.width, c.height) <= 320 for c in clips)
+    assert all(
+        c.width % 2 == c.height % 2 == 0 and 158 <= max(c.width, c.height) <= 320 for c in clips
+    )
     assert len({clip.frames for clip in clips}) > 20
     assert all(1.5 <= clip.frames / Fraction(clip.fps) <= 4.0 for clip in clips)
 
 
-def test_a_grid_of_three_frames_per_second_sees_both_of_a_pair_at_mirrored_times(dataset: Dataset) -> None:
+def test_a_grid_of_three_frames_per_second_sees_both_of_a_pair_at_mirrored_times(
+    dataset: Dataset,
+) -> None:
     leans = []
     for clip in clips_of(dataset, "train")[::2]:
         step = Fraction(clip.fps) / 3
-        times = [int(k * step + Fraction(1, 10**6)) / (clip.frames - 1) for k in range(ceil(clip.frames / step))]
+        times = [
+            int(k * step + Fraction(1, 10**6)) / (clip.frames - 1)
+            for k in range(ceil(clip.frames / step))
+        ]
         leans.append(sum(times) / len(times) - 0.5)
 
     # not exactly 0: 10 and 25 frames per second have no frame at every third of a second
@@ -164,7 +189,12 @@ def test_corpus_does_not_depend_on_the_hash_seed_of_the_process(dataset: Dataset
     for hash_seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         result = subprocess.run(
-            [sys.executable, "-c", code], cwd=registry.ROOT, env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            cwd=registry.ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         assert result.stdout.strip() == dataset.digest()
 
@@ -174,7 +204,9 @@ def test_corpus_of_seed_7_is_the_one_recorded(dataset: Dataset) -> None:
     assert dataset.digest()[:16] == "fd92a781c4971d74"
 
 
-@pytest.mark.parametrize("options", [{"videos": {"train": 3}}, {"seconds": [4, 2]}, {"long_side": [8, 9]}, {"sed": 1}])
+@pytest.mark.parametrize(
+    "options", [{"videos": {"train": 3}}, {"seconds": [4, 2]}, {"long_side": [8, 9]}, {"sed": 1}]
+)
 def test_wrong_options_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError):
         base.open_dataset({"type": "synthetic", **options})

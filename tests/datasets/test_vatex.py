@@ -15,7 +15,9 @@ def load(root: Path, **options: object):
 
 def test_both_layouts_say_the_same(tmp_path: Path) -> None:
     dgl = load(vatex(tmp_path))
-    captions = {v: {"enCap": [c.text for c in dgl.captions.values() if c.video_id == v]} for v in dgl.videos}
+    captions = {
+        v: {"enCap": [c.text for c in dgl.captions.values() if c.video_id == v]} for v in dgl.videos
+    }
     write(tmp_path / "vatex_data.json", captions)
 
     emcl = load(tmp_path, captions="vatex_data.json")
@@ -34,7 +36,10 @@ def test_the_released_files_say_the_same(tmp_path: Path) -> None:
     released = load(tmp_path)
 
     assert (released.captions, released.splits) == (dgl.captions, dgl.splits)
-    assert released.notes[0] == "vatex_training_v1.0.json: the VATEX release (videoID, enCap), 2 captions"
+    assert (
+        released.notes[0]
+        == "vatex_training_v1.0.json: the VATEX release (videoID, enCap), 2 captions"
+    )
 
 
 def test_a_video_in_both_released_files_is_refused(tmp_path: Path) -> None:
@@ -56,10 +61,16 @@ def test_dgl_validates_on_the_test_list(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"a": {"enCap": []}}, "video without a list of captions"),
-        ([{"videoID": "a", "enCap": ["b"]}, {"videoID": "a", "enCap": ["c"]}], "1 x video that stands there twice"),
+        (
+            [{"videoID": "a", "enCap": ["b"]}, {"videoID": "a", "enCap": ["c"]}],
+            "1 x video that stands there twice",
+        ),
         ([{"videoID": "a", "enCap": ["b"]}, {"videoID": 3}], "1 x entry without a videoID"),
         ([{"videoID": "a", "chCap": ["b"]}], "holds a list of unknown layout"),
-        ({"a": "b.mp4"}, "holds a text by video, not lists of captions by video or captions of VATEX"),
+        (
+            {"a": "b.mp4"},
+            "holds a text by video, not lists of captions by video or captions of VATEX",
+        ),
     ],
 )
 def test_wrong_caption_files_are_explained(tmp_path: Path, content: object, message: str) -> None:
@@ -69,8 +80,13 @@ def test_wrong_caption_files_are_explained(tmp_path: Path, content: object, mess
         load(tmp_path)
 
 
-def test_real_lists_with_ten_captions_give_the_published_counts(tmp_path: Path, shared: Path) -> None:
-    lists = {split: shared / "data/annotations/vatex" / f"{split}_list.txt" for split in ("train", "val", "test")}
+def test_real_lists_with_ten_captions_give_the_published_counts(
+    tmp_path: Path, shared: Path
+) -> None:
+    lists = {
+        split: shared / "data/annotations/vatex" / f"{split}_list.txt"
+        for split in ("train", "val", "test")
+    }
     ids = [i for path in lists.values() for i in path.read_text().split()]
     write(tmp_path / "ref_captions.json", {i: [f"c{n}" for n in range(10)] for i in ids})
     options = {split: str(path) for split, path in lists.items()}
@@ -90,4 +106,7 @@ def test_second_half_of_the_official_validation_set(tmp_path: Path, shared: Path
     annotations = load(tmp_path, **{split: str(folder / name) for split, name in lists.items()})
 
     assert len(annotations.split("test").video_ids) == 1500
-    assert len(set(annotations.split("test").video_ids) & set(annotations.split("val").video_ids)) == 776
+    assert (
+        len(set(annotations.split("test").video_ids) & set(annotations.split("val").video_ids))
+        == 776
+    )

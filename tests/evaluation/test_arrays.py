@@ -19,7 +19,9 @@ class Hostile:
 
 def header(shape: str, dtype: str = "<f4") -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": eval_shape(shape)})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": dtype, "fortran_order": False, "shape": eval_shape(shape)}
+    )
     return file.getvalue()
 
 
@@ -47,7 +49,9 @@ def test_npy_is_mapped_and_read_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["m.npy", "m.npz"])
-def test_objects_are_refused_and_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_objects_are_refused_and_never_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     save = np.save if name.endswith("npy") else np.savez
     save(tmp_path / name, np.array([Hostile()], dtype=object), allow_pickle=True)
@@ -61,7 +65,14 @@ def test_objects_are_refused_and_never_executed(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"hello", pickle.dumps([1]), header("1000000x1000000"), b"\x93NUMPY\x07\x00", header("2x2") + b"\0" * 15],
+    [
+        b"",
+        b"hello",
+        pickle.dumps([1]),
+        header("1000000x1000000"),
+        b"\x93NUMPY\x07\x00",
+        header("2x2") + b"\0" * 15,
+    ],
     ids=["empty", "text", "pickle", "promises terabytes", "unknown version", "cut short"],
 )
 def test_what_is_no_array_is_refused(tmp_path: Path, content: bytes) -> None:
@@ -71,7 +82,9 @@ def test_what_is_no_array_is_refused(tmp_path: Path, content: bytes) -> None:
         read_npy(tmp_path / "m.npy")
 
 
-@pytest.mark.parametrize("member", [header("1000000x1000000"), b"text", b"", header("2x2") + b"\0" * 17])
+@pytest.mark.parametrize(
+    "member", [header("1000000x1000000"), b"text", b"", header("2x2") + b"\0" * 17]
+)
 def test_archives_that_lie_are_refused(tmp_path: Path, member: bytes) -> None:
     with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
         archive.writestr("sim.npy", member)

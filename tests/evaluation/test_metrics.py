@@ -7,14 +7,26 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import count, count_best, count_relevant, count_v2t, evaluate, summary
+from pipeline.evaluation.metrics import (
+    count,
+    count_best,
+    count_relevant,
+    count_v2t,
+    evaluate,
+    summary,
+)
 
-TIED = np.array([[3, 3, 3, 1], [5, 2, 2, 9], [1, 1, 7, 1], [4, 4, 4, 4]], np.float32)  # own items on the diagonal
+TIED = np.array(
+    [[3, 3, 3, 1], [5, 2, 2, 9], [1, 1, 7, 1], [4, 4, 4, 4]], np.float32
+)  # own items on the diagonal
 
 
 def by_sorting(scores: np.ndarray, target: np.ndarray) -> list[int]:
     """Zero-based pessimistic ranks the slow way."""
-    return [int(sum(s >= row[t] for s in row)) - 1 for row, t in zip(scores.tolist(), target, strict=True)]
+    return [
+        int(sum(s >= row[t] for s in row)) - 1
+        for row, t in zip(scores.tolist(), target, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +60,10 @@ def test_best_own_item_is_ranked_as_by_the_general_rule(seed: int) -> None:
     scores = rng.integers(0, 5, (4, 11)).astype(np.float32)
     owner = rng.permutation(np.concatenate([np.arange(4), rng.integers(0, 4, 7)]))
 
-    fast, slow = count_best(scores, owner), count_relevant(scores, owner[None, :] == np.arange(4)[:, None])
+    fast, slow = (
+        count_best(scores, owner),
+        count_relevant(scores, owner[None, :] == np.arange(4)[:, None]),
+    )
 
     for name in ("above", "tied", "own"):
         assert getattr(fast, name).tolist() == getattr(slow, name).tolist()
@@ -79,7 +94,10 @@ def test_captions_of_a_video_need_not_be_consecutive() -> None:
     order = rng.permutation(15)
 
     for convention in metrics.CONVENTIONS:
-        straight, mixed = count_v2t(v2t, owner, convention)[0], count_v2t(v2t[:, order], owner[order], convention)[0]
+        straight, mixed = (
+            count_v2t(v2t, owner, convention)[0],
+            count_v2t(v2t[:, order], owner[order], convention)[0],
+        )
         assert straight.ranks().tolist() == mixed.ranks().tolist()
 
 
@@ -138,7 +156,9 @@ def test_nan_is_an_error_that_says_how_many_and_where() -> None:
     scores[1, 2] = scores[3, 0] = np.nan
     scores[3, 1] = np.inf
 
-    with pytest.raises(DataError, match=r"2 NaN and 1 infinite scores in 2 of 4 rows, first at \[1, 2\]"):
+    with pytest.raises(
+        DataError, match=r"2 NaN and 1 infinite scores in 2 of 4 rows, first at \[1, 2\]"
+    ):
         metrics.check_finite(scores)
 
 

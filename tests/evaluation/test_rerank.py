@@ -1,4 +1,6 @@
-"""Dual softmax and query-bank normalisation: the published values, and orders that survive large scores."""
+"""Dual softmax and query-bank normalisation: the published values, and orders that survive large
+scores.
+"""
 
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ def naive_dsl(matrix: np.ndarray, temperature: float) -> np.ndarray:
 
 @pytest.mark.parametrize("temperature", [1.0, 10.0, 1000.0])
 def test_dsl_is_the_published_product(temperature: float) -> None:
-    np.testing.assert_allclose(rerank.dsl(scores(), temperature), naive_dsl(scores(), temperature), rtol=1e-4)
+    np.testing.assert_allclose(
+        rerank.dsl(scores(), temperature), naive_dsl(scores(), temperature), rtol=1e-4
+    )
 
 
 def test_dsl_order_ranks_like_the_product_where_it_does_not_underflow() -> None:

@@ -12,8 +12,13 @@ from pipeline.evaluation.results import Gallery
 from pipeline.evaluation.retrieve import Result
 
 T2V = np.array([[3, 3, 0], [1, 5, 2]], np.float32)
-NAMES = Gallery("digest", "test", ["a", "b", "имя\udcff"], ["a#0", "b#0"], ["one", "two"], np.arange(2))
-VECTORS = {"text": {"latent": np.ones((2, 4), np.float32)}, "video": {"latent": np.zeros((3, 4), np.float32)}}
+NAMES = Gallery(
+    "digest", "test", ["a", "b", "имя\udcff"], ["a#0", "b#0"], ["one", "two"], np.arange(2)
+)
+VECTORS = {
+    "text": {"latent": np.ones((2, 4), np.float32)},
+    "video": {"latent": np.zeros((3, 4), np.float32)},
+}
 
 
 def ranked() -> Result:

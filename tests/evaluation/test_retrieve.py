@@ -1,21 +1,31 @@
-"""Encode, score in blocks, fuse over everything, re-rank: the same whatever the batches and blocks are."""
+"""Encode, score in blocks, fuse over everything, re-rank: the same whatever the batches and blocks
+are.
+"""
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.checkpoints import model_file
 from pipeline.errors import DataError
 from pipeline.evaluation.encode import distinct, encode_corpus
-from pipeline.evaluation.retrieve import Encoded, Settings, block_shape, encode, rankings, retrieve, score
-from pipeline.training import checkpoint
-from pipeline.training.corpus import Sentences
+from pipeline.evaluation.retrieve import (
+    Encoded,
+    Settings,
+    block_shape,
+    encode,
+    rankings,
+    retrieve,
+    score,
+)
+from pipeline.feeding.corpus import Sentences
 from tests.training import toy
 
 
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
     torch.manual_seed(0)
-    return checkpoint.build_model(toy.recipe(), toy.FACTS).eval()
+    return model_file.build_model(toy.recipe(), toy.FACTS).eval()
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +38,27 @@ def test_blocks_of_any_size_give_the_same_scores(model: torch.nn.Module, encoded
 
     for budget in (1, 100, 1000, 5000):
         for name, part in score(model, encoded.text, encoded.video, budget).items():
-            torch.testing.assert_close(part, whole[name], atol=1e-6, rtol=0)  # products of other shapes: last bit
+            torch.testing.assert_close(
+                part, whole[name], atol=1e-6, rtol=0
+            )  # products of other shapes: last bit
 
 
 def test_fusion_sees_the_whole_matrix(model: torch.nn.Module, encoded: Encoded) -> None:
     raw = score(model, encoded.text, encoded.video)
 
     t2v, v2t = rankings(model, encoded, budget=100)
-    expected = model.fuse(raw, encoded.text, encoded.video).t2v[encoded.row_of_text].detach().numpy()
+    expected = (
+        model.fuse(raw, encoded.text, encoded.video).t2v[encoded.row_of_text].detach().numpy()
+    )
 
     np.testing.assert_allclose(t2v, expected, atol=1e-5)
     assert (v2t == t2v.T).all()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_batches_of_any_size_give_the_same_encodings(model: torch.nn.Module, encoded: Encoded, batch_size: int) -> None:
+def test_batches_of_any_size_give_the_same_encodings(
+    model: torch.nn.Module, encoded: Encoded, batch_size: int
+) -> None:
     other = encode_corpus(model, toy.corpus(), batch_size)
 
     for side in ("text", "video"):
@@ -50,7 +66,9 @@ def test_batches_of_any_size_give_the_same_encodings(model: torch.nn.Module, enc
             torch.testing.assert_close(getattr(other, side)[name], rows, atol=1e-5, rtol=0)
 
 
-def test_chunks_in_file_order_encode_every_caption(model: torch.nn.Module, encoded: Encoded) -> None:
+def test_chunks_in_file_order_encode_every_caption(
+    model: torch.nn.Module, encoded: Encoded
+) -> None:
     chunked = encode_corpus(model, toy.corpus(), chunk=7)
 
     assert len(chunked.text["latent"]) == 50
@@ -60,7 +78,9 @@ def test_chunks_in_file_order_encode_every_caption(model: torch.nn.Module, encod
 def test_equal_captions_share_a_row_and_tie_exactly(model: torch.nn.Module) -> None:
     corpus = toy.corpus()
     texts = Sentences([[5, 6, 7], [8, 9], [5, 6, 7], [8, 9, 9]] * 10 + [[4]] * 10)
-    same = type(corpus)(corpus.caption_ids, corpus.video_ids, corpus.video_of, texts, corpus.videos, corpus.tags)
+    same = type(corpus)(
+        corpus.caption_ids, corpus.video_ids, corpus.video_of, texts, corpus.videos, corpus.tags
+    )
 
     encoded = encode_corpus(model, same, batch_size=2)
     t2v, _ = rankings(model, encoded)
@@ -70,10 +90,14 @@ def test_equal_captions_share_a_row_and_tie_exactly(model: torch.nn.Module) -> N
     assert distinct(texts)[0].tolist() == [0, 1, 3, 40]
 
 
-def test_every_way_of_ranking_has_its_name_and_settings(model: torch.nn.Module, encoded: Encoded) -> None:
+def test_every_way_of_ranking_has_its_name_and_settings(
+    model: torch.nn.Module, encoded: Encoded
+) -> None:
     bank = Encoded(encoded.text, encoded.video, np.arange(len(encoded.text["latent"])))
 
-    found = retrieve(model, encoded, toy.corpus().video_of, Settings(("none", "dsl", "qbnorm"), bank=bank))
+    found = retrieve(
+        model, encoded, toy.corpus().video_of, Settings(("none", "dsl", "qbnorm"), bank=bank)
+    )
 
     assert list(found) == ["none", "dsl", "qbnorm"]
     assert found["dsl"].metrics["dsl_scale"] == 100.0
@@ -86,7 +110,9 @@ def test_query_bank_must_be_given(model: torch.nn.Module, encoded: Encoded) -> N
         retrieve(model, encoded, toy.corpus().video_of, Settings(("qbnorm",)))
 
 
-def test_a_vector_that_is_not_finite_stops_the_evaluation(model: torch.nn.Module, encoded: Encoded) -> None:
+def test_a_vector_that_is_not_finite_stops_the_evaluation(
+    model: torch.nn.Module, encoded: Encoded
+) -> None:
     broken = {name: rows.clone() for name, rows in encoded.video.items()}
     broken["latent"][3] = float("nan")
 
@@ -103,7 +129,8 @@ def test_items_that_were_not_delivered_are_missed(model: torch.nn.Module) -> Non
 
 
 @pytest.mark.parametrize(
-    ("n_t", "n_v", "pairs"), [(1000, 1000, 10**9), (1000, 1000, 100), (5, 10**6, 1000), (10**6, 5, 1000), (7, 7, 1)]
+    ("n_t", "n_v", "pairs"),
+    [(1000, 1000, 10**9), (1000, 1000, 100), (5, 10**6, 1000), (10**6, 5, 1000), (7, 7, 1)],
 )
 def test_blocks_keep_to_the_budget(n_t: int, n_v: int, pairs: int) -> None:
     rows, columns = block_shape(n_t, n_v, pair_bytes=8, budget=8 * pairs)

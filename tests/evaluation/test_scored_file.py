@@ -32,14 +32,18 @@ def test_transposed_matrix_is_turned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arrays", [{"owner": np.array([0, 0, 1, 2])}, {"captions_per_video": np.array([2, 1, 1])}], ids=["owner", "counts"]
+    "arrays",
+    [{"owner": np.array([0, 0, 1, 2])}, {"captions_per_video": np.array([2, 1, 1])}],
+    ids=["owner", "counts"],
 )
 def test_npz_says_whose_captions_they_are(tmp_path: Path, arrays: dict) -> None:
     assert read_scored(saved(tmp_path, sim=WIDE, **arrays)).target.tolist() == [0, 0, 1, 2]
 
 
 def test_masked_slots_are_no_queries(tmp_path: Path) -> None:
-    path = saved(tmp_path, sim=np.arange(12.0).reshape(6, 2), query_mask=np.array([1, 1, 0, 1, 1, 1]))
+    path = saved(
+        tmp_path, sim=np.arange(12.0).reshape(6, 2), query_mask=np.array([1, 1, 0, 1, 1, 1])
+    )
 
     scored = read_scored(path)
 
@@ -81,7 +85,8 @@ def test_counts_given_twice_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "array", [np.ones(3), np.ones((2, 2, 2)), np.array([["a"]]), np.ones((2, 2), complex), np.empty((0, 3))]
+    "array",
+    [np.ones(3), np.ones((2, 2, 2)), np.array([["a"]]), np.ones((2, 2), complex), np.empty((0, 3))],
 )
 def test_what_is_no_real_matrix_is_refused(tmp_path: Path, array: np.ndarray) -> None:
     with pytest.raises(DataError, match="not a matrix of real numbers"):

@@ -1,4 +1,6 @@
-"""One of two processes that encode their shares of a batch; rank 0 prints the gradients, averaged as DDP does."""
+"""One of two processes that encode their shares of a batch; rank 0 prints the gradients, averaged
+as DDP does.
+"""
 
 import json
 import sys
@@ -10,12 +12,21 @@ from models.base import gather
 
 
 def gradients(rows: torch.Tensor, rule: str) -> list[float]:
-    """Gradient of a weight before the gather and of one after it, for a loss over the rows of all ranks."""
-    before, after = torch.tensor([0.5, -1.5], requires_grad=True), torch.tensor(2.0, requires_grad=True)
+    """Gradient of a weight before the gather and of one after it, for a loss over the rows of all
+    ranks.
+    """
+    before, after = (
+        torch.tensor([0.5, -1.5], requires_grad=True),
+        torch.tensor(2.0, requires_grad=True),
+    )
     encoding = gather({"x": rows * before, "index": torch.arange(len(rows))}, rule)
     scores = after * encoding["x"] @ encoding["x"].T
     loss = torch.logsumexp(scores, 1).sum() + encoding["index"].sum()
-    return [value for grad in torch.autograd.grad(loss, [before, after]) for value in grad.flatten().tolist()]
+    return [
+        value
+        for grad in torch.autograd.grad(loss, [before, after])
+        for value in grad.flatten().tolist()
+    ]
 
 
 def main(rank: int, store: str) -> None:

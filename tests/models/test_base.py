@@ -20,7 +20,11 @@ def two_processes(tmp_path_factory) -> dict[str, list[float]]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
-            [*command, str(rank), str(store)], stdout=subprocess.PIPE, cwd=ROOT, env=environment, text=True
+            [*command, str(rank), str(store)],
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
+            text=True,
         )
         for rank in range(2)
     ]
@@ -37,7 +41,9 @@ def test_full_gradients_of_two_processes_are_those_of_one(two_processes):
 def test_local_gradients_shrink_before_the_gather_and_not_after_it(two_processes):
     *before, after = gradients(torch.arange(10.0).view(5, 2) / 10, "local_gradient")
 
-    assert two_processes["local_gradient"] == pytest.approx([g / 2 for g in before] + [after], rel=1e-5)
+    assert two_processes["local_gradient"] == pytest.approx(
+        [g / 2 for g in before] + [after], rel=1e-5
+    )
 
 
 def test_gather_is_the_identity_in_one_process():
@@ -63,8 +69,18 @@ def test_weights_that_do_not_fit_are_all_named():
     with pytest.raises(Mismatch) as error:
         load_init(
             model,
-            Assets(init={"layer.weight": torch.zeros(3, 4), "layer.bias": torch.zeros(3), "head": torch.zeros(1)}),
+            Assets(
+                init={
+                    "layer.weight": torch.zeros(3, 4),
+                    "layer.bias": torch.zeros(3),
+                    "head": torch.zeros(1),
+                }
+            ),
         )
 
-    for part in ("layer.weight is (3, 4), the model has (3, 2)", "missing: other.weight", "unknown: head"):
+    for part in (
+        "layer.weight is (3, 4), the model has (3, 2)",
+        "missing: other.weight",
+        "unknown: head",
+    ):
         assert part in error.value.what

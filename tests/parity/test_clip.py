@@ -41,9 +41,15 @@ def test_other_features_than_ours_fail_the_case(shared: Path, tmp_path: Path) ->
     with np.load(folder / "outputs.npz") as old:
         arrays = {name: old[name] for name in old.files}
     (folder / "outputs.npz").unlink()
-    np.savez(folder / "outputs.npz", **arrays | {"text_features": arrays["text_features"] + 2e-4, "new": np.zeros(1)})
+    np.savez(
+        folder / "outputs.npz",
+        **arrays | {"text_features": arrays["text_features"] + 2e-4, "new": np.zeros(1)},
+    )
 
     report = run_case(Case(folder))
 
-    assert {row.name for row in report.rows if not row.ok} == {"text_features", "text_features[all rows]"}
+    assert {row.name for row in report.rows if not row.ok} == {
+        "text_features",
+        "text_features[all rows]",
+    }
     assert report.faults == ["new: not compared"]

@@ -45,7 +45,8 @@ def test_relative_tolerance_is_relative_to_each_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "expected"), [([1.0], [[1.0]]), ([1.0], [1.0, 1.0]), ([np.nan], [1.0]), ([1.0], [np.nan])]
+    ("ours", "expected"),
+    [([1.0], [[1.0]]), ([1.0], [1.0, 1.0]), ([np.nan], [1.0]), ([1.0], [np.nan])],
 )
 def test_other_shapes_and_nan_are_not_ok(ours: list, expected: list) -> None:
     assert not close("x", ours, expected).ok

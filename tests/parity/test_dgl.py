@@ -8,10 +8,15 @@ import pytest
 import torch
 
 from pipeline.parity.case import Case
-from pipeline.parity.dgl import train_options
+from pipeline.parity.dgl.model import train_options
 from pipeline.parity.run import run_case
 
-MODELS = ["transformer_p4", "linear_p4_two_heads", "transformer_p2_3d_bertadam", "linear_full_tuning"]
+MODELS = [
+    "transformer_p4",
+    "linear_p4_two_heads",
+    "transformer_p2_3d_bertadam",
+    "linear_full_tuning",
+]
 
 
 @pytest.mark.parametrize("name", ["frame_sampling", "qb_norm", "metrics", "text_encoding"])
@@ -29,7 +34,9 @@ def test_recorded_model_passes_completely(shared, name):
 
 
 def test_one_weight_that_is_off_fails(shared, tmp_path):
-    shutil.copytree(shared / "golden/dgl/linear_p4_two_heads", tmp_path / "case", copy_function=shutil.copyfile)
+    shutil.copytree(
+        shared / "golden/dgl/linear_p4_two_heads", tmp_path / "case", copy_function=shutil.copyfile
+    )
     file = torch.load(tmp_path / "case/ckpt.best.pth.tar", weights_only=True)
     file["state_dict"]["module.clip.visual_prompt_embedding"][0, 0, 0] += 0.5
     torch.save(file, tmp_path / "case/ckpt.best.pth.tar")
@@ -37,17 +44,26 @@ def test_one_weight_that_is_off_fails(shared, tmp_path):
     report = run_case(Case(tmp_path / "case"))
 
     failed = {row.name for row in report.rows if not row.ok}
-    assert {"prompts_visual", "video_feature/global_prompt0", "text_feature", "train/loss"} <= failed
+    assert {
+        "prompts_visual",
+        "video_feature/global_prompt0",
+        "text_feature",
+        "train/loss",
+    } <= failed
 
 
 def test_another_optimizer_fails(shared, tmp_path):
-    shutil.copytree(shared / "golden/dgl/linear_p4_two_heads", tmp_path / "case", copy_function=shutil.copyfile)
+    shutil.copytree(
+        shared / "golden/dgl/linear_p4_two_heads", tmp_path / "case", copy_function=shutil.copyfile
+    )
     path = tmp_path / "case/case.json"
     values = json.loads(path.read_text())
     values["options"]["wd"] = 0.4
     path.write_text(json.dumps(values))
 
-    failed = {row.name.partition("/")[0] for row in run_case(Case(tmp_path / "case")).rows if not row.ok}
+    failed = {
+        row.name.partition("/")[0] for row in run_case(Case(tmp_path / "case")).rows if not row.ok
+    }
 
     assert failed == {"after_step_fresh", "after_step_resumed"}
 
@@ -58,10 +74,14 @@ def test_another_best_beta_fails(golden, tmp_path):
     arrays["best_beta"] = arrays["best_beta"] + 0.01
     np.savez(tmp_path / "case/outputs.npz", **arrays)
 
-    assert [row.name for row in run_case(Case(tmp_path / "case")).rows if not row.ok] == ["best_beta"]
+    assert [row.name for row in run_case(Case(tmp_path / "case")).rows if not row.ok] == [
+        "best_beta"
+    ]
 
 
 def test_no_warm_up_is_said_by_minus_one(shared):
-    settings = json.loads((shared / "golden/dgl/transformer_p2_3d_bertadam/case.json").read_text())["options"]
+    settings = json.loads((shared / "golden/dgl/transformer_p2_3d_bertadam/case.json").read_text())[
+        "options"
+    ]
 
     assert train_options(settings | {"warmup_proportion": -1}).schedule.warmup == 0

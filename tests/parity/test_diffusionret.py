@@ -8,9 +8,12 @@ from pipeline.parity.case import Case
 from pipeline.parity.run import run_case
 
 CASES = [
-    "disc_wti_seqtransf", "disc_wti_no_temporal", "gen_train_cosine50", "sample_cosine5_cosine10_linear25",
+    "disc_wti_seqtransf",
+    "disc_wti_no_temporal",
+    "gen_train_cosine50",
+    "sample_cosine5_cosine10_linear25",
     "eval_12x12_cosine10",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("name", [*CASES, pytest.param("disc_ddp2", marks=pytest.mark.slow)])

@@ -15,10 +15,25 @@ from pipeline.parity.case import Case
 def case(tmp_path: Path) -> Path:
     """A case of system "metrics", kind "square", of two queries."""
     np.savez(tmp_path / "inputs.npz", sim=np.eye(2, dtype=np.float32))
-    counts = {f"{side}_{what}": np.zeros(2, np.int64) for side in ("t2v", "v2t") for what in ("greater", "tied")}
+    counts = {
+        f"{side}_{what}": np.zeros(2, np.int64)
+        for side in ("t2v", "v2t")
+        for what in ("greater", "tied")
+    }
     np.savez(tmp_path / "outputs.npz", **counts)
-    sides = {s: {"policies": {}, "expanded_cols": [0, 0], "averaged_rounded": {"R1": 100.0}} for s in ("t2v", "v2t")}
-    write(tmp_path, {"system": "metrics", "kind": "square", "expected": sides, "tolerance": {"metrics": "1e-6"}})
+    sides = {
+        s: {"policies": {}, "expanded_cols": [0, 0], "averaged_rounded": {"R1": 100.0}}
+        for s in ("t2v", "v2t")
+    }
+    write(
+        tmp_path,
+        {
+            "system": "metrics",
+            "kind": "square",
+            "expected": sides,
+            "tolerance": {"metrics": "1e-6"},
+        },
+    )
     return tmp_path
 
 
@@ -54,7 +69,9 @@ def test_an_expected_value_without_a_row_fails(case: Path) -> None:
 
 
 def test_a_key_that_nobody_read_fails(case: Path) -> None:
-    assert change(case, gap=0.25, note="words may stand anywhere").faults == ["case.json gap: not compared"]
+    assert change(case, gap=0.25, note="words may stand anywhere").faults == [
+        "case.json gap: not compared"
+    ]
 
 
 def test_a_file_that_nobody_opened_fails(case: Path) -> None:

@@ -1,4 +1,6 @@
-"""Runs the frames and tensors stages on small inputs, also in a process of their own that can be killed."""
+"""Runs the frames and tensors stages on small inputs, also in a process of their own that can be
+killed.
+"""
 
 import multiprocessing
 import os
@@ -15,7 +17,7 @@ from pipeline.core.stage import Stage
 from pipeline.core.state import read_manifest
 from pipeline.stages.frames import Stage as Frames
 from pipeline.stages.tensors import Stage as Tensors
-from tests.stores.frame_clips import images, write_video
+from tests.stores.frame_store.frame_clips import images, write_video
 
 ONE = Settings(jobs=1, max_failures=1.0)
 
@@ -32,7 +34,9 @@ def frames(source: Artefact, out: Path, settings: Settings = ONE, **options: obj
     return Artefact("frame_store", out, fingerprint="frames", content=manifest["content"])
 
 
-def tensors(inputs: dict[str, Artefact], out: Path, settings: Settings = ONE, **options: object) -> dict:
+def tensors(
+    inputs: dict[str, Artefact], out: Path, settings: Settings = ONE, **options: object
+) -> dict:
     return go(tensors_stage(inputs, out, **options), settings)
 
 
@@ -55,13 +59,17 @@ def big_file(folder: Path, rows: dict[str, np.ndarray]) -> Artefact:
     matrix = np.concatenate(list(rows.values())).astype("<f4")
     (folder / "feature.bin").write_bytes(matrix.tobytes())
     (folder / "shape.txt").write_text(f"{len(matrix)} {matrix.shape[1]}")
-    (folder / "id.txt").write_text(" ".join(i for part in ids.values() for i in part), encoding="iso-8859-1")
+    (folder / "id.txt").write_text(
+        " ".join(i for part in ids.values() for i in part), encoding="iso-8859-1"
+    )
     (folder / "video2frames.txt").write_text(repr(ids))
     return Artefact("features", folder)
 
 
 def killed_runs(make: Callable[[], Stage], out: Path, delays: list[float]) -> None:
-    """Start `run(make())` in a forked process for each delay and SIGKILL it that many seconds after it has begun."""
+    """Start `run(make())` in a forked process for each delay and SIGKILL it that many seconds after
+    it has begun.
+    """
     context = multiprocessing.get_context("fork")
     for delay in delays:
         child = context.Process(target=_run_inline, args=(make,))

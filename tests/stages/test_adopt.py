@@ -8,9 +8,9 @@ from pipeline.core.runner import run
 from pipeline.errors import DataError
 from pipeline.stages.adopt import Options, Stage
 from pipeline.stages.pool import Stage as Pool
-from pipeline.stores.big_file import BigFile
+from pipeline.stores.big_file.reader import BigFile
 from tests.stages.store_runs import ONE
-from tests.stores.big_files import frames, publish, values
+from tests.stores.big_file.big_files import frames, publish, values
 
 
 def adopt(path, out) -> dict:
@@ -73,6 +73,11 @@ def test_a_truncated_folder_is_refused_before_it_is_adopted(tmp_path):
 def test_later_steps_read_what_was_adopted(tmp_path):
     adopt(frames(tmp_path / "published", {"a": 2}), tmp_path / "step")
 
-    run(Pool(Pool.Options(), {"features": Artefact("features", tmp_path / "step")}, tmp_path / "out"), settings=ONE)
+    run(
+        Pool(
+            Pool.Options(), {"features": Artefact("features", tmp_path / "step")}, tmp_path / "out"
+        ),
+        settings=ONE,
+    )
 
     assert np.allclose(BigFile.open(tmp_path / "out").read(["a"])[0], values(2).mean(0), atol=1e-6)

@@ -18,8 +18,8 @@ from pipeline.core.stage import Outcome
 from pipeline.core.state import read_manifest
 from pipeline.errors import ItemError
 from pipeline.stages.compress import Stage
-from pipeline.stores import video
-from pipeline.stores.choice import FrameChoice
+from pipeline.video import reader as video
+from pipeline.video.frame_rule import FrameChoice
 from tests.stages.store_runs import ONE, go
 from tests.videos import Film, cut, garble, shown, write
 
@@ -68,7 +68,11 @@ def result(outcome: Outcome, out: Path) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.parent.name != "_state")
+    return sorted(
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.is_file() and p.parent.name != "_state"
+    )
 
 
 def test_a_clip_becomes_3_fps_and_224(tmp_path: Path):
@@ -76,8 +80,28 @@ def test_a_clip_becomes_3_fps_and_224(tmp_path: Path):
 
     outcome = only(path, tmp_path / "out")
 
-    assert outcome.facts == {"frames": 12, "fps": 3.0, "seconds": 4.0, "width": 298, "height": 224, "decoded": 100}
-    assert shown(result(outcome, tmp_path / "out")) == [0, 8, 16, 25, 33, 41, 50, 58, 66, 75, 83, 91]
+    assert outcome.facts == {
+        "frames": 12,
+        "fps": 3.0,
+        "seconds": 4.0,
+        "width": 298,
+        "height": 224,
+        "decoded": 100,
+    }
+    assert shown(result(outcome, tmp_path / "out")) == [
+        0,
+        8,
+        16,
+        25,
+        33,
+        41,
+        50,
+        58,
+        66,
+        75,
+        83,
+        91,
+    ]
 
 
 @pytest.mark.parametrize("engine", ["pyav", "ffmpeg"])
@@ -87,7 +111,10 @@ def test_both_engines_take_the_frames_of_the_rule(engine: str, rule: str, tmp_pa
 
     outcome = only(path, tmp_path / "out", engine=engine, frame_rule=rule)
 
-    expected = {"grid": [0, 10, 20, 30, 40, 50, 60, 70], "published": [0, 1, 8, 18, 28, 38, 48, 58, 68]}
+    expected = {
+        "grid": [0, 10, 20, 30, 40, 50, 60, 70],
+        "published": [0, 1, 8, 18, 28, 38, 48, 58, 68],
+    }
     assert (outcome.facts["width"], outcome.facts["height"]) == (224, 298)
     choice = FrameChoice.at(3, rule)
     assert video.decode_clip(path, choice).source_index.tolist() == expected[rule]
@@ -96,11 +123,16 @@ def test_both_engines_take_the_frames_of_the_rule(engine: str, rule: str, tmp_pa
 
 @pytest.mark.parametrize("engine", ["pyav", "ffmpeg"])
 def test_the_engines_show_the_same_pictures(engine: str, tmp_path: Path):
-    path = write(tmp_path / "in/film.mp4", Film(frames=75, times=[i * 40 + (i % 3) * 5 for i in range(75)]))
+    path = write(
+        tmp_path / "in/film.mp4", Film(frames=75, times=[i * 40 + (i % 3) * 5 for i in range(75)])
+    )
 
     outcome = only(path, tmp_path / "out", engine=engine, fps=5)
 
-    assert shown(result(outcome, tmp_path / "out")) == video.decode_clip(path, FrameChoice.at(5)).source_index.tolist()
+    assert (
+        shown(result(outcome, tmp_path / "out"))
+        == video.decode_clip(path, FrameChoice.at(5)).source_index.tolist()
+    )
 
 
 @pytest.mark.parametrize("engine", ["pyav", "ffmpeg"])
@@ -247,7 +279,10 @@ def test_quality_options_reach_the_encoder(tmp_path: Path):
     with av.open(str(result(fine, tmp_path / "fine"))) as container:
         assert all(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
     assert coarse.facts["height"] == 64
-    assert result(coarse, tmp_path / "coarse").stat().st_size < result(fine, tmp_path / "fine").stat().st_size / 10
+    assert (
+        result(coarse, tmp_path / "coarse").stat().st_size
+        < result(fine, tmp_path / "fine").stat().st_size / 10
+    )
 
 
 def test_one_and_two_workers_write_the_same_bytes(tmp_path: Path):
@@ -303,7 +338,9 @@ def test_every_bad_video_ends_with_its_verdict(engine: str, shared: Path, tmp_pa
             assert isinstance(end, ItemError), case["file"]
             assert end.reason in case["reason"].split("|"), case["file"]
             continue
-        assert end.status == {"accept": "ok", "accept_damaged": "damaged"}[case["verdict"]], case["file"]
+        assert end.status == {"accept": "ok", "accept_damaged": "damaged"}[case["verdict"]], case[
+            "file"
+        ]
         assert end.reason == (case["reason"] or ""), case["file"]
         assert [end.facts["width"], end.facts["height"]] == case["out_size"], case["file"]
         assert end.facts["decoded"] == case["source_frames"], case["file"]
@@ -330,7 +367,12 @@ def test_every_real_video_compresses(rule: str, shared: Path, tmp_path: Path):
     for path in (shared / "data/videos").glob("*.*"):
         if path.suffix != ".md" and path.stat().st_size < 1 << 20:
             (folder / path.name).symlink_to(path)
-    published = {"msrvtt_video7500.mp4": 50, "vcf_shot00001_1.webm": 17, "tc_av1_video.mkv": 17, "tc_h265_video.mp4": 5}
+    published = {
+        "msrvtt_video7500.mp4": 50,
+        "vcf_shot00001_1.webm": 17,
+        "tc_av1_video.mkv": 17,
+        "tc_h265_video.mp4": 5,
+    }
     published |= {
         "tc_nasa_13013.mp4": 41,
         "tc_bt709_full_range.mp4": 5,
@@ -357,7 +399,9 @@ def test_a_long_lecture_compresses(shared: Path, tmp_path: Path):
     assert (end.status, end.facts["frames"], end.facts["decoded"]) == ("ok", 369, 3678)
 
 
-def test_what_is_already_compressed_stays_as_it_is_but_for_the_second_encoding(shared: Path, tmp_path: Path):
+def test_what_is_already_compressed_stays_as_it_is_but_for_the_second_encoding(
+    shared: Path, tmp_path: Path
+):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "clip.mp4").symlink_to(shared / "data/videos/msrvtt_video7500.mp4")

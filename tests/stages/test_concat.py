@@ -7,9 +7,9 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.runner import run
 from pipeline.errors import ConfigError, DataError
 from pipeline.stages.concat import Stage
-from pipeline.stores.big_file import BigFile
+from pipeline.stores.big_file.reader import BigFile
 from tests.stages.store_runs import ONE
-from tests.stores.big_files import frames, publish, values
+from tests.stores.big_file.big_files import frames, publish, values
 
 
 def joined(out, *folders):

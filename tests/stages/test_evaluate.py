@@ -1,4 +1,6 @@
-"""The evaluate step: what it writes, equal bytes, and what it does with checkpoints that cannot be used."""
+"""The evaluate step: what it writes, equal bytes, and what it does with checkpoints that cannot be
+used.
+"""
 
 import dataclasses
 import json
@@ -8,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.checkpoints import model_file
 from pipeline.core import runner
 from pipeline.core.artefact import Artefact
-from pipeline.core.choose import Settings
+from pipeline.core.todo import Settings
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import results
 from pipeline.stages.evaluate import Options, Stage
-from pipeline.stores.big_file_writer import BigFileWriter
-from pipeline.training import checkpoint
+from pipeline.stores.big_file.writer import BigFileWriter
 from tests.evaluation.world import evaluate, world
 
 
@@ -26,7 +28,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def with_checkpoint(path: Path, step: str) -> dict:
     return world().inputs | {
-        "checkpoints": [*world().inputs["checkpoints"], Artefact("checkpoint", path, "f", "c", step)]
+        "checkpoints": [
+            *world().inputs["checkpoints"],
+            Artefact("checkpoint", path, "f", "c", step),
+        ]
     }
 
 
@@ -81,7 +86,9 @@ def test_batch_size_is_not_part_of_the_result(tmp_path: Path) -> None:
     assert evaluate(tmp_path / "b", batch_size=3)["fingerprint"] == first
 
 
-def test_captions_in_published_chunks_give_the_same_ranks_with_masked_pooling(tmp_path: Path) -> None:
+def test_captions_in_published_chunks_give_the_same_ranks_with_masked_pooling(
+    tmp_path: Path,
+) -> None:
     evaluate(tmp_path / "a")
     evaluate(tmp_path / "b", chunk=5)
 
@@ -92,7 +99,9 @@ def test_captions_in_published_chunks_give_the_same_ranks_with_masked_pooling(tm
 
 def test_two_checkpoints_of_one_name_get_two_folders(tmp_path: Path) -> None:
     path = world().folder / "train" / "checkpoints" / "best.pt"
-    twice = world().inputs | {"checkpoints": [Artefact("checkpoint", p) for p in (path, world().folder / "train")]}
+    twice = world().inputs | {
+        "checkpoints": [Artefact("checkpoint", p) for p in (path, world().folder / "train")]
+    }
 
     assert sorted(evaluate(tmp_path, twice)["summary"]) == ["best", "train"]
 
@@ -116,9 +125,9 @@ def test_the_only_checkpoint_being_unusable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_reported_as_scores_that_are_not(tmp_path: Path) -> None:
-    value = checkpoint.read(world().folder / "train" / "checkpoints" / "best.pt")
+    value = model_file.read(world().folder / "train" / "checkpoints" / "best.pt")
     value["weights"]["latent.video.linear.weight"][0] = torch.nan
-    checkpoint.write(tmp_path / "nan.pt", value)
+    model_file.write(tmp_path / "nan.pt", value)
     stage = Stage(Options(), with_checkpoint(tmp_path / "nan.pt", "nan"), tmp_path / "out")
 
     runner.run(stage, settings=Settings(jobs=1, max_failures=1.0))

@@ -1,4 +1,6 @@
-"""The evaluate stage encodes in bfloat16 if asked to: nearly the same encodings, in float32 files."""
+"""The evaluate stage encodes in bfloat16 if asked to: nearly the same encodings, in float32
+files.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from pipeline.evaluation import results
 from pipeline.stages.evaluate import Stage as Evaluate
 from pipeline.stages.train import Stage as Train
 from tests.evaluation.world import evaluate, world
-from tests.training import frames_toy
+from tests.feeding import frames_toy
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -22,12 +24,18 @@ def test_bfloat16_changes_the_features_of_a_clip_little(tmp_path: Path) -> None:
     given = {name: inputs.get(name) for name in Train.needs}
     options = Train.Options(recipe=frames_toy.recipe(epochs=1), threads=1, tensorboard=False)
     run(Train(options, given, tmp_path / "train"), "train", Settings(jobs=1))
-    inputs |= {"checkpoints": [Artefact("checkpoint", tmp_path / "train", content="c", step="train")]}
+    inputs |= {
+        "checkpoints": [Artefact("checkpoint", tmp_path / "train", content="c", step="train")]
+    }
     found = []
 
     for precision in ("float32", "bfloat16"):
         given = {name: inputs.get(name) for name in Evaluate.needs}
-        run(Evaluate(Evaluate.Options(precision=precision), given, tmp_path / precision), "e", Settings(jobs=1))
+        run(
+            Evaluate(Evaluate.Options(precision=precision), given, tmp_path / precision),
+            "e",
+            Settings(jobs=1),
+        )
         found.append(results.read_vectors(tmp_path / precision / "train"))
 
     for side in ("text", "video"):
@@ -38,8 +46,13 @@ def test_bfloat16_changes_the_features_of_a_clip_little(tmp_path: Path) -> None:
 
 
 def test_models_of_features_encode_in_bfloat16_too(tmp_path: Path) -> None:
-    exact, half = (evaluate(tmp_path / p, world().inputs, precision=p) for p in ("float32", "bfloat16"))
+    exact, half = (
+        evaluate(tmp_path / p, world().inputs, precision=p) for p in ("float32", "bfloat16")
+    )
 
     assert exact and half
-    a, b = (results.read_vectors(tmp_path / p / "train")["text"]["latent"] for p in ("float32", "bfloat16"))
+    a, b = (
+        results.read_vectors(tmp_path / p / "train")["text"]["latent"]
+        for p in ("float32", "bfloat16")
+    )
     assert cosines(a, b).min() > 0.99

@@ -9,8 +9,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models import resnet
-from models.tiny_random import TinyRandom
+from models.features import resnet
+from models.features.tiny_random import TinyRandom
+from pipeline.cnn.preprocess import Preprocess, shrink
 from pipeline.core.artefact import Artefact
 from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.plan import dataset_artefact
@@ -18,13 +19,12 @@ from pipeline.core.runner import Settings, run
 from pipeline.core.state import STATE, Journal, Record, read_manifest, read_records
 from pipeline.errors import ConfigError, DataError, ItemError
 from pipeline.stages.features import Options, Stage
-from pipeline.stores.big_file import BigFile
-from pipeline.stores.preprocess import Preprocess, shrink
-from pipeline.stores.video import Frame, FrameChoice, decode_clip
+from pipeline.stores.big_file.reader import BigFile
+from pipeline.video.reader import Frame, FrameChoice, decode_clip
 from tests import videos
 from tests.datasets.layouts import didemo
 from tests.stages.store_runs import ONE, frames, killed_runs
-from tests.stores.frame_clips import images, write_video
+from tests.stores.frame_store.frame_clips import images, write_video
 from tests.trees import tree
 
 LOOSE = Settings(jobs=1, max_failures=1.0)
@@ -44,7 +44,9 @@ class Inline(Stage):
     runs = "inline"
 
 
-def stage(out: Path, source: Artefact | None = None, store: Artefact | None = None, **options: object) -> Stage:
+def stage(
+    out: Path, source: Artefact | None = None, store: Artefact | None = None, **options: object
+) -> Stage:
     options = {"networks": ["tiny-random"]} | options
     return Inline(Options(**options), {"videos": source, "frames": store}, out)
 
@@ -71,7 +73,12 @@ def test_rows_are_the_features_of_the_frames_of_the_half_second_rule(source, who
 def test_every_so_many_seconds_is_a_choice(source, tmp_path):
     run(stage(tmp_path, source, every=1.0), settings=ONE)
 
-    assert BigFile.open(tmp_path).videos["video3"] == ["video3_0", "video3_12", "video3_24", "video3_36"]
+    assert BigFile.open(tmp_path).videos["video3"] == [
+        "video3_0",
+        "video3_12",
+        "video3_24",
+        "video3_36",
+    ]
 
 
 def test_of_a_video_that_counts_only_so_long_the_rest_has_no_rows(tmp_path):
@@ -82,7 +89,12 @@ def test_of_a_video_that_counts_only_so_long_the_rest_has_no_rows(tmp_path):
     found = stage(tmp_path / "out", dataset_artefact(spec, "video_files"), every=0.5)
     run(found, settings=LOOSE)
 
-    assert BigFile.open(tmp_path / "out").videos["4.mp4"] == ["4.mp4_0", "4.mp4_5", "4.mp4_10", "4.mp4_15"]
+    assert BigFile.open(tmp_path / "out").videos["4.mp4"] == [
+        "4.mp4_0",
+        "4.mp4_5",
+        "4.mp4_10",
+        "4.mp4_15",
+    ]
 
 
 def test_a_frame_that_fills_several_slots_is_one_row(tmp_path):
@@ -94,7 +106,10 @@ def test_a_frame_that_fills_several_slots_is_one_row(tmp_path):
 
 
 def test_two_workers_write_the_same_bytes_as_none(source, whole, tmp_path):
-    run(Stage(Options(networks=["tiny-random"]), {"videos": source, "frames": None}, tmp_path), jobs=2)
+    run(
+        Stage(Options(networks=["tiny-random"]), {"videos": source, "frames": None}, tmp_path),
+        jobs=2,
+    )
 
     assert tree(tmp_path) == tree(whole)
 
@@ -149,7 +164,9 @@ def test_a_frame_store_is_read_instead_of_videos(tmp_path, layout):
     run(stage(tmp_path / "a", store=store), settings=ONE)
     run(stage(tmp_path / "b", Artefact("video_files", tmp_path / "in")), settings=ONE)
 
-    assert tree(tmp_path / "a") == tree(tmp_path / "b")  # every value of a raw store is what the decoder gave
+    assert tree(tmp_path / "a") == tree(
+        tmp_path / "b"
+    )  # every value of a raw store is what the decoder gave
 
 
 def test_batches_across_videos_give_the_rows_of_each_video(source, whole, tmp_path):
@@ -184,14 +201,20 @@ def test_a_video_that_fails_half_way_leaves_nothing_to_the_next(tmp_path):
         work._rows("w", work._shrunk(Broken(fails=True), None))
 
     assert expected.ids == ["v_0"]  # the same frame again is no second row
-    assert np.array_equal(work._rows("v", work._shrunk(Broken(fails=False), None)).values, expected.values)
+    assert np.array_equal(
+        work._rows("v", work._shrunk(Broken(fails=False), None)).values, expected.values
+    )
 
 
 def test_networks_and_preprocessing_are_recorded(whole):
     summary = read_manifest(whole)["summary"]
 
     (network,) = summary["networks"]
-    assert (network["name"], network["dim"], network["preprocess"]["side"]) == ("tiny-random", 407, 64)
+    assert (network["name"], network["dim"], network["preprocess"]["side"]) == (
+        "tiny-random",
+        407,
+        64,
+    )
     assert (summary["computed"], summary["torch"]) == ("cpu float32", torch.__version__)
 
 
@@ -206,19 +229,36 @@ def test_a_published_name_with_other_bytes_is_refused(source, tmp_path):
     (tmp_path / "resnet152-f82ba261.pth").write_bytes(b"cut short")
 
     with pytest.raises(DataError, match="SHA-256 begins with .*, not f82ba261"):
-        run(stage(tmp_path / "out", source, networks="resnet152", weights=[tmp_path / "resnet152-f82ba261.pth"]))
+        run(
+            stage(
+                tmp_path / "out",
+                source,
+                networks="resnet152",
+                weights=[tmp_path / "resnet152-f82ba261.pth"],
+            )
+        )
 
 
 def test_a_weight_file_that_is_none_stops_the_run_and_names_the_keys(source, tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "w.pth")
 
     with pytest.raises(DataError, match=r"missing: bn1\.weight"):
-        run(stage(tmp_path / "out", source, networks="resnet152", weights={"resnet152": tmp_path / "w.pth"}), jobs=1)
+        run(
+            stage(
+                tmp_path / "out",
+                source,
+                networks="resnet152",
+                weights={"resnet152": tmp_path / "w.pth"},
+            ),
+            jobs=1,
+        )
 
 
 def test_rows_of_two_devices_are_not_mixed(source, tmp_path):
     first = stage(tmp_path, source)
-    _work(first, stop_after=2, change=lambda outcome: outcome.facts.update(computed="cuda bfloat16"))
+    _work(
+        first, stop_after=2, change=lambda outcome: outcome.facts.update(computed="cuda bfloat16")
+    )
 
     with pytest.raises(ConfigError, match="computed on cuda bfloat16") as caught:
         run(stage(tmp_path, source), settings=ONE)
@@ -248,7 +288,11 @@ def test_two_real_networks_are_joined_in_order_in_a_worker_with_its_memory_limit
     names = ["resnext101_32x8d", "resnet152"]
     for name in names:
         torch.save(resnet.build(name).state_dict(), tmp_path / f"{name}.pth")
-    options = {"weights": [tmp_path / f"{name}.pth" for name in names], "ten_crops": False, "every": 5.0}
+    options = {
+        "weights": [tmp_path / f"{name}.pth" for name in names],
+        "ten_crops": False,
+        "every": 5.0,
+    }
 
     inputs = {"videos": source, "frames": None}
     run(Stage(Options(networks=names, **options), inputs, tmp_path / "both"), jobs=1)
@@ -260,14 +304,24 @@ def test_two_real_networks_are_joined_in_order_in_a_worker_with_its_memory_limit
     assert (both.read(both.ids)[:, 2048:] == one.read(both.ids)).all()
 
 
-def _work(work: Stage, stop_after: int | None = None, change: Callable = lambda outcome: None) -> None:
-    """Run a stage in this process, item by item as the engine does; `stop_after`: as if killed after so many items."""
-    journal, step, pending = Journal(work.out / STATE / "items.jsonl").open(), stage_fingerprint(work), []
+def _work(
+    work: Stage, stop_after: int | None = None, change: Callable = lambda outcome: None
+) -> None:
+    """Run a stage in this process, item by item as the engine does; `stop_after`: as if killed
+    after so many items.
+    """
+    journal, step, pending = (
+        Journal(work.out / STATE / "items.jsonl").open(),
+        stage_fingerprint(work),
+        [],
+    )
     work.open([])
     for item in list(work.items())[:stop_after]:
         outcome = work.process(item)
         change(outcome)
-        pending.append(Record(item.id, item.key, step, outcome.status, source=item.source, facts=outcome.facts))
+        pending.append(
+            Record(item.id, item.key, step, outcome.status, source=item.source, facts=outcome.facts)
+        )
         work.commit(item, outcome, pending[-1])
         if len(pending) % work.flush_items == 0:
             work.flush()

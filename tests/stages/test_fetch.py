@@ -1,4 +1,6 @@
-"""The fetch stage against a server in this process: whole runs, interrupted runs, passwords, bad lists."""
+"""The fetch stage against a server in this process: whole runs, interrupted runs, passwords, bad
+lists.
+"""
 
 import os
 import signal
@@ -12,16 +14,16 @@ import pytest
 
 import cli
 from pipeline.core.artefact import Artefact
-from pipeline.core.choose import Settings
 from pipeline.core.runner import run
 from pipeline.core.state import read_records
-from pipeline.datasets.sources import video_sources
+from pipeline.core.todo import Settings
+from pipeline.datasets.parts.sources import video_sources
 from pipeline.errors import DataError
+from pipeline.fetching import credentials
 from pipeline.stages.fetch import Stage
-from pipeline.stores import credentials
 from tests.conftest import ROOT
+from tests.fetching.web import SECRET, USER, Web, serving
 from tests.stages.store_runs import ONE, go
-from tests.stores.web import SECRET, USER, Web, serving
 from tests.videos import Film, cut, write
 
 QUICK = {"pause": 0.01, "patience": 0.5, "tries": 2}
@@ -30,9 +32,14 @@ QUICK = {"pause": 0.01, "patience": 0.5, "tries": 2}
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("films")
-    made = {name: write(folder / name, Film(frames=20 + n, noise=10)) for n, name in enumerate(["a.mp4", "b.mp4"])}
+    made = {
+        name: write(folder / name, Film(frames=20 + n, noise=10))
+        for n, name in enumerate(["a.mp4", "b.mp4"])
+    }
     made["broken.mp4"] = cut(write(folder / "broken.mp4", Film(frames=60, noise=30)), 0.6)
-    return {name: path.read_bytes() for name, path in made.items()} | {"text.mp4": b"not a film " * 20}
+    return {name: path.read_bytes() for name, path in made.items()} | {
+        "text.mp4": b"not a film " * 20
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +62,11 @@ def stage(web: Web, folder: Path, *paths: str, **options: object) -> Stage:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "_state" not in p.parts)
+    return sorted(
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.is_file() and "_state" not in p.parts
+    )
 
 
 def parts(folder: Path) -> list[str]:
@@ -76,7 +87,16 @@ def test_files_come_as_they_are(web: Web, films: dict[str, bytes], tmp_path: Pat
 
 
 def test_files_are_compressed_and_originals_removed(web: Web, tmp_path: Path):
-    go(stage(web, tmp_path, "cut/a.mp4", "plain/broken.mp4", compress={"fps": 3, "short_side": 64}, tries=20))
+    go(
+        stage(
+            web,
+            tmp_path,
+            "cut/a.mp4",
+            "plain/broken.mp4",
+            compress={"fps": 3, "short_side": 64},
+            tries=20,
+        )
+    )
 
     records = {record.id: record for record in read_records(tmp_path / "out/_state/items.jsonl")}
     assert records["a"].facts["height"] == 64
@@ -143,7 +163,9 @@ def test_a_password_from_a_netrc_opens_the_door_and_is_written_nowhere(web: Web,
 
     assert files(tmp_path / "out") == ["a.mp4"]
     for path in (tmp_path / "out/_state").rglob("*"):
-        assert path.is_dir() or (SECRET.encode() not in path.read_bytes() and b"Basic" not in path.read_bytes())
+        assert path.is_dir() or (
+            SECRET.encode() not in path.read_bytes() and b"Basic" not in path.read_bytes()
+        )
 
 
 def test_a_missing_password_stops_the_run_with_one_request(web: Web, tmp_path: Path):
@@ -153,7 +175,9 @@ def test_a_missing_password_stops_the_run_with_one_request(web: Web, tmp_path: P
     assert len(web.asked) == 1
 
 
-def test_two_workers_read_the_password_from_the_environment(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_two_workers_read_the_password_from_the_environment(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv(credentials.USER, USER)
     monkeypatch.setenv(credentials.PASSWORD, SECRET)
 
@@ -162,10 +186,22 @@ def test_two_workers_read_the_password_from_the_environment(web: Web, tmp_path: 
     assert manifest["counts"]["ok"] == 2
 
 
-def test_the_command_line_takes_a_list_and_shows_no_secrets(web: Web, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_command_line_takes_a_list_and_shows_no_secrets(
+    web: Web, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     (tmp_path / "list.txt").write_text(web.url("status/404/a.mp4?token=hidden") + "\n")
 
-    code = cli.main(["fetch", "--links", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out"), "--jobs", "1"])
+    code = cli.main(
+        [
+            "fetch",
+            "--links",
+            str(tmp_path / "list.txt"),
+            "--out",
+            str(tmp_path / "out"),
+            "--jobs",
+            "1",
+        ]
+    )
 
     said = capsys.readouterr()
     assert code == 3
@@ -174,11 +210,26 @@ def test_the_command_line_takes_a_list_and_shows_no_secrets(web: Web, tmp_path: 
 
 
 def test_a_killed_run_goes_on_in_the_middle_of_a_file(web: Web, tmp_path: Path):
-    web.files["long.mp4"] = web.files["a.mp4"] + bytes(3_000_000)  # zeros after the film: still a film
+    web.files["long.mp4"] = web.files["a.mp4"] + bytes(
+        3_000_000
+    )  # zeros after the film: still a film
     work = stage(web, tmp_path, "plain/long.mp4")
-    command = [sys.executable, "cli.py", "fetch", "--links", tmp_path / "list.txt", "--out", tmp_path / "out"]
-    run_ = subprocess.Popen([*map(str, command), "--rate", "1", "-j", "1"], cwd=ROOT, stderr=subprocess.DEVNULL)
-    while not (part := next((tmp_path / "out/_state").glob("partial/*.part"), None)) or part.stat().st_size < 300_000:
+    command = [
+        sys.executable,
+        "cli.py",
+        "fetch",
+        "--links",
+        tmp_path / "list.txt",
+        "--out",
+        tmp_path / "out",
+    ]
+    run_ = subprocess.Popen(
+        [*map(str, command), "--rate", "1", "-j", "1"], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    while (
+        not (part := next((tmp_path / "out/_state").glob("partial/*.part"), None))
+        or part.stat().st_size < 300_000
+    ):
         time.sleep(0.01)
     os.kill(run_.pid, signal.SIGKILL)
     run_.wait()
@@ -208,7 +259,9 @@ def test_many_kills_leave_the_same_bytes_as_none(web: Web, tmp_path: Path):
 
     def started(out: str, *more: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [*command, "--out", str(tmp_path / out), "-j", "2", *more], cwd=ROOT, stderr=subprocess.DEVNULL
+            [*command, "--out", str(tmp_path / out), "-j", "2", *more],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
         )
 
     for delay in (0.6, 0.9, 1.1, 1.3, 1.5, 1.7, 1.9, 2.1):

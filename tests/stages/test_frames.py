@@ -12,10 +12,10 @@ from pipeline.core.runner import Settings
 from pipeline.core.state import STATE, read_records
 from pipeline.errors import DataError
 from pipeline.stages.frames import Options, Stage
-from pipeline.stores.frame_store import FrameStore
-from pipeline.stores.video import FrameChoice, SizeRule, decode_clip
+from pipeline.stores.frame_store.reader import FrameStore
+from pipeline.video.reader import FrameChoice, SizeRule, decode_clip
 from tests.stages.store_runs import ONE, frames, go, killed_runs, videos
-from tests.stores.frame_clips import images, write_video
+from tests.stores.frame_store.frame_clips import images, write_video
 from tests.trees import tree
 
 
@@ -65,7 +65,13 @@ def test_mp4_layout_holds_the_files_and_decodes_them(source, tmp_path):
 def test_direct_mode_chooses_and_scales_frames_of_the_originals(tmp_path):
     write_video(tmp_path / "in" / "a.mp4", images(1, 30, 96, 128), fps=10)
 
-    frames(Artefact("video_files", tmp_path / "in"), tmp_path / "s", direct=True, short_side=48, layout="raw")
+    frames(
+        Artefact("video_files", tmp_path / "in"),
+        tmp_path / "s",
+        direct=True,
+        short_side=48,
+        layout="raw",
+    )
 
     expected = decode_clip(tmp_path / "in" / "a.mp4", FrameChoice.at(3), SizeRule("short", 48))
     store = FrameStore.open(tmp_path / "s")
@@ -78,7 +84,9 @@ def test_direct_mode_chooses_and_scales_frames_of_the_originals(tmp_path):
 def test_center_crop_keeps_the_central_square(source, tmp_path):
     frames(source, tmp_path, layout="raw", crop="center")
 
-    assert (FrameStore.open(tmp_path).read("video00") == decoded(source, "video00")[:, :, 8:56]).all()
+    assert (
+        FrameStore.open(tmp_path).read("video00") == decoded(source, "video00")[:, :, 8:56]
+    ).all()
 
 
 @pytest.mark.parametrize("placement", ["inline", "pack"])
@@ -131,7 +139,9 @@ def test_broken_video_is_set_aside_with_its_reason(tmp_path):
 
     frames(source, tmp_path / "s")
 
-    failed = {r.id: r.reason for r in read_records(tmp_path / "s" / STATE / "items.jsonl") if not r.usable}
+    failed = {
+        r.id: r.reason for r in read_records(tmp_path / "s" / STATE / "items.jsonl") if not r.usable
+    }
     assert failed == {"video01": "unreadable", "video02a": "empty"}
     assert FrameStore.open(tmp_path / "s").ids == ["video00", "video02"]
 
@@ -141,7 +151,10 @@ def test_cut_video_is_kept_as_damaged(tmp_path):
     (tmp_path / "in").mkdir()
     import av
 
-    with av.open(str(tmp_path / "whole.mp4")) as whole, av.open(str(tmp_path / "in" / "a.mkv"), "w") as copy:
+    with (
+        av.open(str(tmp_path / "whole.mp4")) as whole,
+        av.open(str(tmp_path / "in" / "a.mkv"), "w") as copy,
+    ):
         stream = copy.add_stream_from_template(whole.streams.video[0])
         for packet in whole.demux(video=0):
             if packet.dts is not None:
@@ -211,10 +224,13 @@ def test_estimate_is_known_before_the_run(source, tmp_path):
 
 def test_real_clip_of_the_published_data(shared: Path, tmp_path):
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "video7500.mp4").symlink_to(shared / "data" / "videos" / "msrvtt_video7500.mp4")
+    (tmp_path / "in" / "video7500.mp4").symlink_to(
+        shared / "data" / "videos" / "msrvtt_video7500.mp4"
+    )
 
     frames(Artefact("video_files", tmp_path / "in"), tmp_path / "s", crop="center")
 
     info = FrameStore.open(tmp_path / "s").info("video7500")
     assert (info.frames, info.height, info.width, info.fps) == (50, 224, 224, 3)
-    assert 15 < info.bytes / 50 / 1000 < 21  # 17.9 kB per frame, specs/preprocessing.md 5.2
+    # 17.9 kB per frame, docs/specs/preprocessing.md, section 5.2
+    assert 15 < info.bytes / 50 / 1000 < 21

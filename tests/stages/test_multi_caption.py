@@ -1,4 +1,6 @@
-"""Several captions per video, from annotation files to metrics, against plain loops over the scores."""
+"""Several captions per video, from annotation files to metrics, against plain loops over the
+scores.
+"""
 
 import json
 
@@ -6,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline import config
-from pipeline.core.choose import Settings
 from pipeline.core.execute import Selection, run_pipeline
 from pipeline.core.plan import Pipeline
+from pipeline.core.todo import Settings
 from pipeline.datasets import base
 from tests.datasets.layouts import write
 from tests.videos import Film
@@ -51,8 +53,13 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
         ids = [f"-{split}{n}_0_5" for n in range(len(counts))]
         write(root / f"{split}_list.txt", "\n".join(ids))
         for n, (video_id, count) in enumerate(zip(ids, counts, strict=True)):
-            captions[video_id] = [f"a {WORDS[(n + m) % 8]} {WORDS[(3 * n + 5 * m) % 8]}" for m in range(count)]
-            film(root / "videos" / f"{video_id}.mp4", Film(frames=12 + 5 * n, fps=10, noise=40 + 30 * n))
+            captions[video_id] = [
+                f"a {WORDS[(n + m) % 8]} {WORDS[(3 * n + 5 * m) % 8]}" for m in range(count)
+            ]
+            film(
+                root / "videos" / f"{video_id}.mp4",
+                Film(frames=12 + 5 * n, fps=10, noise=40 + 30 * n),
+            )
     write(root / "raw-captions.json", captions)
     write(root / "own.yaml", YAML.format(root=root))
     pipeline = Pipeline.open(config.load(root / "own.yaml"), "mini", root / "work")
@@ -105,7 +112,10 @@ def test_video_to_text_ranks_groups_by_their_best_caption(mini: Pipeline) -> Non
 
     ranks = []
     for video, row in enumerate(v2t):
-        best = [max(s for s, owner in zip(row, owners(mini), strict=True) if owner == g) for g in range(len(TEST))]
+        best = [
+            max(s for s, owner in zip(row, owners(mini), strict=True) if owner == g)
+            for g in range(len(TEST))
+        ]
         ranks.append(worst_rank(best, video))
 
     assert metrics["v2t"] == pytest.approx(metrics["v2t"] | expected(ranks, lower=False))
@@ -117,6 +127,8 @@ def test_video_to_text_over_all_captions_ranks_the_best_own_one(mini: Pipeline) 
     ranks = []
     for video, row in enumerate(v2t):
         own = max(s for s, owner in zip(row, owners(mini), strict=True) if owner == video)
-        ranks.append(sum(s >= own for s, owner in zip(row, owners(mini), strict=True) if owner != video))
+        ranks.append(
+            sum(s >= own for s, owner in zip(row, owners(mini), strict=True) if owner != video)
+        )
 
     assert metrics["v2t"] == pytest.approx(metrics["v2t"] | expected(ranks, lower=False))

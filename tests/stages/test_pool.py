@@ -7,14 +7,16 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.runner import run
 from pipeline.errors import DataError
 from pipeline.stages.pool import Options, Stage
-from pipeline.stores.big_file import BigFile
+from pipeline.stores.big_file.reader import BigFile
 from tests.stages.store_runs import ONE, killed_runs
-from tests.stores.big_files import frames, publish, values
+from tests.stores.big_file.big_files import frames, publish, values
 from tests.trees import tree
 
 
 def pooled(folder, out, method="mean"):
-    run(Stage(Options(method=method), {"features": Artefact("features", folder)}, out), settings=ONE)
+    run(
+        Stage(Options(method=method), {"features": Artefact("features", folder)}, out), settings=ONE
+    )
     return BigFile.open(out)
 
 
@@ -26,7 +28,8 @@ def gauss(rows):
 
 
 @pytest.mark.parametrize(
-    ("method", "expected"), [("mean", lambda r: r.mean(0)), ("max", lambda r: r.max(0)), ("gauss", gauss)]
+    ("method", "expected"),
+    [("mean", lambda r: r.mean(0)), ("max", lambda r: r.max(0)), ("gauss", gauss)],
 )
 def test_each_video_becomes_one_row(tmp_path, method, expected):
     store = BigFile.open(frames(tmp_path / "in", {"b": 5, "a": 1}))
@@ -36,7 +39,9 @@ def test_each_video_becomes_one_row(tmp_path, method, expected):
     assert ours.ids == ["b", "a"]
     assert not ours.has_frames
     for video_id in ours.ids:
-        assert np.allclose(ours.read([video_id])[0], expected(store.read_video(video_id)), atol=1e-6)
+        assert np.allclose(
+            ours.read([video_id])[0], expected(store.read_video(video_id)), atol=1e-6
+        )
 
 
 def test_frames_that_lie_apart_are_pooled_in_playing_order(golden, tmp_path):
@@ -45,7 +50,9 @@ def test_frames_that_lie_apart_are_pooled_in_playing_order(golden, tmp_path):
     ours = pooled(case, tmp_path, "gauss")
 
     assert ours.ids == ["clip_one_b", "vid7", "clip_one", "x"]
-    assert np.allclose(ours.read(["vid7"])[0], gauss(BigFile.open(case).read(["vid7_0", "vid7_12"])), atol=1e-6)
+    assert np.allclose(
+        ours.read(["vid7"])[0], gauss(BigFile.open(case).read(["vid7_0", "vid7_12"])), atol=1e-6
+    )
 
 
 def test_rows_of_no_video_are_not_lost_silently(golden, tmp_path):

@@ -31,7 +31,14 @@ def test_facts_of_a_video(tmp_path: Path):
 
     facts = notes(tmp_path / "out")["film"].facts
     assert len(facts.pop("sha256")) == 64
-    assert facts == {"frames": 50, "fps": 25.0, "seconds": 2.0, "width": 120, "height": 160, "codec": "h264"}
+    assert facts == {
+        "frames": 50,
+        "fps": 25.0,
+        "seconds": 2.0,
+        "width": 120,
+        "height": 160,
+        "codec": "h264",
+    }
 
 
 @pytest.mark.parametrize(("damage", "reason"), [(cut, "truncated"), (garble, "decode_errors")])
@@ -41,7 +48,10 @@ def test_damage_is_found_by_decoding_everything(damage, reason: str, tmp_path: P
     go(stage(tmp_path / "in", tmp_path / "full"))
     go(stage(tmp_path / "in", tmp_path / "fast", fast=True))
 
-    assert (notes(tmp_path / "full")["film"].status, notes(tmp_path / "full")["film"].reason) == ("damaged", reason)
+    assert (notes(tmp_path / "full")["film"].status, notes(tmp_path / "full")["film"].reason) == (
+        "damaged",
+        reason,
+    )
     assert notes(tmp_path / "fast")["film"].status == "ok"
 
 
@@ -65,7 +75,9 @@ def test_fast_takes_digests_only_of_files_of_equal_size(tmp_path: Path):
 
     go(stage(tmp_path / "in", tmp_path / "out", fast=True))
 
-    found = {name: record.facts.get("sha256", "") for name, record in notes(tmp_path / "out").items()}
+    found = {
+        name: record.facts.get("sha256", "") for name, record in notes(tmp_path / "out").items()
+    }
     assert found["a"] == found["b"] != ""
     assert found["c"] == ""
 
@@ -81,7 +93,9 @@ def test_only_files_that_changed_are_looked_at_again(tmp_path: Path):
     work = stage(tmp_path / "in", tmp_path / "out")
     keys = {item.id: item.key for item in work.items()}
 
-    assert [name for name, record in notes(tmp_path / "out").items() if record.key != keys[name]] == ["a"]
+    assert [
+        name for name, record in notes(tmp_path / "out").items() if record.key != keys[name]
+    ] == ["a"]
 
 
 def test_two_workers_find_the_same_as_one(tmp_path: Path):
@@ -90,7 +104,10 @@ def test_two_workers_find_the_same_as_one(tmp_path: Path):
     go(stage(tmp_path / "in", tmp_path / "one"))
     run(stage(tmp_path / "in", tmp_path / "two"), "probe", jobs=2)
 
-    found = [{name: (r.status, r.facts) for name, r in notes(tmp_path / out).items()} for out in ("one", "two")]
+    found = [
+        {name: (r.status, r.facts) for name, r in notes(tmp_path / out).items()}
+        for out in ("one", "two")
+    ]
 
     assert found[0] == found[1]
 
@@ -107,10 +124,14 @@ def test_every_bad_video_ends_with_its_verdict(shared: Path, tmp_path: Path):
 
     go(stage(folder, tmp_path), ONE)
 
-    found = {str(Path(record.source).relative_to(folder)): record for record in notes(tmp_path).values()}
+    found = {
+        str(Path(record.source).relative_to(folder)): record for record in notes(tmp_path).values()
+    }
     for case in json.loads((folder / "expected.json").read_bytes()):
         record = found[case["file"]]
-        if case["reason"] == "extreme_aspect":  # true of a scaled picture only, and nothing is scaled here
+        if (
+            case["reason"] == "extreme_aspect"
+        ):  # true of a scaled picture only, and nothing is scaled here
             continue
         status = {"accept": "ok", "accept_damaged": "damaged", "reject": "failed"}[case["verdict"]]
         assert record.status == status, case["file"]

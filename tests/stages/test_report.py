@@ -16,7 +16,14 @@ from tests.evaluation.world import evaluate, world
 
 def results_in(folder: Path, inputs: dict | None = None, **options: object) -> Artefact:
     manifest = evaluate(folder, inputs, **options)
-    return Artefact("results", folder, manifest["fingerprint"], manifest["content"], "evaluate", manifest["options"])
+    return Artefact(
+        "results",
+        folder,
+        manifest["fingerprint"],
+        manifest["content"],
+        "evaluate",
+        manifest["options"],
+    )
 
 
 def report(out: Path, *made: Artefact, **options: object) -> str:
@@ -25,9 +32,20 @@ def report(out: Path, *made: Artefact, **options: object) -> str:
 
 
 def test_the_page_shows_table_bars_queries_and_steps(tmp_path: Path) -> None:
-    page = report(tmp_path / "report", results_in(tmp_path / "results", rerank=["none", "dsl"]), title="Tables & bars")
+    page = report(
+        tmp_path / "report",
+        results_in(tmp_path / "results", rerank=["none", "dsl"]),
+        title="Tables & bars",
+    )
 
-    for words in ("Tables &amp; bars", "with dual softmax", "colour", "Best and worst queries", "evaluate", "torch"):
+    for words in (
+        "Tables &amp; bars",
+        "with dual softmax",
+        "colour",
+        "Best and worst queries",
+        "evaluate",
+        "torch",
+    ):
         assert words in page
 
 
@@ -39,7 +57,9 @@ def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
 
 
 def test_equal_results_in_other_folders_give_an_equal_page(tmp_path: Path) -> None:
-    pages = [report(tmp_path / n / "report", results_in(tmp_path / n / "evaluate")) for n in ("a", "b")]
+    pages = [
+        report(tmp_path / n / "report", results_in(tmp_path / n / "evaluate")) for n in ("a", "b")
+    ]
 
     assert pages[0] == pages[1]
     assert str(tmp_path) not in pages[0]
@@ -49,12 +69,26 @@ def test_places_of_a_step_are_not_in_the_page(tmp_path: Path) -> None:
     shutil.copytree(world().folder / "features", tmp_path / "features")
     (tmp_path / "features" / "_state").mkdir()
     options = {"path": "/somewhere/else", "format": "bigfile-format"}
-    facts = {"step": "features", "stage": "adopt", "makes": "features", "inputs": {}, "content": "c", "packages": {}}
-    manifest = facts | {"lineage": {"features": options}, "counts": {"ok": 1, "failed": 0}, "seconds": 1.0}
+    facts = {
+        "step": "features",
+        "stage": "adopt",
+        "makes": "features",
+        "inputs": {},
+        "content": "c",
+        "packages": {},
+    }
+    manifest = facts | {
+        "lineage": {"features": options},
+        "counts": {"ok": 1, "failed": 0},
+        "seconds": 1.0,
+    }
     (tmp_path / "features" / "_state" / "manifest.json").write_text(json.dumps(manifest))
     features = Artefact("features", tmp_path / "features", "f", "c", "features")
 
-    page = report(tmp_path / "report", results_in(tmp_path / "results", world().inputs | {"features": features}))
+    page = report(
+        tmp_path / "report",
+        results_in(tmp_path / "results", world().inputs | {"features": features}),
+    )
 
     assert "bigfile-format" in page
     assert "/somewhere/else" not in page

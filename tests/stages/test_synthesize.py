@@ -9,12 +9,18 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.runner import run
 from pipeline.core.stage import Item
 from pipeline.core.state import STATE, Record
-from pipeline.datasets import base, draw
+from pipeline.datasets import base
+from pipeline.datasets.parts import draw
 from pipeline.datasets.synthetic import Dataset, Options
 from pipeline.errors import ConfigError
 from pipeline.stages.synthesize import Stage
 
-CORPUS = {"videos": {"train": 40, "val": 2, "test": 4}, "seconds": [1.5, 2.0], "long_side": [160, 200], "rotated": 0.5}
+CORPUS = {
+    "videos": {"train": 40, "val": 2, "test": 4},
+    "seconds": [1.5, 2.0],
+    "long_side": [160, 200],
+    "rotated": 0.5,
+}
 
 
 def stage_in(out: Path, **options: object) -> Stage:
@@ -31,7 +37,10 @@ def displayed(path: Path) -> tuple[np.ndarray, av.video.stream.VideoStream]:
     """All frames as a player shows them, and the stream (closed: for its facts only)."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        frames = [np.rot90(f.to_ndarray(format="rgb24"), k=f.rotation // 90) for f in container.decode(stream)]
+        frames = [
+            np.rot90(f.to_ndarray(format="rgb24"), k=f.rotation // 90)
+            for f in container.decode(stream)
+        ]
         facts = (stream.codec_context.name, stream.average_rate, stream.codec_context.pix_fmt)
     return np.stack(frames), facts
 
@@ -43,7 +52,11 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_decoded_clip_shows_what_was_drawn_at_every_rotation(tmp_path: Path, rotation: int) -> None:
     stage = stage_in(tmp_path)
-    item = next(i for i in stage.items() if i.payload.rotation == rotation and i.payload.width != i.payload.height)
+    item = next(
+        i
+        for i in stage.items()
+        if i.payload.rotation == rotation and i.payload.width != i.payload.height
+    )
     clip = item.payload
 
     stage.process(item)
@@ -70,7 +83,10 @@ def test_clip_has_its_frame_rate_and_length(tmp_path: Path, fps: str) -> None:
 def test_same_clip_gives_the_same_bytes_in_any_folder(tmp_path: Path) -> None:
     first, second = stage_in(tmp_path / "a"), stage_in(tmp_path / "b")
 
-    digests = [[stage.process(item).outputs for item in list(stage.items())[:2]] for stage in (first, second)]
+    digests = [
+        [stage.process(item).outputs for item in list(stage.items())[:2]]
+        for stage in (first, second)
+    ]
 
     assert digests[0] == digests[1]
 
@@ -82,11 +98,15 @@ def test_outputs_name_the_file_and_its_digest(tmp_path: Path) -> None:
     outputs = stage.process(item).outputs
 
     data = (tmp_path / "demo_train_0001.mp4").read_bytes()
-    assert outputs == {"demo_train_0001.mp4": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+    assert outputs == {
+        "demo_train_0001.mp4": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    }
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_captions_written_at_the_end_read_back_as_a_dual_encoding_collection(tmp_path: Path) -> None:
+def test_captions_written_at_the_end_read_back_as_a_dual_encoding_collection(
+    tmp_path: Path,
+) -> None:
     small = CORPUS | {"videos": {"train": 2, "val": 2, "test": 4}, "long_side": [64, 64]}
     stage = stage_in(tmp_path, **small)
 
@@ -105,7 +125,9 @@ def test_captions_of_a_clip_that_failed_are_left_out(tmp_path: Path) -> None:
 
     stage.finish(records[1:])
 
-    lines = (tmp_path / "TextData" / "demotrain.caption.txt").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (tmp_path / "TextData" / "demotrain.caption.txt").read_text(encoding="utf-8").splitlines()
+    )
     assert {line.split("#")[0] for line in lines} == {"demo_train_0002"}
 
 
@@ -122,7 +144,9 @@ def test_key_of_an_item_changes_with_its_scene_only(tmp_path: Path) -> None:
 def test_a_dataset_that_brings_its_own_videos_is_refused(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("video1#0 a man cooks\n", encoding="utf-8")
     spec = {"type": "caption_files", "root": tmp_path / "captions.txt"}
-    stage = Stage(Stage.Options(), {"annotations": Artefact("annotations", tmp_path, options=spec)}, tmp_path)
+    stage = Stage(
+        Stage.Options(), {"annotations": Artefact("annotations", tmp_path, options=spec)}, tmp_path
+    )
 
     with pytest.raises(ConfigError, match="caption_files cannot be drawn"):
         list(stage.items())
@@ -135,7 +159,11 @@ def test_one_and_two_workers_give_the_same_bytes(tmp_path: Path) -> None:
         run(stage_in(tmp_path / str(jobs), **small), jobs=jobs)
 
     one, two = (
-        {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and STATE not in p.parts}
+        {
+            p.relative_to(folder): p.read_bytes()
+            for p in folder.rglob("*")
+            if p.is_file() and STATE not in p.parts
+        }
         for folder in (tmp_path / "1", tmp_path / "2")
     )
     assert len(one) == 11

@@ -18,14 +18,21 @@ def no_nltk_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def stage(tmp_path: Path, **options: object) -> Stage:
     (tmp_path / "c.txt").write_text(CAPTIONS)
-    annotations = dataset_artefact({"type": "caption_files", "root": str(tmp_path / "c.txt")}, "annotations")
+    annotations = dataset_artefact(
+        {"type": "caption_files", "root": str(tmp_path / "c.txt")}, "annotations"
+    )
     return Stage(Stage.Options(**options), {"annotations": annotations}, tmp_path / "out")
 
 
 def recorded(shared: Path, out: Path, **options: object) -> Stage:
-    spec = {"type": "caption_files", "root": str(shared / "golden/dual-encoding/text-stages/captions.txt")}
+    spec = {
+        "type": "caption_files",
+        "root": str(shared / "golden/dual-encoding/text-stages/captions.txt"),
+    }
     options |= {"nltk_data": shared / "data" / "nltk"}
-    return Stage(Stage.Options(**options), {"annotations": dataset_artefact(spec, "annotations")}, out)
+    return Stage(
+        Stage.Options(**options), {"annotations": dataset_artefact(spec, "annotations")}, out
+    )
 
 
 def test_tags_of_every_video_are_written_as_published(tmp_path: Path) -> None:
@@ -33,7 +40,9 @@ def test_tags_of_every_video_are_written_as_published(tmp_path: Path) -> None:
 
     tags = (tmp_path / "out" / "video_tag.txt").read_text()
     assert tags == "v1\t{'red': 2, 'circle': 2, 'move': 1}\nv2\t{'move': 1}\nv3\t{}\n"
-    assert (tmp_path / "out" / "tag_vocab.json").read_text() == '{\n  "red": 0,\n  "circle": 1,\n  "move": 2\n}'
+    assert (
+        tmp_path / "out" / "tag_vocab.json"
+    ).read_text() == '{\n  "red": 0,\n  "circle": 1,\n  "move": 2\n}'
 
 
 def test_the_manifest_says_which_tagger_lemmatizer_and_stop_words_made_them(tmp_path: Path) -> None:
@@ -50,12 +59,18 @@ def test_the_manifest_says_which_tagger_lemmatizer_and_stop_words_made_them(tmp_
     assert summary["stopwords"].startswith("stop words english-179 (sha256 ")
 
 
-def test_nltk_data_that_appear_later_make_the_tags_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nltk_data_that_appear_later_make_the_tags_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     offline = run(stage(tmp_path, vocab_min_count=1), jobs=1)["summary"]
     name = "averaged_perceptron_tagger_eng"
     data = tmp_path / "taggers" / name
     data.mkdir(parents=True)
-    for part, value in (("weights", '{"bias": {"NN": 1}}'), ("tagdict", "{}"), ("classes", '["NN"]')):
+    for part, value in (
+        ("weights", '{"bias": {"NN": 1}}'),
+        ("tagdict", "{}"),
+        ("classes", '["NN"]'),
+    ):
         (data / f"{name}.{part}.json").write_text(value)
     monkeypatch.setenv("NLTK_DATA", str(tmp_path))
 
@@ -81,7 +96,9 @@ def test_captions_without_a_frequent_tag_are_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "suffix, options", [("", {}), ("_variant", {"size": 64, "vocab_min_count": 3, "min_count": 1})]
 )
-def test_recorded_tags_byte_for_byte(shared: Path, tmp_path: Path, suffix: str, options: dict) -> None:
+def test_recorded_tags_byte_for_byte(
+    shared: Path, tmp_path: Path, suffix: str, options: dict
+) -> None:
     case = shared / "golden" / "dual-encoding" / "text-stages"
 
     run(recorded(shared, tmp_path, **options), jobs=1)

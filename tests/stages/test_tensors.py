@@ -12,14 +12,25 @@ from pipeline.core.runner import Settings
 from pipeline.core.state import STATE, read_records
 from pipeline.errors import ConfigError, SystemRefused
 from pipeline.stages import tensors as tensors_module
-from pipeline.stores.crop import center_crop, resize_short
-from pipeline.stores.frame_store import FrameStore
-from pipeline.stores.tensor_cache import TensorCache
-from tests.stages.store_runs import big_file, frames, go, killed_runs, tensors, tensors_stage, videos
-from tests.stores.frame_clips import images, write_video
+from pipeline.stores.frame_store.reader import FrameStore
+from pipeline.stores.tensor_cache.reader import TensorCache
+from pipeline.video.crop import center_crop, resize_short
+from tests.stages.store_runs import (
+    big_file,
+    frames,
+    go,
+    killed_runs,
+    tensors,
+    tensors_stage,
+    videos,
+)
+from tests.stores.frame_store.frame_clips import images, write_video
 from tests.trees import tree
 
-ROWS = {f"video{n:02d}": np.random.default_rng(n).normal(size=(2 + n % 3, 8)).astype(np.float32) for n in range(70)}
+ROWS = {
+    f"video{n:02d}": np.random.default_rng(n).normal(size=(2 + n % 3, 8)).astype(np.float32)
+    for n in range(70)
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +78,11 @@ def test_max_frames_keeps_the_middles_of_equal_segments(store, tmp_path):
 @pytest.mark.parametrize("layout", ["raw", "mp4"])
 def test_every_way_to_the_same_pictures_gives_the_same_cache(store, tmp_path, layout):
     source = videos(tmp_path / "in", 3)
-    tensors({"store": frames(source, tmp_path / "s", layout=layout)}, tmp_path / "a", frames={"size": 48})
+    tensors(
+        {"store": frames(source, tmp_path / "s", layout=layout)},
+        tmp_path / "a",
+        frames={"size": 48},
+    )
     tensors({"videos": source}, tmp_path / "b", frames={"size": 48})
 
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
@@ -77,7 +92,11 @@ def test_published_database_without_a_manifest_is_a_frame_store_too(tmp_path):
     frames(videos(tmp_path / "in", 2), tmp_path / "s", layout="mp4")
     shutil.copy(tmp_path / "s" / "frames.lmdb", tmp_path / "msrvtt.lmdb")
 
-    tensors({"store": Artefact("frame_store", tmp_path / "msrvtt.lmdb")}, tmp_path / "c", frames={"size": 48})
+    tensors(
+        {"store": Artefact("frame_store", tmp_path / "msrvtt.lmdb")},
+        tmp_path / "c",
+        frames={"size": 48},
+    )
 
     assert TensorCache.open(tmp_path / "c").ids == ["video00", "video01"]
 
@@ -110,7 +129,10 @@ def test_video_with_nan_or_infinite_features_is_set_aside(tmp_path):
     tensors({"bigfile": source}, tmp_path / "b", features={"dtype": "float16"})
 
     assert failures(tmp_path / "a") == {"features/video03": "not_finite"}
-    assert failures(tmp_path / "b") == {"features/video03": "not_finite", "features/video66": "not_finite"}
+    assert failures(tmp_path / "b") == {
+        "features/video03": "not_finite",
+        "features/video66": "not_finite",
+    }
     assert "video03" not in TensorCache.open(tmp_path / "a")
 
 
@@ -142,7 +164,9 @@ def test_missing_input_or_kind_is_an_error_of_the_configuration(tmp_path, option
         tensors({}, tmp_path, **options)
 
 
-def test_cache_that_does_not_fit_is_refused_with_needed_and_free_bytes(store, tmp_path, monkeypatch):
+def test_cache_that_does_not_fit_is_refused_with_needed_and_free_bytes(
+    store, tmp_path, monkeypatch
+):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(tensors_module.shutil, "disk_usage", lambda _: usage(10**6, 0, 100_000))
 

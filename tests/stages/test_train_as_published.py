@@ -6,18 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.checkpoints import model_file
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import run
 from pipeline.evaluation import results
 from pipeline.stages.evaluate import Options, Stage
-from pipeline.training import checkpoint
 from tests.stages.test_train import RECIPE, inputs, recipe, train  # noqa: F401
 
 QUIRKS = {"pooling": "padded", "scaling": "shifted_max", "concept_double_pass": True}
 
 
 def lines(folder: Path, event: str) -> list[dict]:
-    return [x for x in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if x["event"] == event]
+    return [
+        x
+        for x in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        if x["event"] == event
+    ]
 
 
 def evaluated(given: dict, out: Path, model: Path, **options: object) -> dict:
@@ -34,26 +38,38 @@ def test_concept_heads_run_twice_per_step_by_option_only(inputs, tmp_path) -> No
 
     counts = {
         (name, space): int(
-            checkpoint.load_model(tmp_path / name)[0].state_dict()[f"{space}.text.norm.num_batches_tracked"]
+            model_file.load_model(tmp_path / name)[0].state_dict()[
+                f"{space}.text.norm.num_batches_tracked"
+            ]
         )
         for name in ("once", "twice")
         for space in ("latent", "concept")
     }
-    assert counts == {("once", "latent"): 3, ("once", "concept"): 3, ("twice", "latent"): 3, ("twice", "concept"): 6}
+    assert counts == {
+        ("once", "latent"): 3,
+        ("once", "concept"): 3,
+        ("twice", "latent"): 3,
+        ("twice", "concept"): 6,
+    }
 
 
 def test_captions_are_taken_raw_by_option_only(inputs, tmp_path) -> None:  # noqa: F811
     for name, clean in (("clean", True), ("raw", False)):
         train(inputs, tmp_path / name, recipe(epochs=1, clean_captions=clean))
 
-    clean, raw = (checkpoint.load_model(tmp_path / name)[1].encode(["a RED circle!"])[0] for name in ("clean", "raw"))
+    clean, raw = (
+        model_file.load_model(tmp_path / name)[1].encode(["a RED circle!"])[0]
+        for name in ("clean", "raw")
+    )
     assert 3 not in clean
     assert raw == [clean[0], 3, 3]
 
 
 def test_plateau_cuts_the_rate_and_goes_back_to_the_best_weights(inputs, tmp_path) -> None:  # noqa: F811
     schedule = {"name": "plateau", "on_best": 0.99, "factor": 0.5, "wait": 1, "reload_best": True}
-    values = recipe(epochs=12, optimizer={"name": "adam", "lr": 0.5}, schedule=schedule, log_every=1, tie="last")
+    values = recipe(
+        epochs=12, optimizer={"name": "adam", "lr": 0.5}, schedule=schedule, log_every=1, tie="last"
+    )
 
     train(inputs, tmp_path, values)
 
@@ -69,7 +85,9 @@ def test_published_chunks_change_padded_encodings_and_masked_ones_hardly(inputs,
         train(inputs, tmp_path / name, recipe(epochs=1) | {"options": RECIPE["options"] | options})
 
     found = {
-        (name, chunk): evaluated(inputs, tmp_path / f"{name}{chunk}", tmp_path / name, chunk=chunk)["latent"]
+        (name, chunk): evaluated(inputs, tmp_path / f"{name}{chunk}", tmp_path / name, chunk=chunk)[
+            "latent"
+        ]
         for name in ("padded", "masked")
         for chunk in (1, -1, 1000)
     }

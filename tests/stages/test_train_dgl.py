@@ -1,20 +1,24 @@
-"""The train stage tunes prompts: small checkpoints, the same end after a stop, and an evaluation that finds them."""
+"""The train stage tunes prompts: small checkpoints, the same end after a stop, and an evaluation
+that finds them.
+"""
 
 from pathlib import Path
 
 import pytest
 import torch
 
+from pipeline.checkpoints import model_file
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.errors import Interrupted
 from pipeline.stages.evaluate import Stage as Evaluate
 from pipeline.stages.train import Stage
-from pipeline.training import checkpoint
-from tests.training import frames_toy
+from tests.feeding import frames_toy
 from tests.trees import tree
 
-DGL = frames_toy.recipe(freeze={"match": r"^clip\."}, init={"take": "clip"}, params=[], epochs=3) | {
+DGL = frames_toy.recipe(
+    freeze={"match": r"^clip\."}, init={"take": "clip"}, params=[], epochs=3
+) | {
     "model": "dgl",
     "options": {"backbone": "tiny", "frames": 3, "words": 12, "layers": 2, "half_rounding": False},
 }
@@ -50,15 +54,21 @@ def test_both_checkpoints_hold_only_what_trains(inputs: dict, tuned: Path) -> No
 
 
 def test_the_backbone_is_that_of_the_start_to_the_last_bit(inputs: dict, tuned: Path) -> None:
-    start = checkpoint.read_format(checkpoint.find(inputs["init"].path), checkpoint.MODEL)["weights"]
-    end = checkpoint.load_model(tuned)[0].state_dict()
+    start = model_file.read_format(model_file.find(inputs["init"].path), model_file.MODEL)[
+        "weights"
+    ]
+    end = model_file.load_model(tuned)[0].state_dict()
 
-    same = {name for name in start if name.startswith("clip.") and torch.equal(start[name], end[name])}
+    same = {
+        name for name in start if name.startswith("clip.") and torch.equal(start[name], end[name])
+    }
 
     assert same == {name for name in start if name.startswith("clip.")}
 
 
-def test_a_training_that_was_stopped_ends_with_the_same_bytes(inputs: dict, tuned: Path, monkeypatch) -> None:
+def test_a_training_that_was_stopped_ends_with_the_same_bytes(
+    inputs: dict, tuned: Path, monkeypatch
+) -> None:
     from pipeline.core import stop
 
     out, asked = inputs["init"].path.parent / "stopped", iter([False, False, True])
@@ -73,14 +83,18 @@ def test_a_training_that_was_stopped_ends_with_the_same_bytes(inputs: dict, tune
 
 
 def test_an_evaluation_says_how_much_was_trained(inputs: dict, tuned: Path, tmp_path: Path) -> None:
-    given = {name: inputs.get(name) for name in Evaluate.needs} | {"checkpoints": [Artefact("checkpoint", tuned)]}
+    given = {name: inputs.get(name) for name in Evaluate.needs} | {
+        "checkpoints": [Artefact("checkpoint", tuned)]
+    }
     run(Evaluate(Evaluate.Options(split="test"), given, tmp_path), "evaluate", Settings(jobs=1))
 
     from pipeline.evaluation import results
 
     (metrics,) = results.read_all(tmp_path)
-    model = checkpoint.load_model(tuned)[0]
-    everything, trained = (sum(p.numel() for p in part.parameters()) for part in (model, model.prompts))
+    model = model_file.load_model(tuned)[0]
+    everything, trained = (
+        sum(p.numel() for p in part.parameters()) for part in (model, model.prompts)
+    )
     assert metrics["parameters"] == {"all": everything, "trained": trained}
     header, row = results.table(tmp_path).splitlines()[1:3]
     assert header.endswith("Rsum   trained")

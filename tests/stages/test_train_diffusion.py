@@ -1,4 +1,6 @@
-"""The train stage trains both stages of DiffusionRet, one from the other, with averages; what it refuses, and why."""
+"""The train stage trains both stages of DiffusionRet, one from the other, with averages; what it
+refuses, and why.
+"""
 
 import json
 from pathlib import Path
@@ -6,20 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.checkpoints import model_file
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.errors import ConfigError, DataError, Interrupted
 from pipeline.stages.evaluate import Stage as Evaluate
 from pipeline.stages.train import Stage
-from pipeline.training import checkpoint
-from tests.training import frames_toy
+from tests.feeding import frames_toy
 from tests.trees import tree
 
 OPTIONS = {"backbone": "tiny", "frames": 3, "words": 12, "temporal_layers": 1}
 FIRST = {"model": "diffusion_ret", "options": OPTIONS | {"stage": "discrimination"}}
 SECOND = {
     "model": "diffusion_ret",
-    "options": OPTIONS | {"diffusion_steps": 5, "negatives": 5, "t2v_candidates": 4, "v2t_candidates": 4},
+    "options": (
+        OPTIONS | {"diffusion_steps": 5, "negatives": 5, "t2v_candidates": 4, "v2t_candidates": 4}
+    ),
 }
 DENOISERS = {"freeze": {"match": ".", "except": ["^denoise_"]}, "params": []}
 
@@ -56,14 +60,17 @@ def train(inputs: dict, out: Path, values: dict) -> dict:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.load_model(folder)[0].state_dict()
+    return model_file.load_model(folder)[0].state_dict()
 
 
 def test_only_denoisers_differ_from_the_first_stage(inputs: dict, trained: Path) -> None:
     before, after = weights(inputs["init"].path), weights(trained)
 
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert {name.partition(".")[0] for name in after.keys() - before.keys()} == {"denoise_t2v", "denoise_v2t"}
+    assert {name.partition(".")[0] for name in after.keys() - before.keys()} == {
+        "denoise_t2v",
+        "denoise_v2t",
+    }
 
 
 def test_weights_and_their_averages_are_both_judged_and_reported(trained: Path) -> None:
@@ -75,7 +82,9 @@ def test_weights_and_their_averages_are_both_judged_and_reported(trained: Path) 
     assert {"denoise_t2v", "denoise_v2t", "t2v", "v2t", "loss"} <= lines[0].keys()
 
 
-def test_a_training_that_was_stopped_ends_with_the_same_bytes(inputs: dict, trained: Path, monkeypatch) -> None:
+def test_a_training_that_was_stopped_ends_with_the_same_bytes(
+    inputs: dict, trained: Path, monkeypatch
+) -> None:
     from pipeline.core import stop
 
     out, asked = inputs["init"].path.parent / "stopped", iter([False, True])
@@ -90,15 +99,20 @@ def test_a_training_that_was_stopped_ends_with_the_same_bytes(inputs: dict, trai
 
 
 def test_last_keeps_the_averages_of_what_trains_alone(trained: Path) -> None:
-    state = checkpoint.read_format(trained / "checkpoints/last.pt", checkpoint.TRAINING)
+    state = model_file.read_format(trained / "checkpoints/last.pt", model_file.TRAINING)
 
-    assert state["ema"] and {name.partition("_")[0] for name in state["ema"]} <= {"denoise", "clip.logit"}
+    assert state["ema"] and {name.partition("_")[0] for name in state["ema"]} <= {
+        "denoise",
+        "clip.logit",
+    }
 
 
 def test_both_rankings_are_reported(inputs: dict, trained: Path, tmp_path: Path) -> None:
     from pipeline.evaluation import results
 
-    given = {name: inputs.get(name) for name in Evaluate.needs} | {"checkpoints": [Artefact("checkpoint", trained)]}
+    given = {name: inputs.get(name) for name in Evaluate.needs} | {
+        "checkpoints": [Artefact("checkpoint", trained)]
+    }
     run(Evaluate(Evaluate.Options(split="test"), given, tmp_path), "evaluate", Settings(jobs=1))
 
     table = results.table(tmp_path)
@@ -121,13 +135,17 @@ def test_a_first_stage_of_another_shape_is_refused_by_name(inputs: dict, tmp_pat
         train(inputs, tmp_path, second({"temporal_layers": 2}))
 
 
-def test_a_batch_smaller_than_the_negatives_is_refused_before_training(inputs: dict, tmp_path: Path) -> None:
+def test_a_batch_smaller_than_the_negatives_is_refused_before_training(
+    inputs: dict, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="8 pairs for 8 negatives") as error:
         train(inputs, tmp_path, second({"negatives": 8}))
     assert error.value.where == "train.batch_size" and "negatives to 7" in error.value.fix
 
 
-def test_a_last_batch_smaller_than_the_negatives_is_refused_too(inputs: dict, tmp_path: Path) -> None:
+def test_a_last_batch_smaller_than_the_negatives_is_refused_too(
+    inputs: dict, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match="4 pairs for 5 negatives") as error:
         train(inputs, tmp_path, second(drop_last=False))
     assert error.value.where == "train.drop_last: false"

@@ -1,4 +1,6 @@
-"""Training and evaluating a model that reads frames and CLIP tokens, run by the engine on small real videos."""
+"""Training and evaluating a model that reads frames and CLIP tokens, run by the engine on small
+real videos.
+"""
 
 import json
 import logging
@@ -7,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoints import model_file
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation import search
+from pipeline.evaluation.locate import find_results
+from pipeline.search import search
 from pipeline.stages.evaluate import Stage as Evaluate
 from pipeline.stages.train import Stage as Train
-from pipeline.training import checkpoint
-from tests.training.frames_toy import RECIPE, build, recipe
+from tests.feeding.frames_toy import RECIPE, build, recipe
 from tests.trees import tree
 
 
@@ -24,7 +27,10 @@ def inputs(tmp_path_factory) -> dict[str, Artefact]:
 
 
 def train(inputs: dict, out: Path, values: dict = RECIPE, read: str = "tensors", **options) -> dict:
-    given = dict.fromkeys(Train.needs) | {"annotations": inputs["annotations"], read: inputs.get(read)}
+    given = dict.fromkeys(Train.needs) | {
+        "annotations": inputs["annotations"],
+        read: inputs.get(read),
+    }
     given["init"] = inputs.get("init")
     chosen = Train.Options(**{"recipe": values, "threads": 1, "tensorboard": False} | options)
     return run(Train(chosen, given, out), "train", Settings(jobs=1))
@@ -32,8 +38,15 @@ def train(inputs: dict, out: Path, values: dict = RECIPE, read: str = "tensors",
 
 def evaluate(inputs: dict, checkpoints: list[Path], out: Path, read: str = "tensors") -> dict:
     made = [Artefact("checkpoint", path, str(path), str(path), path.name) for path in checkpoints]
-    given = dict.fromkeys(Evaluate.needs) | {"annotations": inputs["annotations"], read: inputs[read]}
-    return run(Evaluate(Evaluate.Options(), given | {"checkpoints": made}, out), "evaluate", Settings(jobs=1))
+    given = dict.fromkeys(Evaluate.needs) | {
+        "annotations": inputs["annotations"],
+        read: inputs[read],
+    }
+    return run(
+        Evaluate(Evaluate.Options(), given | {"checkpoints": made}, out),
+        "evaluate",
+        Settings(jobs=1),
+    )
 
 
 def losses(folder: Path) -> list[float]:
@@ -93,7 +106,7 @@ def test_training_starts_from_the_clip_of_another_model(inputs, tmp_path):
     train(start, tmp_path / "second", other | {"train": RECIPE["train"] | frozen})
 
     assert "take: clip" in caught.value.fix
-    before, after = (checkpoint.load_model(tmp_path / name)[0] for name in ("first", "second"))
+    before, after = (model_file.load_model(tmp_path / name)[0] for name in ("first", "second"))
     weight = "clip.visual.transformer.resblocks.3.mlp.c_fc.weight"
     rounded = before.state_dict()[weight].half().float()  # CenterCLIP rounds what it starts from
     assert after.state_dict()[weight].equal(rounded)
@@ -104,18 +117,39 @@ def test_weights_that_a_pattern_names_are_taken_and_must_all_be_there(inputs, tm
     start = inputs | {"init": Artefact("checkpoint", tmp_path / "first", "f", "c", "first")}
     other = RECIPE | {"options": RECIPE["options"] | {"temporal": "lstm"}}
 
-    train(start, tmp_path / "second", other | {"train": RECIPE["train"] | {"init": {"match": "^clip"}}})
-    for match, words in (("^temporal", "none of the weights"), ("temporal|clip", "do not fit: missing: temporal")):
+    train(
+        start,
+        tmp_path / "second",
+        other | {"train": RECIPE["train"] | {"init": {"match": "^clip"}}},
+    )
+    for match, words in (
+        ("^temporal", "none of the weights"),
+        ("temporal|clip", "do not fit: missing: temporal"),
+    ):
         with pytest.raises(DataError, match=words):
-            train(start, tmp_path / "third", other | {"train": RECIPE["train"] | {"init": {"match": match}}})
+            train(
+                start,
+                tmp_path / "third",
+                other | {"train": RECIPE["train"] | {"init": {"match": match}}},
+            )
 
 
 def test_only_what_the_model_reads_is_wired(inputs):
     of_frames = Train.wanted(Train.Options(recipe=RECIPE))
-    of_words = Train.wanted(Train.Options(recipe=RECIPE | {"model": "dual_encoding", "options": {}}))
+    of_words = Train.wanted(
+        Train.Options(recipe=RECIPE | {"model": "dual_encoding", "options": {}})
+    )
 
     assert set(of_frames) == {"tensors", "store", "videos", "annotations", "init"}
-    assert set(of_words) == {"tensors", "features", "annotations", "vocab", "tags", "word_vectors", "init"}
+    assert set(of_words) == {
+        "tensors",
+        "features",
+        "annotations",
+        "vocab",
+        "tags",
+        "word_vectors",
+        "init",
+    }
 
 
 def test_frames_that_nothing_provides_are_asked_for(inputs, tmp_path):
@@ -143,8 +177,8 @@ def test_unreadable_video_is_left_out_of_training_and_evaluation(inputs, tmp_pat
 def test_search_answers_a_sentence_and_a_video_file(inputs, tmp_path):
     train(inputs, tmp_path / "train", recipe(epochs=10))
     evaluate(inputs, [tmp_path / "train"], tmp_path / "results")
-    model, info = checkpoint.load_model(tmp_path / "train")
-    folder = search.find_results(tmp_path / "train" / "checkpoints" / "best.pt", None)
+    model, info = model_file.load_model(tmp_path / "train")
+    folder = find_results(tmp_path / "train" / "checkpoints" / "best.pt", None)
 
     hits = search.search_text(model, info, folder, "something red is everywhere", 12)
     own = search.search_video(model, folder, str(inputs["videos"].path / "test0.mp4"), None, 12)

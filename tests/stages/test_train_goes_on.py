@@ -1,4 +1,6 @@
-"""A training of another program goes on here: published file -> import-checkpoint -> train with init: {go_on: true}."""
+"""A training of another program goes on here: published file -> import-checkpoint -> train with
+init: {go_on: true}.
+"""
 
 import json
 import shutil
@@ -8,16 +10,16 @@ import pytest
 import torch
 
 import cli
-from models.published import centerclip
-from models.published.centerclip_training import export_optimizer, our_names, parameter_order
+from models.centerclip import published as centerclip
+from models.centerclip.published_training import export_optimizer, our_names, parameter_order
+from pipeline.checkpoints import model_file
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.errors import ConfigError, DataError
 from pipeline.stages.train import Stage
-from pipeline.training import checkpoint
 from pipeline.training.moments import read
 from pipeline.training.optimizer import parameter_groups
-from tests.training import frames_toy
+from tests.feeding import frames_toy
 
 ADAMW = {"optimizer": {"name": "adamw", "lr": 1e-3}}
 BERTADAM = {"optimizer": {"name": "bertadam", "lr": 1e-3, "clip_per_tensor": 1.0}}
@@ -37,36 +39,46 @@ def recipe(train: dict, options: dict, **more: object) -> dict:
 def train(inputs: dict, out: Path, values: dict, init: Path | None = None) -> Path:
     given = {name: inputs.get(name) for name in Stage.needs}
     given["init"] = Artefact("checkpoint", init, content=str(init)) if init else None
-    run(Stage(Stage.Options(recipe=values, threads=1, tensorboard=False), given, out), "train", Settings(jobs=1))
+    run(
+        Stage(Stage.Options(recipe=values, threads=1, tensorboard=False), given, out),
+        "train",
+        Settings(jobs=1),
+    )
     return out
 
 
 def moments(trained: Path) -> tuple[dict, int]:
     """The optimizer state of a training by parameter, and its steps."""
-    last = checkpoint.read_format(trained / "checkpoints/last.pt", checkpoint.TRAINING)
-    model, info = checkpoint.load_model(trained)
+    last = model_file.read_format(trained / "checkpoints/last.pt", model_file.TRAINING)
+    model, info = model_file.load_model(trained)
     groups = parameter_groups(model.named_parameters(), info.recipe.train.params, 0.0)
     names = [name for group in groups for name in group["names"]]
-    return {names[n]: state for n, state in last["optimizer"]["state"].items()}, last["progress"]["step"]
+    return {names[n]: state for n, state in last["optimizer"]["state"].items()}, last["progress"][
+        "step"
+    ]
 
 
 def write_published(trained: Path, file: Path) -> None:
     """What the published program would have saved after this training."""
-    model, info = checkpoint.load_model(trained)
+    model, info = model_file.load_model(trained)
     state, steps = moments(trained)
     weights = model.state_dict()
-    published = centerclip.export_file(model.options, weights, info.training | {"epoch": 2, "step": steps})
+    published = centerclip.export_file(
+        model.options, weights, info.training | {"epoch": 2, "step": steps}
+    )
     if file.name.startswith("ckpt"):
         published["optimizer"] = export_optimizer(model.options, weights, state, [{}] * 4)
     else:
         write_clip4clip_optimizer(file, model, state, steps)
-    checkpoint.write(file, published)
+    model_file.write(file, published)
 
 
 def write_clip4clip_optimizer(file: Path, model: torch.nn.Module, state: dict, steps: int) -> None:
     ours, groups = (
         our_names(model.options, model.state_dict()),
-        parameter_order(centerclip.published_names(model.options, model.state_dict()), clip4clip=True),
+        parameter_order(
+            centerclip.published_names(model.options, model.state_dict()), clip4clip=True
+        ),
     )
     order = [name for group in groups for name in group]
     kept = {
@@ -76,14 +88,29 @@ def write_clip4clip_optimizer(file: Path, model: torch.nn.Module, state: dict, s
     }
     numbers = iter(range(len(order)))
     listed = [{"params": [next(numbers) for _ in group]} for group in groups]
-    content = {"epoch": 1, "optimizer_state_dict": {"state": kept, "param_groups": listed}, "loss": 0.5}
-    checkpoint.write(file.with_name("pytorch_opt.bin.1"), content)
+    content = {
+        "epoch": 1,
+        "optimizer_state_dict": {"state": kept, "param_groups": listed},
+        "loss": 0.5,
+    }
+    model_file.write(file.with_name("pytorch_opt.bin.1"), content)
 
 
 def imported(file: Path, values: dict) -> Path:
     config = file.parent / "recipes.yaml"
-    config.write_text(json.dumps({"recipes": {"toy": {k: v for k, v in values.items() if k != "name"}}}))
-    arguments = ["import-checkpoint", file, "--recipe", "toy", "--config", config, "--out", file.parent / "imported"]
+    config.write_text(
+        json.dumps({"recipes": {"toy": {k: v for k, v in values.items() if k != "name"}}})
+    )
+    arguments = [
+        "import-checkpoint",
+        file,
+        "--recipe",
+        "toy",
+        "--config",
+        config,
+        "--out",
+        file.parent / "imported",
+    ]
     assert cli.main([str(a) for a in arguments]) == 0
     return file.parent / "imported"
 
@@ -98,9 +125,14 @@ def test_a_training_that_went_through_a_published_file_ends_as_if_it_had_not(
     write_published(half, tmp_path / name)
     start = imported(tmp_path / name, recipe(kind, options))
 
-    rest = train(inputs, tmp_path / "rest", recipe(kind, options, epochs=3, init={"go_on": True}), start)
+    rest = train(
+        inputs, tmp_path / "rest", recipe(kind, options, epochs=3, init={"go_on": True}), start
+    )
 
-    (a, b), steps = ([checkpoint.load_model(folder)[0].state_dict() for folder in (whole, rest)], moments(rest)[1])
+    (a, b), steps = (
+        [model_file.load_model(folder)[0].state_dict() for folder in (whole, rest)],
+        moments(rest)[1],
+    )
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert steps == moments(whole)[1]
 
@@ -108,10 +140,24 @@ def test_a_training_that_went_through_a_published_file_ends_as_if_it_had_not(
 def test_the_recorded_file_gives_its_steps_and_its_loss_scale(shared: Path, tmp_path: Path) -> None:
     file = shared / "golden/centerclip/checkpoint-adamw-full/checkpoint.pth.tar"
     config = tmp_path / "recipes.yaml"
-    config.write_text("recipes: {g: {extends: centerclip_base, options: {backbone: given, frames: 2}}}")
+    config.write_text(
+        "recipes: {g: {extends: centerclip_base, options: {backbone: given, frames: 2}}}"
+    )
 
     assert (
-        cli.main(["import-checkpoint", str(file), "--recipe", "g", "--config", str(config), "-o", f"{tmp_path}"]) == 0
+        cli.main(
+            [
+                "import-checkpoint",
+                str(file),
+                "--recipe",
+                "g",
+                "--config",
+                str(config),
+                "-o",
+                f"{tmp_path}",
+            ]
+        )
+        == 0
     )
 
     found = read(tmp_path)
@@ -125,9 +171,11 @@ def test_recorded_moments_of_prompts_fit_the_prompts(shared: Path, tmp_path: Pat
 
     assert cli.main(["import-checkpoint", str(file), "-o", str(tmp_path)]) == 0
 
-    weights, found = checkpoint.load_model(tmp_path)[0].state_dict(), read(tmp_path)
+    weights, found = model_file.load_model(tmp_path)[0].state_dict(), read(tmp_path)
     assert (found.epoch, found.step) == (1, 7)
-    assert all(state["exp_avg"].shape == weights[name].shape for name, state in found.moments.items())
+    assert all(
+        state["exp_avg"].shape == weights[name].shape for name, state in found.moments.items()
+    )
     assert {name.partition(".")[0] for name in found.moments} == {"prompts"}
 
 
@@ -143,8 +191,14 @@ def start(inputs: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        (recipe(BERTADAM, {}, epochs=3), "exp_avg, exp_avg_sq, step are not the moments of bertadam"),
-        (recipe(ADAMW, {}, epochs=3, freeze={"match": "visual"}), "clip.visual.class_embedding: not trained here"),
+        (
+            recipe(BERTADAM, {}, epochs=3),
+            "exp_avg, exp_avg_sq, step are not the moments of bertadam",
+        ),
+        (
+            recipe(ADAMW, {}, epochs=3, freeze={"match": "visual"}),
+            "clip.visual.class_embedding: not trained here",
+        ),
         (recipe(ADAMW, {}, epochs=2), "the training to go on from has done 2"),
     ],
 )
@@ -157,8 +211,15 @@ def test_a_training_that_cannot_go_on_is_refused(
         train(inputs, tmp_path / "out", values, start)
 
 
-def test_weights_without_an_optimizer_cannot_go_on(start: Path, inputs: dict, tmp_path: Path) -> None:
+def test_weights_without_an_optimizer_cannot_go_on(
+    start: Path, inputs: dict, tmp_path: Path
+) -> None:
     shutil.copy(start / "checkpoints/best.pt", tmp_path)
 
     with pytest.raises(ConfigError, match="no training to go on from"):
-        train(inputs, tmp_path / "out", recipe(ADAMW, {}, epochs=3, init={"go_on": True}), tmp_path / "best.pt")
+        train(
+            inputs,
+            tmp_path / "out",
+            recipe(ADAMW, {}, epochs=3, init={"go_on": True}),
+            tmp_path / "best.pt",
+        )

@@ -1,4 +1,6 @@
-"""Several features become one folder: text in and out, first rows win, rows are scaled, frames keep their lists."""
+"""Several features become one folder: text in and out, first rows win, rows are scaled, frames keep
+their lists.
+"""
 
 from pathlib import Path
 
@@ -9,9 +11,9 @@ import cli
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import run
 from pipeline.stages.union import Options, Stage
-from pipeline.stores.big_file import BigFile
+from pipeline.stores.big_file.reader import BigFile
 from tests.stages.store_runs import ONE, killed_runs
-from tests.stores.big_files import frames, publish, values
+from tests.stores.big_file.big_files import frames, publish, values
 from tests.trees import tree
 
 
@@ -19,7 +21,9 @@ def union(out: Path, *arguments: object) -> int:
     return cli.main(["union", *map(str, arguments), "--out", str(out)])
 
 
-def test_recorded_text_becomes_the_recorded_folder_in_every_byte(golden: Path, tmp_path: Path) -> None:
+def test_recorded_text_becomes_the_recorded_folder_in_every_byte(
+    golden: Path, tmp_path: Path
+) -> None:
     case = golden / "dual-encoding" / "bigfile"
 
     assert union(tmp_path, "--in", case / "id.feature.txt") == 0
@@ -96,11 +100,19 @@ def test_kills_leave_nothing_wrong(tmp_path: Path) -> None:
     source = frames(tmp_path / "in", {f"v{n}": 20 for n in range(20)}, dim=50)
 
     def make() -> Stage:
-        return Stage(Options(norm="l2", text=True), {"features": [Artefact("features", source)]}, tmp_path / "out")
+        return Stage(
+            Options(norm="l2", text=True),
+            {"features": [Artefact("features", source)]},
+            tmp_path / "out",
+        )
 
     killed_runs(make, tmp_path / "out", [0.0, 0.02, 0.04, 0.08])
     run(make(), settings=ONE)
 
-    whole = Stage(Options(norm="l2", text=True), {"features": [Artefact("features", source)]}, tmp_path / "whole")
+    whole = Stage(
+        Options(norm="l2", text=True),
+        {"features": [Artefact("features", source)]},
+        tmp_path / "whole",
+    )
     run(whole, settings=ONE)
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")

@@ -45,7 +45,11 @@ def test_a_second_run_does_nothing_and_changed_captions_make_it_again(tmp_path: 
     before = (tmp_path / "out" / "vocab.json").stat().st_mtime_ns
     run(stage(tmp_path, min_count=1), jobs=1)
     unchanged = (tmp_path / "out" / "vocab.json").stat().st_mtime_ns
-    again = Stage(Stage.Options(min_count=1), {"annotations": captions(tmp_path, "v#0 zebra\n")}, tmp_path / "out")
+    again = Stage(
+        Stage.Options(min_count=1),
+        {"annotations": captions(tmp_path, "v#0 zebra\n")},
+        tmp_path / "out",
+    )
 
     run(again, jobs=1)
 
@@ -57,7 +61,14 @@ def test_hybrid_form_writes_both_vocabularies_and_the_counter(tmp_path: Path) ->
     run(stage(tmp_path, min_count=2, form="hybrid_space"), jobs=1)
 
     texts = {p.name: p.read_text() for p in (tmp_path / "out").iterdir() if p.is_file()}
-    assert list(json.loads(texts["vocab.json"])) == ["<pad>", "<start>", "<end>", "<unk>", "dog", "the"]
+    assert list(json.loads(texts["vocab.json"])) == [
+        "<pad>",
+        "<start>",
+        "<end>",
+        "<unk>",
+        "dog",
+        "the",
+    ]
     assert json.loads(texts["bow_vocab.json"]) == {"dog": 0, "the": 1}
     assert texts["word_vocab_counter_2.txt"] == "dog 2\nthe 2"
 
@@ -72,11 +83,22 @@ def test_a_split_that_is_not_there_is_named(tmp_path: Path) -> None:
         run(stage(tmp_path, split="val"), jobs=1)
 
 
-@pytest.mark.parametrize("name, options", [("vocab", {}), ("vocab_variant", {"min_count": 2, "size": 300})])
-def test_recorded_vocabulary_byte_for_byte(shared: Path, tmp_path: Path, name: str, options: dict) -> None:
+@pytest.mark.parametrize(
+    "name, options", [("vocab", {}), ("vocab_variant", {"min_count": 2, "size": 300})]
+)
+def test_recorded_vocabulary_byte_for_byte(
+    shared: Path, tmp_path: Path, name: str, options: dict
+) -> None:
     case = shared / "golden" / "dual-encoding" / "text-stages"
     spec = {"type": "caption_files", "root": str(case / "captions.txt")}
 
-    run(Stage(Stage.Options(**options), {"annotations": dataset_artefact(spec, "annotations")}, tmp_path), jobs=1)
+    run(
+        Stage(
+            Stage.Options(**options),
+            {"annotations": dataset_artefact(spec, "annotations")},
+            tmp_path,
+        ),
+        jobs=1,
+    )
 
     assert (tmp_path / "vocab.json").read_bytes() == (case / f"{name}.json").read_bytes()

@@ -57,7 +57,9 @@ def test_random_rows_need_no_vectors(tmp_path: Path) -> None:
 
 def test_vectors_are_learnt_from_the_captions(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("v#0 a dog\nv#1 a cat and a dog\n")
-    captions = dataset_artefact({"type": "caption_files", "root": str(tmp_path / "c.txt")}, "annotations")
+    captions = dataset_artefact(
+        {"type": "caption_files", "root": str(tmp_path / "c.txt")}, "annotations"
+    )
 
     manifest = run(stage(tmp_path, captions, train={"dim": 16, "epochs": 1}), jobs=1)
 
@@ -98,11 +100,20 @@ def test_missing_vectors_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name, as_published", [("", False), ("_reference_asis", True)])
-def test_recorded_matrix_byte_for_byte(shared: Path, tmp_path: Path, name: str, as_published: bool) -> None:
+def test_recorded_matrix_byte_for_byte(
+    shared: Path, tmp_path: Path, name: str, as_published: bool
+) -> None:
     case = shared / "golden" / "dual-encoding" / "text-stages"
     options = Stage.Options(source=case / "word2vec", seed=77, as_published=as_published)
 
-    run(Stage(options, {"vocab": Artefact("vocab", case / "vocab.json"), "annotations": None}, tmp_path), jobs=1)
+    run(
+        Stage(
+            options,
+            {"vocab": Artefact("vocab", case / "vocab.json"), "annotations": None},
+            tmp_path,
+        ),
+        jobs=1,
+    )
 
     expected = (case / f"pretrained_weight{name}.npy").read_bytes()
     assert (tmp_path / "pretrained_weight.npy").read_bytes() == expected

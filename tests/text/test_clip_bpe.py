@@ -33,11 +33,15 @@ def recorded(golden: Path) -> list[dict]:
 
 
 def test_cleaning_is_as_recorded(golden: Path) -> None:
-    assert [clean(pair["text"]) for pair in recorded(golden)] == [pair["cleaned"] for pair in recorded(golden)]
+    assert [clean(pair["text"]) for pair in recorded(golden)] == [
+        pair["cleaned"] for pair in recorded(golden)
+    ]
 
 
 def test_ids_are_as_recorded(published: ClipBpe, golden: Path) -> None:
-    assert [published.encode(pair["text"]) for pair in recorded(golden)] == [pair["ids"] for pair in recorded(golden)]
+    assert [published.encode(pair["text"]) for pair in recorded(golden)] == [
+        pair["ids"] for pair in recorded(golden)
+    ]
 
 
 @pytest.mark.parametrize("words", [20, 32, 64, 77])
@@ -64,7 +68,9 @@ def plain_clean(text: str) -> str:
 def test_short_way_through_ascii_is_the_long_way() -> None:
     rng = random.Random(0)
     for _ in range(2000):
-        text = "".join(rng.choices([chr(c) for c in range(32, 127)] + [" "] * 20, k=rng.randint(0, 30)))
+        text = "".join(
+            rng.choices([chr(c) for c in range(32, 127)] + [" "] * 20, k=rng.randint(0, 30))
+        )
         assert clean(text) == plain_clean(text)
 
 
@@ -94,7 +100,12 @@ def test_every_byte_has_a_printable_character_of_its_own() -> None:
 
 def named(bpe: ClipBpe, ids: list[int]) -> list[str]:
     characters = list(byte_characters().values())
-    names = characters + [c + E for c in characters] + ["".join(pair) for pair in MERGES] + ["<start>", "<end>"]
+    names = (
+        characters
+        + [c + E for c in characters]
+        + ["".join(pair) for pair in MERGES]
+        + ["<start>", "<end>"]
+    )
     return [names[i] for i in ids]
 
 
@@ -156,7 +167,11 @@ def test_batch_keeps_the_end_of_what_is_cut() -> None:
 
     the, cat = bpe.encode("the cat")
     start, end = bpe.start, bpe.end
-    assert ids.tolist() == [[start, the, cat, end, 0], [start, end, 0, 0, 0], [start, the, the, the, end]]
+    assert ids.tolist() == [
+        [start, the, cat, end, 0],
+        [start, end, 0, 0, 0],
+        [start, the, the, the, end],
+    ]
     assert mask.sum(1).tolist() == [4, 2, 5]
     assert (ids.dtype, mask.dtype) == (np.int64, np.bool_)
 
@@ -177,7 +192,9 @@ def test_words_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.Mon
 
 
 def test_without_the_package_the_error_says_which_command_installs_it() -> None:
-    code = "import sys; from pipeline.text.clip_bpe import ClipBpe; sys.path.clear(); ClipBpe.load()"
+    code = (
+        "import sys; from pipeline.text.clip_bpe import ClipBpe; sys.path.clear(); ClipBpe.load()"
+    )
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
 
@@ -189,7 +206,10 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
     path = tmp_path / clip_bpe.TABLE
     path.write_bytes(b"something else")
 
-    with pytest.raises(DataError, match=r"another table than CLIP's: sha256 .*\n.*pip install --no-deps openai-clip"):
+    with pytest.raises(
+        DataError,
+        match=r"another table than CLIP's: sha256 .*\n.*pip install --no-deps openai-clip",
+    ):
         ClipBpe.load(path)
 
 

@@ -29,7 +29,9 @@ def wordnet() -> Morphy:
         ("zebraing", "n", "zebraing"),  # unknown: the word itself
     ],
 )
-def test_lemma_follows_the_rule_of_nltk_3_8(wordnet: Morphy, word: str, pos: str, lemma: str) -> None:
+def test_lemma_follows_the_rule_of_nltk_3_8(
+    wordnet: Morphy, word: str, pos: str, lemma: str
+) -> None:
     assert wordnet.lemma(word, pos) == lemma
 
 
@@ -45,9 +47,15 @@ def test_a_hostile_word_takes_no_time(wordnet: Morphy) -> None:
 
 def test_dictionary_folder_is_read_like_the_shipped_tables(tmp_path: Path) -> None:
     for name in morphy.FILES.values():
-        entries = "  1 licence text\ncar n 1 0\nmotor_car n 1 0\ncomics n 1 0\n" if name == "noun" else "be v 1\n"
+        entries = (
+            "  1 licence text\ncar n 1 0\nmotor_car n 1 0\ncomics n 1 0\n"
+            if name == "noun"
+            else "be v 1\n"
+        )
         (tmp_path / f"index.{name}").write_text(entries)
-        (tmp_path / f"{name}.exc").write_text("geese goose\nmotor_cars motor_car\n" if name == "noun" else "")
+        (tmp_path / f"{name}.exc").write_text(
+            "geese goose\nmotor_cars motor_car\n" if name == "noun" else ""
+        )
 
     words, irregular = morphy.read_dictionary(tmp_path, "noun")
 

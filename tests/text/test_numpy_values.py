@@ -1,4 +1,6 @@
-"""What published files hold of numpy is read; what only looks like it is refused, and takes no memory."""
+"""What published files hold of numpy is read; what only looks like it is refused, and takes no
+memory.
+"""
 
 import argparse
 from pathlib import Path
@@ -9,24 +11,34 @@ import torch
 
 import cli
 from models.base import Assets
-from models.hybrid_space import build
-from models.options.hybrid_space import Options
-from models.published import hybrid_space
+from models.hybrid_space import published as hybrid_space
+from models.hybrid_space.model import build
+from models.hybrid_space.options import Options
+from pipeline.checkpoints import model_file
+from pipeline.checkpoints.model_file import load_model
 from pipeline.errors import DataError
-from pipeline.training import checkpoint
-from pipeline.training.checkpoint import load_model
 
 
 def read(value: object, folder: Path, zipped: bool = True) -> object:
     torch.save({"x": value}, folder / "a.bin", _use_new_zipfile_serialization=zipped)
-    return checkpoint.read(folder / "a.bin", published=True)["x"]
+    return model_file.read(folder / "a.bin", published=True)["x"]
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
-    "number", [np.float64(210.25), np.float32(2), np.int64(-3), np.int32(4), np.bool_(True), np.float64("nan")]
+    "number",
+    [
+        np.float64(210.25),
+        np.float32(2),
+        np.int64(-3),
+        np.int32(4),
+        np.bool_(True),
+        np.float64("nan"),
+    ],
 )
-def test_single_numbers_become_pythons_own(tmp_path: Path, number: np.generic, zipped: bool) -> None:
+def test_single_numbers_become_pythons_own(
+    tmp_path: Path, number: np.generic, zipped: bool
+) -> None:
     value = read(number, tmp_path, zipped)
 
     assert type(value) in (int, float, bool)
@@ -101,8 +113,16 @@ def test_an_ancestors_file_with_numpy_numbers_is_imported(tmp_path: Path) -> Non
     torch.save(value, tmp_path / "model_best.pth.tar")
     (tmp_path / "vocab.txt").write_text("<pad>\n<start>\n<end>\n<unk>\na\nb\nc\nd\ne\n")
 
-    code = cli.main(["import-checkpoint", str(tmp_path / "model_best.pth.tar"), "--vocab", str(tmp_path / "vocab.txt"),
-                     "-o", str(tmp_path / "ours.pt")])  # fmt: skip
+    code = cli.main(
+        [
+            "import-checkpoint",
+            str(tmp_path / "model_best.pth.tar"),
+            "--vocab",
+            str(tmp_path / "vocab.txt"),
+            "-o",
+            str(tmp_path / "ours.pt"),
+        ]
+    )
 
     training = load_model(tmp_path / "ours.pt")[1].training
     assert (code, training["best_rsum"], training["Eiters"]) == (0, 210.25, 1018)

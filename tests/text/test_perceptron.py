@@ -23,20 +23,34 @@ def test_a_tie_goes_to_the_label_that_sorts_last() -> None:
 
 
 def test_earlier_tags_are_features() -> None:
-    small = Perceptron({"i tag+i-2 tag NN DT": {"VBZ": 1.0}}, {"a": "DT", "man": "NN"}, ["VBZ", "AA"])
+    small = Perceptron(
+        {"i tag+i-2 tag NN DT": {"VBZ": 1.0}}, {"a": "DT", "man": "NN"}, ["VBZ", "AA"]
+    )
 
     assert small.tag(["a", "man", "runs"])[-1] == "VBZ"
 
 
 def test_normal_forms_of_numbers_and_hyphens() -> None:
-    assert context_words(["1999", "3rd", "T-shirt", "-x", "Dog"])[2:-2] == ["!YEAR", "!DIGITS", "!HYPHEN", "-x", "dog"]
+    assert context_words(["1999", "3rd", "T-shirt", "-x", "Dog"])[2:-2] == [
+        "!YEAR",
+        "!DIGITS",
+        "!HYPHEN",
+        "-x",
+        "dog",
+    ]
 
 
 def test_features_look_two_words_to_either_side() -> None:
     names = features("runs", "NN", "DT", "the", "man", "runs", "very", "fast")
 
     assert len(names) == len(set(names)) == 14
-    assert {"i-2 word the", "i-1 suffix man", "i+1 suffix ery", "i+2 word fast", "i suffix uns"} <= set(names)
+    assert {
+        "i-2 word the",
+        "i-1 suffix man",
+        "i+1 suffix ery",
+        "i+2 word fast",
+        "i suffix uns",
+    } <= set(names)
 
 
 def test_a_word_without_any_known_feature_gets_the_last_label() -> None:
@@ -48,7 +62,8 @@ def test_no_words_no_tags() -> None:
 
 
 @pytest.mark.parametrize(
-    "weights, labels", [({"bias": {"XX": 1.0}}, ["NN"]), ({}, []), ({"bias": {"NN": float("nan")}}, ["NN"])]
+    "weights, labels",
+    [({"bias": {"XX": 1.0}}, ["NN"]), ({}, []), ({"bias": {"NN": float("nan")}}, ["NN"])],
 )
 def test_weights_that_do_not_fit_are_refused(weights: dict, labels: list[str]) -> None:
     with pytest.raises(ValueError):
@@ -59,9 +74,16 @@ def test_tags_equal_nltks_own_with_nltks_data(shared: Path) -> None:
     from nltk.tag.perceptron import PerceptronTagger
 
     files = tagger.find("nltk", shared / "data" / "nltk").files
-    theirs, ours = PerceptronTagger(load=False), tagger.find("nltk", shared / "data" / "nltk").load()
-    theirs.model.weights, theirs.tagdict, theirs.model.classes = (json.loads(path.read_bytes()) for path in files)
+    theirs, ours = (
+        PerceptronTagger(load=False),
+        tagger.find("nltk", shared / "data" / "nltk").load(),
+    )
+    theirs.model.weights, theirs.tagdict, theirs.model.classes = (
+        json.loads(path.read_bytes()) for path in files
+    )
     videos = json.loads((shared / "data/annotations/activitynet/val_1.json").read_text()).values()
     captions = [tokens(sentence) for video in videos for sentence in video["sentences"]][:600]
 
-    assert [ours.tag(words) for words in captions] == [[tag for _, tag in theirs.tag(words)] for words in captions]
+    assert [ours.tag(words) for words in captions] == [
+        [tag for _, tag in theirs.tag(words)] for words in captions
+    ]

@@ -32,7 +32,9 @@ def write(path: Path, value: object, protocol: int = 4) -> Path:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_an_admitted_class_comes_back_as_a_shell_with_its_attributes(tmp_path: Path, protocol: int) -> None:
+def test_an_admitted_class_comes_back_as_a_shell_with_its_attributes(
+    tmp_path: Path, protocol: int
+) -> None:
     value = pickles.read(write(tmp_path / "v.pkl", Vocabulary(), protocol), shells=("Vocabulary",))
 
     assert type(value) is not Vocabulary
@@ -45,7 +47,9 @@ def test_plain_containers_come_back_as_they_are(tmp_path: Path) -> None:
     assert pickles.read(write(tmp_path / "v.pkl", value, 2)) == value
 
 
-@pytest.mark.parametrize("value", [Hostile(), HostileState(), [Hostile()], eval, pickle.loads, Path("x")])
+@pytest.mark.parametrize(
+    "value", [Hostile(), HostileState(), [Hostile()], eval, pickle.loads, Path("x")]
+)
 def test_anything_that_names_code_is_refused_and_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: object
 ) -> None:
@@ -63,7 +67,9 @@ def test_a_class_that_was_not_admitted_is_refused(tmp_path: Path) -> None:
         pickles.read(write(tmp_path / "v.pkl", Vocabulary()))
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80\x04", b"not a pickle", b"\x80\x04]\x94(K\x01", b"." * 100])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x04", b"not a pickle", b"\x80\x04]\x94(K\x01", b"." * 100]
+)
 def test_damaged_files_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "v.pkl").write_bytes(data)
 

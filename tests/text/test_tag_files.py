@@ -11,7 +11,11 @@ from pipeline.text.tags import TagCounts
 
 COUNTS = TagCounts(
     Counter({"dog": 6, "run": 4, "man": 6, "big": 1}),
-    {"v1": Counter({"run": 2, "dog": 5, "big": 1}), "v2": Counter({"man": 6, "dog": 1, "run": 2}), "v3": Counter()},
+    {
+        "v1": Counter({"run": 2, "dog": 5, "big": 1}),
+        "v2": Counter({"man": 6, "dog": 1, "run": 2}),
+        "v3": Counter(),
+    },
 )
 
 
@@ -52,13 +56,17 @@ def test_hybrid_files_have_the_published_form_and_keep_all_tags_of_tgif_videos()
 
     texts = tag_files.hybrid_files(*tag_files.annotate_hybrid(counts, 2, 2), 2, 2)
 
-    assert texts["video_label_th_1.txt"] == "v1\tdog:5 run:2 \nv2\tman:6 run:2 \nv3\t\ntgif7\tcat:1 \n"
+    assert (
+        texts["video_label_th_1.txt"] == "v1\tdog:5 run:2 \nv2\tman:6 run:2 \nv3\t\ntgif7\tcat:1 \n"
+    )
     assert texts["video_label_th_1/all_words.txt"] == "man 6\ndog 5\nrun 4\ncat 1"
     assert texts["video_label_th_1/tag_vocab_2.json"] == '["man", "dog"]'
     assert texts["video_label_th_1/tag_vocab_2.txt"] == "man\ndog"
 
 
-def test_hybrid_labels_count_tags_outside_the_vocabulary_for_the_largest_count(tmp_path: Path) -> None:
+def test_hybrid_labels_count_tags_outside_the_vocabulary_for_the_largest_count(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, tag_files.hybrid_files(["run"], {"v1": {"dog": 4, "run": 1}}, 1, 2))
 
     assert tag_files.load(tmp_path).matrix(["v1"]).tolist() == [[0.25]]
@@ -87,7 +95,9 @@ def test_a_video_that_the_file_does_not_mention_is_named(tmp_path: Path) -> None
         "v1\t{'dog': 2}\nv1\t{'dog': 3}",
     ],
 )
-def test_a_tag_file_that_is_more_than_tags_and_counts_is_refused_and_not_run(tmp_path: Path, line: str) -> None:
+def test_a_tag_file_that_is_more_than_tags_and_counts_is_refused_and_not_run(
+    tmp_path: Path, line: str
+) -> None:
     write(tmp_path, {"tag_vocab.json": '{"dog": 0}', "video_tag.txt": line + "\n"})
 
     with pytest.raises(DataError, match=r"video_tag.txt:\d: .*Nothing in it was run"):
@@ -110,7 +120,9 @@ def test_tags_of_another_vocabulary_are_named(tmp_path: Path) -> None:
         tag_files.load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"dog": 1}', '{"a": 0, "b": 0}', '["a", "a"]', '{"a": "0"}', "3", "[3]"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"dog": 1}', '{"a": 0, "b": 0}', '["a", "a"]', '{"a": "0"}', "3", "[3]"]
+)
 def test_what_is_no_tag_vocabulary_is_refused(tmp_path: Path, text: str) -> None:
     write(tmp_path, {"tag_vocab.json": text, "video_tag.txt": "v1\t{}\n"})
 

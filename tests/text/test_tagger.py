@@ -32,7 +32,9 @@ def test_without_nltk_data_the_shipped_tagger_is_used_and_named() -> None:
     assert source.version.startswith("offline captions-1 (sha256 ")
 
 
-def test_nltk_data_of_the_environment_are_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nltk_data_of_the_environment_are_preferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NLTK_DATA", f"{tmp_path / 'none'}:{nltk_data(tmp_path / 'data')}")
 
     source = tagger.find()
@@ -69,7 +71,9 @@ def test_data_that_were_asked_for_must_be_there(tmp_path: Path, choice: str) -> 
         tagger.find(choice, tmp_path)
 
 
-@pytest.mark.parametrize("weights", [[], {"bias": 3}, {"bias": {"XX": 1}}, {"bias": {"NN": "x"}}, "text"])
+@pytest.mark.parametrize(
+    "weights", [[], {"bias": 3}, {"bias": {"XX": 1}}, {"bias": {"NN": "x"}}, "text"]
+)
 def test_damaged_data_are_refused_with_what_to_do(tmp_path: Path, weights: object) -> None:
     source = tagger.find("nltk", nltk_data(tmp_path, weights))
 
@@ -98,7 +102,10 @@ def test_shipped_tagger_agrees_with_nltks_on_captions_it_never_saw(shared: Path)
 
     videos = json.loads((shared / "data/annotations/activitynet/val_1.json").read_text()).values()
     captions = [tokens(sentence) for video in videos for sentence in video["sentences"]][:2000]
-    ours, theirs = tagger.find("offline").load(), tagger.find("nltk", shared / "data" / "nltk").load()
+    ours, theirs = (
+        tagger.find("offline").load(),
+        tagger.find("nltk", shared / "data" / "nltk").load(),
+    )
     letters = [[tag[0] for words in captions for tag in by.tag(words)] for by in (ours, theirs)]
 
     assert sum(a == b for a, b in zip(*letters, strict=True)) / len(letters[0]) > 0.975

@@ -29,7 +29,11 @@ def test_nouns_verbs_and_adjectives_are_kept_as_lemmas_without_stop_words(reader
 def test_tokens_tell_why_a_word_was_dropped(reader: Reader) -> None:
     found = [(t.text, t.tag, t.lemma, t.kept) for t in reader.tokens("dogs are happily")]
 
-    assert found == [("dogs", "NNS", "dog", True), ("are", "VBP", "be", False), ("happily", "RB", None, False)]
+    assert found == [
+        ("dogs", "NNS", "dog", True),
+        ("are", "VBP", "be", False),
+        ("happily", "RB", None, False),
+    ]
 
 
 def test_lemmas_are_what_tokens_keep(reader: Reader) -> None:
@@ -51,4 +55,9 @@ def test_counts_are_per_video_and_in_total_in_order_of_appearance(reader: Reader
 def test_shipped_tagger_finds_the_tags_of_plain_captions() -> None:
     shipped = Reader(tagger.find("offline").load(), morphy.load())
 
-    assert shipped.lemmas("A red circle is moving quickly to the left") == ["red", "circle", "move", "left"]
+    assert shipped.lemmas("A red circle is moving quickly to the left") == [
+        "red",
+        "circle",
+        "move",
+        "left",
+    ]

@@ -21,14 +21,17 @@ def big_file(folder: Path) -> Path:
 
 
 def text_file(path: Path, header: bool = True) -> Path:
-    lines = ["4 3"] * header + [f"{w} {' '.join(map(str, row))} " for w, row in zip(WORDS, ROWS.tolist(), strict=True)]
+    lines = ["4 3"] * header + [
+        f"{w} {' '.join(map(str, row))} " for w, row in zip(WORDS, ROWS.tolist(), strict=True)
+    ]
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
 def binary_file(path: Path) -> Path:
     rows = (
-        word.replace(" ", "_").encode() + b" " + row.tobytes() + b"\n" for word, row in zip(WORDS, ROWS, strict=True)
+        word.replace(" ", "_").encode() + b" " + row.tobytes() + b"\n"
+        for word, row in zip(WORDS, ROWS, strict=True)
     )
     path.write_bytes(b"4 3\n" + b"".join(rows))
     return path
@@ -79,7 +82,9 @@ def test_what_gensim_writes_is_read(tmp_path: Path) -> None:
         assert np.array_equal(vector_files.read(tmp_path / name, ["cat"]).rows["cat"], ROWS[1])
 
 
-@pytest.mark.parametrize("sep_limit", [0, 1 << 20])  # numbers in a file of their own, or in the pickle
+@pytest.mark.parametrize(
+    "sep_limit", [0, 1 << 20]
+)  # numbers in a file of their own, or in the pickle
 def test_keyed_vectors_of_gensim_are_read_without_gensim(tmp_path: Path, sep_limit: int) -> None:
     from gensim.models import KeyedVectors
 
@@ -89,7 +94,11 @@ def test_keyed_vectors_of_gensim_are_read_without_gensim(tmp_path: Path, sep_lim
 
     vectors = vector_files.read(tmp_path / "a.kv", ["<pad>", "cat"])
 
-    assert (vectors.dim, list(vectors.rows), vectors.rows["cat"].tolist()) == (3, ["cat"], ROWS[1].tolist())
+    assert (vectors.dim, list(vectors.rows), vectors.rows["cat"].tolist()) == (
+        3,
+        ["cat"],
+        ROWS[1].tolist(),
+    )
     assert len(vector_files.files(tmp_path / "a.kv")) == (2 if sep_limit == 0 else 1)
 
 
@@ -109,7 +118,9 @@ def test_keyed_vectors_of_gensim_are_read_without_gensim(tmp_path: Path, sep_lim
         ("a.kv.gz", b"", "pickle of a whole model"),
     ],
 )
-def test_files_of_another_form_are_refused(tmp_path: Path, name: str, data: bytes, what: str) -> None:
+def test_files_of_another_form_are_refused(
+    tmp_path: Path, name: str, data: bytes, what: str
+) -> None:
     (tmp_path / name).write_bytes(data)
 
     with pytest.raises(DataError, match=what):

@@ -100,7 +100,18 @@ def test_word_lists_of_w2vv_are_read(tmp_path: Path, folder: str, words: list[st
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[", "{}", "3", '{"a": "0"}', '{"a": 0, "b": 2}', '{"a": 0, "b": 0}', '{"a": -1}', '{"a": true}', "[[" * 9999],
+    [
+        "",
+        "[",
+        "{}",
+        "3",
+        '{"a": "0"}',
+        '{"a": 0, "b": 2}',
+        '{"a": 0, "b": 0}',
+        '{"a": -1}',
+        '{"a": true}',
+        "[[" * 9999,
+    ],
 )
 def test_what_is_no_vocabulary_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "vocab.json").write_text(content)
@@ -125,7 +136,9 @@ def test_recorded_batch_is_encoded_raw_and_padded(golden: Path) -> None:
     captions = dict(line.split(" ", 1) for line in (case / "captions.txt").read_text().splitlines())
     with np.load(case / "outputs.npz") as expected:
         made = vocab.load(case / "vocab.json")
-        batch, lengths = vocab.pad(made.encode(captions[i], clean=False) for i in expected["caption_ids"].tolist())
+        batch, lengths = vocab.pad(
+            made.encode(captions[i], clean=False) for i in expected["caption_ids"].tolist()
+        )
 
         assert np.array_equal(batch, expected["caption_batch"])
         assert np.array_equal(lengths, expected["caption_lengths"])
@@ -146,7 +159,9 @@ def test_two_vocabularies_become_one_that_says_where_each_word_counts() -> None:
 @pytest.mark.parametrize(
     ("bag", "is_kept"), [({"a": 0, "dog": 1}, False), ({"dog": 0, "a": 1}, True), ({"a": 0}, True)]
 )
-def test_a_bag_vocabulary_is_kept_only_where_it_is_not_that_of_the_words(tmp_path: Path, bag: dict, is_kept) -> None:
+def test_a_bag_vocabulary_is_kept_only_where_it_is_not_that_of_the_words(
+    tmp_path: Path, bag: dict, is_kept
+) -> None:
     (tmp_path / vocab.BAG_FILE).write_text(json.dumps(bag))
 
     found = vocab.load_bag(tmp_path, WORDS)
@@ -160,5 +175,7 @@ def test_a_folder_with_two_published_vocabularies_is_not_guessed_from(tmp_path: 
     for n in (3, 5):
         (tmp_path / f"rnn/word_vocab_{n}.pkl").touch()
 
-    with pytest.raises(DataError, match="2 vocabularies: word_vocab_3.pkl, word_vocab_5.pkl\n.*Name one"):
+    with pytest.raises(
+        DataError, match="2 vocabularies: word_vocab_3.pkl, word_vocab_5.pkl\n.*Name one"
+    ):
         vocab.load(tmp_path)

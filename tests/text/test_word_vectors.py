@@ -19,7 +19,9 @@ def test_rows_are_vectors_and_missing_ones_are_drawn_in_order_from_the_legacy_ge
     matrix, missing = weight_matrix(WORDS, vectors, seed=77)
 
     noise = np.random.RandomState(77)
-    expected = np.array([[0, 0], noise.uniform(-1, 1, 2), [1, 2], noise.uniform(-1, 1, 2)], dtype=np.float32)
+    expected = np.array(
+        [[0, 0], noise.uniform(-1, 1, 2), [1, 2], noise.uniform(-1, 1, 2)], dtype=np.float32
+    )
     assert np.array_equal(matrix, expected)
     assert matrix.dtype == np.float32
     assert missing.tolist() == [True, True, False, True]
@@ -52,15 +54,19 @@ def test_training_without_words_says_so() -> None:
 
 def test_training_gives_the_same_bytes_in_every_process() -> None:
     code = (
-        "from pipeline.text.word_vectors import Training, train\n"
-        "found = train(['a dog runs', 'the cat sat on a dog'] * 50, Training(dim=16, epochs=3), 5).rows\n"
-        "import hashlib; print(hashlib.sha256(b''.join(found[w].tobytes() for w in sorted(found))).hexdigest())"
+        "from pipeline.text.word_vectors import Training, train\nfound = train(['a dog runs', 'the"
+        " cat sat on a dog'] * 50, Training(dim=16, epochs=3), 5).rows\nimport hashlib;"
+        " print(hashlib.sha256(b''.join(found[w].tobytes() for w in sorted(found))).hexdigest())"
     )
     digests = set()
     for hash_seed in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
         result = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         digests.add(result.stdout)
 

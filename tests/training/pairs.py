@@ -1,6 +1,8 @@
-"""A tiny contrastive model trained by one process or by several under torchrun; prints what rank 0 ends with.
+"""A tiny contrastive model trained by one process or by several under torchrun; prints what rank 0
+ends with.
 
-torchrun --standalone --nproc-per-node 2 -m tests.training.pairs FOLDER [KEY=VALUE of the train options as YAML ...]
+torchrun --standalone --nproc-per-node 2 -m tests.training.pairs FOLDER [KEY=VALUE of the train
+options as YAML ...]
 """
 
 import sys
@@ -11,16 +13,17 @@ import yaml
 from torch import Tensor, nn
 
 from models.base import Inputs, RetrievalModel
+from pipeline import processes
 from pipeline.core import ranks, stop
-from pipeline.training import distributed
-from pipeline.training.loader import TrainBatches
+from pipeline.feeding.loader import TrainBatches
 from pipeline.training.progress import Conduct
 from pipeline.training.trainer import Trainer
 from tests.training import toy
 
 
 class Pairs(RetrievalModel):
-    """Means of words and of features in one space; symmetric cross entropy over the batch. No batch statistics.
+    """Means of words and of features in one space; symmetric cross entropy over the batch. No batch
+    statistics.
 
     spare: with a parameter that has no part in the loss.
     """
@@ -48,16 +51,23 @@ class Pairs(RetrievalModel):
 
 def train(folder: Path, train: dict) -> None:
     spare = train.pop("spare", False)
-    world, recipe = distributed.World.of_environment(), toy.recipe(**train)
+    world, recipe = processes.World.of_environment(), toy.recipe(**train)
     torch.manual_seed(0)
     model = Pairs(spare)
     model.gather_rule = recipe.train.distributed.gather
-    batches = TrainBatches(toy.corpus(), recipe.train.batch_size, seed=1, drop_last=True, world=world)
-    distributed.join(world, torch.device("cpu"), 1.0)
+    batches = TrainBatches(
+        toy.corpus(), recipe.train.batch_size, seed=1, drop_last=True, world=world
+    )
+    processes.join(world, torch.device("cpu"), 1.0)
     with stop.handling():
-        Trainer(model, recipe, batches, toy.score, folder, Conduct("pairs", threads=1, world=world)).fit()
+        Trainer(
+            model, recipe, batches, toy.score, folder, Conduct("pairs", threads=1, world=world)
+        ).fit()
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), {k: yaml.safe_load(v) for k, v in (a.split("=", 1) for a in sys.argv[2:])})
+    train(
+        Path(sys.argv[1]),
+        {k: yaml.safe_load(v) for k, v in (a.split("=", 1) for a in sys.argv[2:])},
+    )
     ranks.leave(0)

@@ -1,4 +1,6 @@
-"""Update rules against plain loops; which parameters train, in which groups; averages and limits."""
+"""Update rules against plain loops; which parameters train, in which groups; averages and
+limits.
+"""
 
 import math
 
@@ -7,14 +9,14 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.training import optimizer
-from pipeline.training.options import (
+from pipeline.recipes.options import (
     EmaOptions,
     FreezeOptions,
     OptimizerOptions,
     ParameterRule,
     TemperatureOptions,
 )
+from pipeline.training import optimizer
 
 
 class Toy(nn.Module):
@@ -97,7 +99,10 @@ def test_each_tensor_is_clipped_to_its_own_norm():
 
 
 def test_first_rule_wins_for_each_key_it_names():
-    rules = [ParameterRule(match="bias", weight_decay=0), ParameterRule(match=r"^clip\.", lr_scale=1e-3)]
+    rules = [
+        ParameterRule(match="bias", weight_decay=0),
+        ParameterRule(match=r"^clip\.", lr_scale=1e-3),
+    ]
     rules += [ParameterRule(match="bias", lr_scale=5, weight_decay=9)]
 
     groups = optimizer.parameter_groups(Toy().named_parameters(), rules, 0.2)
@@ -111,7 +116,9 @@ def test_first_rule_wins_for_each_key_it_names():
 
 def test_rule_that_matches_nothing_is_refused_with_names_to_choose_from():
     with pytest.raises(ConfigError, match="clip.proj.weight"):
-        optimizer.parameter_groups(Toy().named_parameters(), [ParameterRule(match="visul", lr_scale=0.1)], 0)
+        optimizer.parameter_groups(
+            Toy().named_parameters(), [ParameterRule(match="visul", lr_scale=0.1)], 0
+        )
 
 
 def test_schedule_reaches_every_group():
@@ -121,7 +128,10 @@ def test_schedule_reaches_every_group():
 
     optimizer.set_lr(rule, 0.5)
 
-    assert [group["lr"] for group in rule.param_groups] == [0.5, 0.5e-3]  # logit_scale and head, clip
+    assert [group["lr"] for group in rule.param_groups] == [
+        0.5,
+        0.5e-3,
+    ]  # logit_scale and head, clip
 
 
 def test_frozen_parameters_are_neither_trained_nor_in_a_group():
@@ -130,12 +140,16 @@ def test_frozen_parameters_are_neither_trained_nor_in_a_group():
 
     still = optimizer.freeze(model, options)
 
-    names = [n for g in optimizer.parameter_groups(model.named_parameters(), [], 0) for n in g["names"]]
+    names = [
+        n for g in optimizer.parameter_groups(model.named_parameters(), [], 0) for n in g["names"]
+    ]
     assert names == ["logit_scale", "clip.proj.bias", "head.weight", "head.bias"]
     assert still == [model.clip["ln_1"]]
 
 
-@pytest.mark.parametrize(("match", "words"), [("vision", "no parameter matches"), (".", "nothing is left to train")])
+@pytest.mark.parametrize(
+    ("match", "words"), [("vision", "no parameter matches"), (".", "nothing is left to train")]
+)
 def test_freezing_nothing_or_everything_is_a_mistake(match, words):
     with pytest.raises(ConfigError, match=words):
         optimizer.freeze(Toy(), FreezeOptions(match=match))
@@ -166,10 +180,13 @@ def test_average_follows_weights_and_copies_buffers():
 
 def test_rmsprop_divides_by_the_root_of_the_mean_square():
     weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
-    rule = optimizer.build([{"params": [weight], "names": ["w"]}], OptimizerOptions(name="rmsprop", lr=0.1))
+    rule = optimizer.build(
+        [{"params": [weight], "names": ["w"]}], OptimizerOptions(name="rmsprop", lr=0.1)
+    )
     weight.grad = torch.tensor([3.0, -0.5])
 
     rule.step()
 
-    # mean square after one step: 0.01 g^2, so each entry moves by lr / sqrt(0.01) = 1 against its gradient
+    # mean square after one step: 0.01 g^2, so each entry moves by lr / sqrt(0.01) = 1 against its
+    # gradient
     assert torch.allclose(weight.detach(), torch.tensor([0.0, -1.0]), atol=1e-5)

@@ -1,4 +1,6 @@
-"""Schedules against the recorded traces, the published formulas in plain code, and their own promises."""
+"""Schedules against the recorded traces, the published formulas in plain code, and their own
+promises.
+"""
 
 import json
 import math
@@ -6,15 +8,21 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.training.options import ScheduleOptions
+from pipeline.recipes.options import ScheduleOptions
 from pipeline.training.schedule import Schedule
 
 PUBLISHED = {"name": "plateau", "on_best": 0.99, "factor": 0.5, "wait": 3, "reload_best": True}
-SUMS = {"total_sum_r": lambda v2t, t2v: v2t + t2v, "t2v_sum_r": lambda v2t, t2v: t2v, "v2t_sum_r": lambda v2t, t2v: v2t}
+SUMS = {
+    "total_sum_r": lambda v2t, t2v: v2t + t2v,
+    "t2v_sum_r": lambda v2t, t2v: t2v,
+    "v2t_sum_r": lambda v2t, t2v: v2t,
+}
 
 
 def make(tie="first", stop_after=None, lr=1.0, horizon=100, **options) -> Schedule:
-    return Schedule(ScheduleOptions(**options), lr=lr, horizon_steps=horizon, tie=tie, stop_after=stop_after)
+    return Schedule(
+        ScheduleOptions(**options), lr=lr, horizon_steps=horizon, tie=tie, stop_after=stop_after
+    )
 
 
 @pytest.mark.parametrize("run", [0, 1, 2])
@@ -23,9 +31,15 @@ def test_plateau_follows_the_recorded_trace(golden, run):
     case = json.loads((folder / "case.json").read_text())["runs"][run]
     trace = np.load(folder / "outputs.npz")[f"run{run}"]
     schedule = make(
-        "last", case["early_stop_patience_cnt"], case["lr"], name="plateau", reload_best=True,
-        on_best=case["lr_decay_rate"], factor=case["lr_decay_patience_rate"], wait=case["lr_decay_patience_cnt"],
-    )  # fmt: skip
+        "last",
+        case["early_stop_patience_cnt"],
+        case["lr"],
+        name="plateau",
+        reload_best=True,
+        on_best=case["lr_decay_rate"],
+        factor=case["lr_decay_patience_rate"],
+        wait=case["lr_decay_patience_cnt"],
+    )
 
     for _, v2t, t2v, lr, best, patience, saved, reloaded, stopped, _ in trace:
         verdict = schedule.judge(SUMS[case["val_metric"]](v2t, t2v))
@@ -103,8 +117,12 @@ def test_restored_schedule_goes_on_like_the_original():
     assert second.lr(7) == first.lr(7)
 
 
-def test_ancestors_plateau_falls_each_time_and_is_cut_three_validations_after_the_last_cut() -> None:
-    """danieljf24/hybrid_space: trainer.py in plain loops (specs/dual-encoding.md 11.1)."""
+def test_ancestors_plateau_falls_each_time_and_is_cut_three_validations_after_the_last_cut() -> (
+    None
+):
+    """danieljf24/hybrid_space: trainer.py in plain loops (docs/specs/dual-encoding.md, section
+    11.1).
+    """
     options = ScheduleOptions(name="plateau", on_each=0.99, factor=0.5, wait=3, wait_since="cut")
     schedule = Schedule(options, lr=1.0, horizon_steps=1, stop_after=11)
     scores = [5, 4, 6, 5, 7, 7, 6, 8, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.distributed import World
-from pipeline.training.loader import Batch
-from pipeline.training.options import TrainOptions
+from pipeline.feeding.loader import Batch
+from pipeline.processes import World
+from pipeline.recipes.options import TrainOptions
 from pipeline.training.step import NotFinite, Stepper, precision, seed_step
 
 CPU = torch.device("cpu")
@@ -34,7 +34,9 @@ def stepper(model: nn.Module, **train) -> Stepper:
 
 
 def batches(*means: float):
-    return iter([Batch({"x": torch.tensor([mean - 1.0, mean + 1.0])}, [f"video{mean}"]) for mean in means])
+    return iter(
+        [Batch({"x": torch.tensor([mean - 1.0, mean + 1.0])}, [f"video{mean}"]) for mean in means]
+    )
 
 
 def test_accumulated_gradient_is_the_mean_of_all_batches():
@@ -119,4 +121,6 @@ def test_low_precision_keeps_float32_weights_and_takes_a_step(kind):
     stepper(model, precision=kind)(batches(1), 1, lr=0.5)
 
     assert model.w.dtype == torch.float32
-    assert model.w.item() == pytest.approx(-0.5, abs=0.02)  # bertadam with betas 0: a step of lr against the sign
+    assert model.w.item() == pytest.approx(
+        -0.5, abs=0.02
+    )  # bertadam with betas 0: a step of lr against the sign

@@ -14,21 +14,31 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.checkpoints import model_file
 from pipeline.core import stop
 from pipeline.errors import ConfigError, DataError, Interrupted
-from pipeline.training import checkpoint
 from tests.training import toy
 
 FILES = ("checkpoints/last.pt", "checkpoints/best.pt", "metrics.jsonl")
 EVERYTHING = {
-    "optimizer": {"name": "bertadam", "lr": 1e-2, "betas": (0.9, 0.98), "eps": 1e-6, "clip_per_tensor": 1.0},
+    "optimizer": {
+        "name": "bertadam",
+        "lr": 1e-2,
+        "betas": (0.9, 0.98),
+        "eps": 1e-6,
+        "clip_per_tensor": 1.0,
+    },
     "schedule": {"name": "plateau", "on_best": 0.9, "wait": 1, "reload_best": True},
     "ema": {"moment": 0.9},
     "accumulation": 2,
     "evaluation": {"every_steps": 2, "at_first_step": True},
     "non_finite": "skip",
 }
-RECIPES = {"plain": {}, "everything": EVERYTHING, "adamw": {"optimizer": {"name": "adamw", "lr": 1e-2}, "log_every": 3}}
+RECIPES = {
+    "plain": {},
+    "everything": EVERYTHING,
+    "adamw": {"optimizer": {"name": "adamw", "lr": 1e-2}, "log_every": 3},
+}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -87,7 +97,11 @@ def test_run_stopped_in_mid_epoch_ends_as_if_never_stopped(tmp_path, name):
 @pytest.mark.parametrize("save_steps", [1, 4, None])
 def test_run_killed_in_mid_epoch_ends_as_if_never_killed(tmp_path, save_steps):
     toy.trainer(tmp_path / "whole").fit()
-    for step in (8, 3, 4):  # after the checkpoint come lines of metrics.jsonl that the next run must cut off
+    for step in (
+        8,
+        3,
+        4,
+    ):  # after the checkpoint come lines of metrics.jsonl that the next run must cut off
         assert in_a_process(killed, tmp_path / "parts", step, {}, save_steps) == -9
 
     toy.trainer(tmp_path / "parts").fit()
@@ -118,7 +132,9 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, name):
     seconds, rng = time.monotonic() - start, random.Random(name)
     for n in range(min(20, int(os.environ.get("TVRKIT_KILLS", "3")))):
         folder = tmp_path / str(n)
-        child = multiprocessing.get_context("fork").Process(target=killed, args=(folder, 10**9, train, 2))
+        child = multiprocessing.get_context("fork").Process(
+            target=killed, args=(folder, 10**9, train, 2)
+        )
         child.start()
         child.join(rng.uniform(0, seconds))
         child.kill()
@@ -175,13 +191,15 @@ def test_best_weights_are_those_of_the_best_validation(tmp_path):
 
     assert summary.best == {"epoch": 2, "step": 10, "model": "raw", "scores": {"rsum": 3.0}}
     assert [line["best"] for line in lines(tmp_path, "validation")] == [True, True, False, False]
-    assert checkpoint.load_model(tmp_path)[1].training["epoch"] == 2
+    assert model_file.load_model(tmp_path)[1].training["epoch"] == 2
 
 
 def test_run_stops_when_patience_is_used_up(tmp_path):
     scores = iter([5.0, 4.0, 3.0, 2.0, 9.0])
 
-    summary = toy.trainer(tmp_path, epochs=9, stop_after=3, validate=lambda model: {"rsum": next(scores)}).fit()
+    summary = toy.trainer(
+        tmp_path, epochs=9, stop_after=3, validate=lambda model: {"rsum": next(scores)}
+    ).fit()
 
     assert (summary.epochs, summary.best["epoch"]) == (4, 1)
 
@@ -197,13 +215,17 @@ def test_cut_goes_back_to_the_best_weights(tmp_path):
     trainer = toy.trainer(tmp_path, epochs=3, schedule=plateau, validate=validate)
     trainer.fit()
 
-    assert all(torch.equal(value, seen[0][name]) for name, value in trainer.model.state_dict().items())
+    assert all(
+        torch.equal(value, seen[0][name]) for name, value in trainer.model.state_dict().items()
+    )
 
 
 def test_average_wins_only_when_it_is_strictly_better(tmp_path):
     scores = iter([2.0, 2.0, 4.0, 3.0])  # ema, raw, ema, raw
 
-    summary = toy.trainer(tmp_path, epochs=2, ema={"moment": 0.9}, validate=lambda model: {"rsum": next(scores)}).fit()
+    summary = toy.trainer(
+        tmp_path, epochs=2, ema={"moment": 0.9}, validate=lambda model: {"rsum": next(scores)}
+    ).fit()
 
     assert summary.best["model"] == "ema"
     assert [(v["model"], v["best"]) for v in lines(tmp_path, "validation")] == [
@@ -215,11 +237,14 @@ def test_without_validation_the_last_weights_are_kept(tmp_path):
     trainer = toy.trainer(tmp_path, validate=None)
     trainer.fit()
 
-    model, info = checkpoint.load_model(tmp_path)
+    model, info = model_file.load_model(tmp_path)
 
     assert info.training["epoch"] == 3
     assert all(
-        torch.equal(a, b) for a, b in zip(model.state_dict().values(), trainer.model.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(
+            model.state_dict().values(), trainer.model.state_dict().values(), strict=True
+        )
     )
 
 
@@ -230,7 +255,16 @@ def test_metrics_hold_means_of_the_interval_and_no_times(tmp_path):
     each, (_, last) = lines(tmp_path / "each", "train"), lines(tmp_path / "all", "train")
 
     assert last["loss"] == pytest.approx(np.mean([line["loss"] for line in each[1:4]]))
-    assert last.keys() >= {"event", "epoch", "step", "latent_t2v", "tags_text", "loss", "grad_norm", "lr"}
+    assert last.keys() >= {
+        "event",
+        "epoch",
+        "step",
+        "latent_t2v",
+        "tags_text",
+        "loss",
+        "grad_norm",
+        "lr",
+    }
     assert not {key for key in last if "second" in key or "time" in key}
 
 
@@ -238,7 +272,9 @@ def poisoned(n_bad: int):
     data = toy.corpus()
     read = data.videos._read
     bad = set(data.video_ids[:n_bad])
-    data.videos._read = lambda video_id: np.full_like(read(video_id), np.nan) if video_id in bad else read(video_id)
+    data.videos._read = lambda video_id: (
+        np.full_like(read(video_id), np.nan) if video_id in bad else read(video_id)
+    )
     return data
 
 
@@ -258,7 +294,7 @@ def test_skipped_steps_are_counted_and_leave_finite_weights(tmp_path, caplog):
         summary = toy.trainer(tmp_path, data=poisoned(1), non_finite="skip", skip_limit=100).fit()
 
     assert summary.skipped == caplog.text.count("Step skipped") > 0
-    weights = checkpoint.read(tmp_path / "checkpoints" / "last.pt")["weights"]
+    weights = model_file.read(tmp_path / "checkpoints" / "last.pt")["weights"]
     assert all(value.isfinite().all() for value in weights.values())
     assert lines(tmp_path, "train")[-1]["skipped"] == summary.skipped
 
@@ -285,12 +321,17 @@ def test_every_epoch_can_be_kept(tmp_path):
     toy.trainer(tmp_path, keep_epochs=True).fit()
 
     assert [
-        checkpoint.load_model(tmp_path / "checkpoints" / f"epoch-{n}.pt")[1].training["epoch"] for n in (1, 2, 3)
+        model_file.load_model(tmp_path / "checkpoints" / f"epoch-{n}.pt")[1].training["epoch"]
+        for n in (1, 2, 3)
     ] == [1, 2, 3]
 
 
 def test_settings_of_the_process_are_put_back(tmp_path):
-    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state())
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_rng_state(),
+    )
 
     toy.trainer(tmp_path, epochs=1).fit()
 

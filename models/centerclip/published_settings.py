@@ -1,0 +1,268 @@
+"""What CenterCLIP's `hparams_train.json` says, as a recipe; and model options as its command line
+names them.
+
+The file holds all parsed options of mzhaoshuai/CenterCLIP: params.py and what the program added at
+run time (docs/specs/centerclip.md, sections 11 and 12). CLIP4Clip writes none. Without effect
+there, and so not
+read here: time_embedding, adaptive_cls, freeze_clip, cluster_inter_dim, camoe_dsl,
+feature_framerate, slice_framepos, the frame orders, svd_correct_sign (signs change no distance),
+and all that says where data lie.
+"""
+
+from collections.abc import Mapping
+
+from models.base import Mismatch
+from models.centerclip.options import STAYS, Options
+
+_TEMPORAL = {"meanP": "mean", "seqTransf": "sequence", "seqLSTM": "lstm", "tightTransf": "tight"}
+_METHODS = {
+    "kmediods++": "kmedoids",  # spelt like this
+    "spectral": "spectral",
+    "pooling": "pooling",
+    "sparse_sampling": "sparse",
+    "temporal_shift": "temporal_shift",
+    "token_shift": "token_shift",
+}
+_PRECISIONS = {
+    "amp": "amp",
+    "fp32": "float32",
+    "fp16": "amp",
+}  # fp16: half weights without scaling, which we have not
+_GRAPHS = {"KNN": "knn", "HeatKernel": "heat"}
+_CLIP_RULE = r"^(clip|patches3d)\.|^reduce\.\d+\.embedding$"
+_TRAINS_ALWAYS = (
+    r"^clip\.(ln_final\.|text_projection$|logit_scale$|visual\.ln_post\.|visual\.proj$)"
+)
+_MOST_BLOCKS = 12  # of the towers it accepts
+
+
+def recipe(settings: Mapping[str, object]) -> dict[str, dict]:
+    """{"model", "options", "train"} as in pipelines.yaml; without "train" if the settings say
+    nothing of it.
+
+    Raises Mismatch for what is missing or unknown.
+    """
+    try:
+        training = {"train": train_options(settings)} if "optim" in settings else {}
+        return {"model": "centerclip", "options": model_options(settings)} | training
+    except KeyError as error:
+        raise Mismatch(
+            f"settings without, or with an unknown, {error.args[0]}",
+            "Is it its hparams_train.json?",
+        ) from None
+
+
+def model_options(settings: Mapping[str, object]) -> dict[str, object]:
+    """Options of the model, only what the settings say."""
+    temporal = _TEMPORAL[settings["sim_header"]]
+    options: dict[str, object] = {
+        "backbone": settings["pretrained_clip_name"],
+        "frames": settings["max_frames"],
+        "words": settings["max_words"],
+        "patches": settings["linear_patch"],
+        "temporal": temporal,
+        "reduce": _reduce(settings),
+    }
+    if temporal in ("sequence", "tight"):
+        options["temporal_layers"] = settings["cross_num_hidden_layers"]
+    if settings["temperature_new"] > 1.0:
+        options["logit_scale"] = settings["temperature_new"]
+    return options
+
+
+def train_options(settings: Mapping[str, object]) -> dict[str, object]:
+    """Options of training, only what the settings say or the program does without being told."""
+    adamw = settings["optim"] == "AdamW"
+    optimizer = {
+        "name": "adamw" if adamw else "bertadam",
+        "lr": settings["lr"],
+        "betas": [settings["beta1"], settings["beta2"]],
+        "eps": settings["eps"],
+        "weight_decay": settings["wd"],
+    }
+    if not adamw:
+        optimizer["clip_per_tensor"] = 1.0
+    options: dict[str, object] = {
+        "epochs": settings["epochs"],
+        "batch_size": settings["batch_size"],
+        "batch_scope": "per_process",
+        "accumulation": settings["gradient_accumulation_steps"],
+        "precision": _PRECISIONS[settings["precision"]],
+        "seed": settings["seed"],
+        "seed_scope": "same",
+        "grad_clip": settings["clip_grad_norm"],
+        "optimizer": optimizer,
+        "schedule": {
+            "name": "cosine" if adamw else "bert_cosine",
+            "warmup": settings["warmup_proportion"],
+            "floor": 1e-8 if adamw else 0.0,
+        },
+        "params": [
+            {"match": "bias", "weight_decay": 0.0},
+            {"match": _CLIP_RULE, "lr_scale": settings["coef_lr"]},
+        ],
+        "freeze": freeze_rule(settings["freeze_layer_num"], settings["linear_patch"]),
+        "temperature": {"min": 0.1, "max": 4.6052},
+        "frames": {"train": "segments-published", "evaluation": "centers", "fit": "center_crop"},
+        "distributed": {"gather": "local_gradient"},
+        "selection_split": "test",
+        "select": "t2v_r1",
+        "tie": "last",
+    }
+    if settings.get("batch_size_val"):
+        options["evaluation"] = {"batch_size": settings["batch_size_val"]}
+    if settings.get("n_display"):
+        options["log_every"] = settings["n_display"]
+    if (processes := settings.get("world_size") or 1) > 1:
+        options["expected_processes"] = processes
+    return options
+
+
+def freeze_rule(layers: int, patches: str = "2d") -> dict[str, object] | None:
+    """What `freeze_layer_num` keeps still: below block `layers` of both towers everything of CLIP;
+    -1: nothing.
+
+    With patches 3d nothing at all (a test of the program that is always true).
+    """
+    if layers < 0 or patches == "3d":
+        return None
+    numbers = "|".join(str(n) for n in range(layers, _MOST_BLOCKS))
+    blocks = rf"\.resblocks\.({numbers})\." if layers else r"\.resblocks\."
+    return {"match": r"^clip\.", "except": [_TRAINS_ALWAYS, blocks]}
+
+
+def settings_of(options: Options, blocks: int) -> dict[str, object]:
+    """The published names and values of our model options; blocks: of the vision tower."""
+    temporal = {ours: theirs for theirs, ours in _TEMPORAL.items()}
+    settings: dict[str, object] = {
+        "pretrained_clip_name": options.backbone,
+        "max_frames": options.frames,
+        "max_words": options.words,
+        "sim_header": temporal[options.temporal],
+        "loose_type": options.temporal != "tight",
+        "linear_patch": options.patches,
+        "cross_num_hidden_layers": options.temporal_layers,
+        "temperature_new": options.logit_scale or 1.0,
+    }
+    return settings | _reduce_settings(options, blocks)
+
+
+def _reduce(settings: Mapping[str, object]) -> dict[int, dict[str, object]]:
+    """What stands in front of which block (docs/specs/centerclip.md, section 4), by block from
+    1.
+    """
+    deep = bool(settings["deep_cluster"])
+    if not (deep or settings["cluster_inter"]):
+        return {}
+    frames, tokens = settings["target_frames_blocks"], settings["cluster_num_blocks"]
+    tokens = tokens if isinstance(tokens, list) else [tokens] * len(frames)
+    before = frames[0] if deep else settings["max_frames"]
+    left, found = tokens[0], {}
+    for block, (f, k) in enumerate(zip(frames, tokens, strict=True), 1):
+        if k > 1 and (before > f or left > k):
+            found[block] = _one(
+                settings, "deep" if deep else _METHODS[settings["cluster_algo"]], f, k
+            )
+        before, left = f, k
+    return found
+
+
+def _one(
+    settings: Mapping[str, object], method: str, frames: int, tokens: int
+) -> dict[str, object]:
+    if method in STAYS:
+        return {"method": method}
+    one: dict[str, object] = {"method": method, "frames": frames, "tokens": tokens}
+    if method in ("kmedoids", "spectral"):
+        one |= {
+            "metric": settings["cluster_distance"],
+            "p": settings["minkowski_norm_p"],
+            "max_iter": settings["cluster_iter_limit"],
+            "tol": settings["cluster_threshold"],
+            "keep": "mean" if settings["aggregation"] == "mean" else "medoid",
+            "embedding": bool(settings["cluster_embedding"]),
+            "embedding_from_clip": bool(settings["cluser_embed_from_clip"]),
+            "frame_embedding": bool(settings["cluster_frame_embedding"]),
+        }
+    if method == "kmedoids":
+        one["pre_norm"] = bool(settings["pre_norm"])
+    if method == "spectral":
+        one |= {
+            "graph": _GRAPHS[settings["spectral_graph"]],
+            "sigma": settings["spectral_sigma"],
+            "neighbours": settings["spectral_knn_k"],
+            "space_time": bool(settings["spectral_spg"]),
+        }
+    return one
+
+
+def _reduce_settings(options: Options, blocks: int) -> dict[str, object]:
+    """Raises Mismatch for what one setting for all blocks cannot say."""
+    if not options.reduce:
+        still = [options.frames] * blocks
+        return {
+            "cluster_inter": 0,
+            "deep_cluster": 0,
+            "target_frames_blocks": still,
+            "cluster_num_blocks": 0,
+        }
+    kinds = [o.model_dump(exclude={"frames", "tokens"}) for o in options.reduce.values()]
+    method = kinds[0]["method"]
+    stays = method in STAYS
+    if any(kind != kinds[0] for kind in kinds) or (stays and len(kinds) < blocks):
+        raise Mismatch(
+            "reductions that differ in more than frames and tokens, or shifts in some blocks only",
+            "The published form has one setting for all blocks; keep this checkpoint in ours.",
+        )
+    frames, tokens = _switches(blocks) if stays else _steps(options, blocks)
+    names = {ours: theirs for theirs, ours in _METHODS.items()}
+    graphs = {ours: theirs for theirs, ours in _GRAPHS.items()}
+    o = options.reduce[min(options.reduce)]
+    settings = {
+        "cluster_inter": int(method != "deep"),
+        "deep_cluster": int(method == "deep"),
+        "cluster_algo": names.get(method, "kmediods++"),
+        "target_frames_blocks": frames,
+        "cluster_num_blocks": tokens,
+        "cluster_distance": o.metric,
+        "minkowski_norm_p": o.p,
+        "cluster_iter_limit": o.max_iter,
+        "cluster_threshold": o.tol,
+        "aggregation": "mean" if o.keep == "mean" else None,
+        "pre_norm": int(o.pre_norm),
+        "cluster_embedding": int(o.embedding),
+        "cluser_embed_from_clip": int(o.embedding_from_clip),
+        "cluster_frame_embedding": int(o.frame_embedding),
+        "spectral_graph": graphs[o.graph],
+        "spectral_sigma": o.sigma,
+        "spectral_knn_k": o.neighbours,
+        "spectral_spg": int(o.space_time),
+    }
+    if _reduce(settings | {"max_frames": options.frames}).keys() != options.reduce.keys():
+        raise Mismatch(
+            f"reductions in front of blocks {', '.join(map(str, sorted(options.reduce)))}",
+            "The published form has them where frames or tokens become fewer; keep this checkpoint"
+            " in ours.",
+        )
+    return settings
+
+
+def _switches(blocks: int) -> tuple[list[int], list[int]]:
+    """Numbers that mean nothing but switch a shift on in every block: they only have to fall."""
+    return [1] * blocks, list(range(blocks + 1, 1, -1))
+
+
+def _steps(options: Options, blocks: int) -> tuple[list[int], list[int]]:
+    """Frames and tokens by block, so that a reduction stands where the options have one."""
+    frames, tokens = [], []
+    left, kept = options.frames, None
+    for block in range(1, blocks + 1):
+        if o := options.reduce.get(block):
+            left, kept = o.frames, o.tokens
+        frames.append(left)
+        tokens.append(kept)
+    first = options.reduce[min(options.reduce)]
+    before = first.tokens + (
+        first.frames == options.frames
+    )  # more than after it switches a reduction on as well
+    return frames, [before if k is None else k for k in tokens]

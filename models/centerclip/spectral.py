@@ -1,0 +1,122 @@
+"""Normalised spectral clustering of many small sets of tokens: affinities, graphs, embedding, then
+k-medoids.
+
+Papers: Zhao et al., CenterCLIP (SIGIR 2022), section 3.2.2 and algorithm 2; Ng, Jordan and Weiss
+(2002).
+Published code: mzhaoshuai/CenterCLIP: modules/cluster/spectral.py (docs/specs/centerclip.md,
+section 5.3). Where we differ
+- Eigenvectors of the symmetric Laplacian in float64; the published float32 singular vectors lose
+  their digits where all affinities are small. The diagonal is the sum of the other weights of a
+    row, not a difference of nearly equal numbers.
+- Signs of eigenvectors are left alone: no distance depends on them.
+- The first medoid is the longest row before rows are scaled to length 1 (see
+  models/centerclip/kmedoids.py).
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.centerclip.kmedoids import Clusters, Metric, kmedoids, squared_distances
+
+Graph = Literal["knn", "heat"]
+
+_TINY = 1e-6
+_FEWEST = 5  # neighbours; a smaller number means the automatic one, as published
+_CHUNK_BYTES = 128 << 20
+
+
+@torch.compiler.disable
+@torch.no_grad()
+def spectral(
+    tokens: Tensor,
+    k: int,
+    *,
+    sigma: float = 2.0,
+    neighbours: int | None = None,
+    near: Tensor | None = None,
+    metric: Metric = "euclidean",
+    p: float = 2.0,
+    max_iter: int = 100,
+    tol: float = 1e-5,
+    chunk_bytes: int = _CHUNK_BYTES,
+) -> Clusters:
+    """K medoids of each of R sets of N tokens (R, N, D) by their spectral embedding; ids refer to
+    the tokens.
+
+    neighbours: keep the affinities to so many nearest tokens (None: all). near (N, N) bool: keep
+    only these as well. The rest as `kmedoids`, which clusters the embedding. ValueError for k
+    beyond N.
+    """
+    rows, n, dim = tokens.shape
+    if not 1 <= k <= n:
+        raise ValueError(f"{k} medoids of {n} tokens")
+    with torch.autocast(tokens.device.type, enabled=False):
+        each = max(1, chunk_bytes // (8 * n * (6 * n + dim)))
+        parts = []
+        for start in range(0, rows, each):
+            weights = affinity(tokens[start : start + each], sigma, neighbours, near)
+            _, vectors = torch.linalg.eigh(laplacian(weights))
+            vectors = vectors[..., :k]  # of the smallest eigenvalues, (R, N, K)
+            lengths = vectors.norm(dim=-1)
+            scaled = vectors / (lengths + _TINY)[..., None]
+            parts.append(
+                kmedoids(scaled, k, metric=metric, p=p, max_iter=max_iter, tol=tol, lengths=lengths)
+            )
+    return Clusters(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def affinity(
+    tokens: Tensor, sigma: float, neighbours: int | None = None, near: Tensor | None = None
+) -> Tensor:
+    """exp(-|a - b|^2 / 2 sigma^2) of all pairs of each row, (R, N, N) float64, symmetric, with 1 on
+    the diagonal.
+
+    neighbours: an entry stays if it is among the so many largest of its row or of its column
+    (itself included), else 0.
+    """
+    weights = squared_distances(tokens).mul_(-0.5 / sigma**2).exp_()
+    if neighbours is not None:
+        least = weights.topk(min(neighbours, weights.shape[-1]), dim=-1).values[..., -1:]
+        kept = weights >= least
+        weights = weights.where(kept | kept.transpose(1, 2), 0.0)
+    return weights if near is None else weights * near
+
+
+def laplacian(weights: Tensor) -> Tensor:
+    """Deg^-1/2 (Deg - W) Deg^-1/2 of affinities (R, N, N), symmetric. The diagonal of W counts in
+    the degrees.
+    """
+    root = weights.sum(-1).rsqrt()
+    others = weights.clone()
+    others.diagonal(dim1=1, dim2=2).zero_()
+    result = torch.diag_embed(others.sum(-1)) - others
+    return result * root[:, :, None] * root[:, None, :]
+
+
+def automatic_neighbours(stated: int, per_frame: int, frames: int) -> int:
+    """How many neighbours the published code keeps in segments of `frames` frames with `per_frame`
+    tokens each.
+    """
+    if stated >= _FEWEST:
+        return stated
+    return 5 * frames if per_frame < 100 else 5 * frames + 5
+
+
+def space_time_neighbours(
+    per_frame: int, frames: int, space: int | None = None, time: int = 7
+) -> Tensor:
+    """Which tokens of a segment lie near each other, (N, N) bool: at most space // 2 cells and time
+    // 2 frames apart.
+
+    N = frames x per_frame, ids frame by frame and row by row in a square grid. space: 9, or 19 from
+    100 tokens on.
+    """
+    space = space or (9 if per_frame < 100 else 19)
+    side = math.isqrt(per_frame)
+    ids = torch.arange(frames * per_frame)
+    place = ids % per_frame
+    axes = ((ids // per_frame, time), (place // side, space), (place % side, space))
+    return torch.stack([(at[:, None] - at).abs() <= size // 2 for at, size in axes]).all(0)

@@ -1,0 +1,44 @@
+"""Options that the systems on CLIP have in common. Torch-free."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.clip.sizes import BACKBONES, Sizes
+
+VITS = ", ".join(name for name, sizes in BACKBONES.items() if sizes.patch)
+
+Activation = Annotated[
+    Literal["quick_gelu", "gelu"],
+    Field(
+        description=(
+            "inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
+        )
+    ),
+]
+HalfWeights = Annotated[
+    bool,
+    Field(
+        description=(
+            "as published GPU runs: CLIP's matrices are stored and optimised in float16, which is"
+            " another optimisation (their second moments underflow); with train.precision float32"
+        )
+    ),
+]
+
+
+def vit_sizes(backbone: str) -> Sizes | None:
+    """The sizes of a ViT by its name; None for "given", where the weights say them. ValueError for
+    anything else.
+    """
+    sizes = BACKBONES.get(backbone)
+    if backbone != "given" and (sizes is None or not sizes.patch):
+        raise ValueError(f"backbone {backbone} is none of {VITS} (given: as the weights say)")
+    return sizes
+
+
+def check_words(backbone: str, words: int) -> None:
+    """ValueError if `backbone` is no ViT, or reads fewer words."""
+    sizes = vit_sizes(backbone)
+    if sizes and words > sizes.context:
+        raise ValueError(f"{words} words, but {backbone} reads {sizes.context}")

@@ -1,0 +1,161 @@
+"""Checkpoints of jpthu17/DiffusionRet (`best.pth`, `pytorch_model.bin.<epoch>`,
+`pytorch_model.bin.ema.<epoch>`) and ours, both ways, of either stage.
+
+The file is a bare state dict (docs/specs/diffusionret.md, section 14), of the model or of its
+moving average:
+nothing says which. Its sizes, temporal module and stage are told by its keys. Undecidable: how many
+words and frames were read (32 and 12 are assumed), and every setting of the diffusion (50 steps,
+cosine, are assumed).
+
+What is not kept: the sinusoid table, which the file holds twice per denoiser. It may be of any
+length and must be the sinusoids; written, it has the published 5,000 rows.
+`frame_position_embeddings` beside an LSTM, as with DRL.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from models.base import Assets, Mismatch
+from models.clip.sizes import BACKBONES
+from models.clip.towers import sizes_of
+from models.diffusion_ret.denoiser import sinusoids
+from models.diffusion_ret.options import Options
+from models.drl.published import EXTRACTOR, UNREAD, aggregation_of, blocks, ignored
+from models.parts.keys import Rule, to_ours, to_theirs
+
+RECIPE = "diffusionret_msrvtt_2"  # of pipelines.yaml: how such files were trained
+_FIRST_RECIPE = "diffusionret_msrvtt_1"
+SUFFIX = ".pth"
+SIDE_FILE = ""
+# what the program does without a choice
+IMPLIED: dict[str, object] = {
+    "activation": "quick_gelu",
+    "masked_softmax": False,
+    "sampling_steps": None,
+}
+
+_ROWS = 5000  # of the published table
+_CLOSE = 2e-3  # two float32 sinusoids of an angle of 5,000; also float16
+_LAYERS = r"[02]\.(weight|bias)"
+_DENOISERS = {"diffusion_model.": "denoise_t2v.", "diffusion_model_v.": "denoise_v2t."}
+_TABLES = ("sequence_pos_encoder.pe", "embed_timestep.sequence_pos_encoder.pe")
+_RULES = EXTRACTOR + [
+    Rule("text_weight_fc.", "word_weight.", _LAYERS),
+    Rule("video_weight_fc.", "frame_weight.", _LAYERS),
+    *(Rule(theirs, ours) for theirs, ours in _DENOISERS.items()),
+]
+
+
+def recognises(value: object) -> bool:
+    """Whether a file that was read is of this system: CLIP, and weight networks twice as wide
+    inside as DRL's.
+    """
+    if (
+        not isinstance(value, Mapping)
+        or "clip.logit_scale" not in value
+        or "clip.text_projection" not in value
+    ):
+        return False
+    hidden = value.get("text_weight_fc.0.weight")
+    if not isinstance(hidden, Tensor) or hidden.ndim != 2 or hidden.shape[0] != 2 * hidden.shape[1]:
+        return False
+    try:
+        to_ours(value, _RULES, ignored(value) | _tables(value))
+    except Mismatch:
+        return False
+    return True
+
+
+def recipe_of(published: Mapping[str, object]) -> str:
+    """The recipe of pipelines.yaml that trains such a file: of the stage it is of."""
+    return (
+        RECIPE
+        if any(str(name).startswith(tuple(_DENOISERS)) for name in published)
+        else _FIRST_RECIPE
+    )
+
+
+def training_facts(
+    published: Mapping[str, object], side: Mapping[str, object]
+) -> dict[str, object]:
+    """Nothing: the file holds neither options nor epoch."""
+    return {}
+
+
+def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
+    """What `build` needs for the published model: the options its keys tell, and assets with the
+    weights in float32.
+
+    Raises Mismatch naming every key that is unknown, or a table that does not hold the sinusoids.
+    """
+    tables = _tables(published)
+    state = to_ours(published, _RULES, ignored(published) | tables)
+    for name in tables:
+        _check_table(name, published[name])
+    init = {
+        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    }
+    sizes = sizes_of({n.removeprefix("clip."): v for n, v in init.items() if n.startswith("clip.")})
+    is_generative = any(name.startswith(tuple(_DENOISERS.values())) for name in init)
+    found: dict[str, object] = {
+        "backbone": next((name for name, own in BACKBONES.items() if own == sizes), "given"),
+        "aggregation": aggregation_of(init),
+        "stage": "generation" if is_generative else "discrimination",
+    }
+    if sizes.context < Options().words:
+        found["words"] = sizes.context
+    if count := blocks(init, "temporal.transformer.resblocks."):
+        found["temporal_layers"] = count
+    return Options.model_validate(found), Assets(init=init)
+
+
+def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The bare state dict as the published program saves and reads it, from our options and
+    weights.
+    """
+    named = published_names(state)
+    if options.aggregation == "seqLSTM":
+        named[UNREAD] = state["clip.positional_embedding"].clone()
+    if options.stage == "generation":
+        weight = state["denoise_t2v.q_proj.weight"]
+        table = sinusoids(torch.arange(_ROWS, device=weight.device), weight.shape[1])[:, None]
+        named |= {prefix + name: table for prefix in _DENOISERS for name in _TABLES}
+    return named
+
+
+def export_file(
+    options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
+) -> dict[str, Tensor]:
+    """The whole content of a published file."""
+    return export_checkpoint(options, state)
+
+
+def published_names(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Anything kept by our parameter names (weights, gradients) under the published ones."""
+    return to_theirs(values, _RULES)
+
+
+def _tables(state: Mapping[str, object]) -> dict[str, str]:
+    """{name of a sinusoid table in the file: why we do not need it}."""
+    names = [prefix + name for prefix in _DENOISERS for name in _TABLES]
+    return {name: "computed where it is needed" for name in names if name in state}
+
+
+def _check_table(name: str, table: object) -> None:
+    """Raise Mismatch for what is no sinusoid table (n, 1, D) of any length."""
+    if (
+        isinstance(table, Tensor)
+        and table.ndim == 3
+        and table.shape[1] == 1
+        and table.shape[2] % 2 == 0
+    ):
+        rows = sinusoids(torch.arange(len(table)), table.shape[2])
+        if torch.allclose(table[:, 0].float(), rows, atol=_CLOSE):
+            return
+    raise Mismatch(
+        f"{name} is not the table of sinusoids that every published denoiser has",
+        "The file is damaged, or its program was changed; a model that learnt another table cannot"
+        " be run here.",
+    )

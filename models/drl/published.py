@@ -1,0 +1,169 @@
+"""Checkpoints of foolwood/DRL and alro923/DRL (`pytorch_model.bin.<epoch>`, `best.pth`) and ours,
+both ways.
+
+The file is a bare state dict (docs/specs/drl.md, section 16); its configuration is told by its
+keys. Files written by a GPU run hold CLIP's matrices in float16: here they become float32, nothing
+is lost.
+Undecidable: without a head it is dp or ti (dp is assumed; the weights are the same), and how many
+words and frames were read (32 and 12 are assumed).
+
+What is ignored: `frame_position_embeddings` beside an LSTM, which nothing reads there. It is
+written again from CLIP's own positions, where the published program has it from.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from models.base import Assets, Mismatch
+from models.clip.sizes import BACKBONES
+from models.clip.towers import sizes_of
+from models.drl.options import Options
+from models.parts.keys import Rule, to_ours, to_theirs
+
+RECIPE = "drl"  # of pipelines.yaml: how such files were trained
+SUFFIX = ".bin.0"  # the published program counts epochs here
+SIDE_FILE = ""
+IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
+
+_PARAMETER = r"(weight|bias)"
+UNREAD = "frame_position_embeddings.weight"
+EXTRACTOR = [  # what DiffusionRet names alike
+    Rule("clip.", "clip."),
+    Rule("frame_position_embeddings.", "temporal.positions.", "weight"),
+    Rule("transformerClip.", "temporal.transformer."),
+    Rule("lstm_visual.", "temporal.lstm."),
+]
+_RULES = EXTRACTOR + [
+    Rule("cross.embeddings.position_embeddings.", "cross.positions.", "weight"),
+    Rule("cross.transformer.", "cross.transformer."),
+    Rule("cross.pooler.ln_pool.", "cross.ln_pool.", _PARAMETER),
+    Rule("cross.pooler.dense.", "cross.dense.", _PARAMETER),
+    Rule("similarity_dense.", "cross.similarity.", _PARAMETER),
+]
+_NETWORKS = {"text_weight_fc.": "word_weight.", "video_weight_fc.": "frame_weight."}
+
+
+def rules(wti_arch: int) -> list[Rule]:
+    """The names of a state dict, or of a part of one; the networks of arch 1 are no sequences
+    there.
+    """
+    step = "0." if wti_arch == 1 else ""
+    rest = _PARAMETER if wti_arch == 1 else rf"[024]\.{_PARAMETER}"
+    return _RULES + [Rule(theirs, ours + step, rest) for theirs, ours in _NETWORKS.items()]
+
+
+def recognises(value: object) -> bool:
+    """Whether a file that was read is of this system: a bare state dict with CLIP inside and
+    nothing unknown beside.
+
+    DiffusionRet's files are alike, but the hidden layer of its weight networks is twice as wide;
+    CLIP4Clip's without a head cannot be told from ours.
+    """
+    if (
+        not isinstance(value, Mapping)
+        or "clip.logit_scale" not in value
+        or "clip.text_projection" not in value
+    ):
+        return False
+    try:
+        to_ours(value, rules(arch_of(value)))
+    except Mismatch:
+        return False
+    hidden = value.get("text_weight_fc.0.weight")
+    return hidden is None or hidden.shape[0] == hidden.shape[1]
+
+
+def arch_of(state: Mapping[str, object]) -> int:
+    """The `wti_arch` that the names tell; 2 where there are no networks."""
+    if "text_weight_fc.weight" in state:
+        return 1
+    return 3 if "text_weight_fc.4.weight" in state else 2
+
+
+def training_facts(
+    published: Mapping[str, object], side: Mapping[str, object]
+) -> dict[str, object]:
+    """Nothing: the file holds neither options nor epoch."""
+    return {}
+
+
+def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
+    """What `build` needs for the published model: the options its keys tell, and assets with the
+    weights in float32.
+
+    Raises Mismatch naming every key that is unknown.
+    """
+    arch = arch_of(published)
+    state = to_ours(published, rules(arch), ignored(published))
+    init = {
+        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    }
+    sizes = sizes_of(
+        {n.removeprefix("clip."): v for n, v in state.items() if n.startswith("clip.")}
+    )
+    found: dict[str, object] = {
+        "backbone": next((name for name, own in BACKBONES.items() if own == sizes), "given"),
+        "aggregation": aggregation_of(init),
+        "interaction": _interaction(init),
+    }
+    if sizes.context < Options().words:
+        found["words"] = sizes.context
+    for name, prefix in (("temporal_layers", "temporal."), ("cross_layers", "cross.")):
+        if count := blocks(init, f"{prefix}transformer.resblocks."):
+            found[name] = count
+    if found["interaction"] == "wti":
+        found["wti_arch"] = arch
+    options = Options.model_validate(found)
+    if found["interaction"] == "dp":
+        options.model_fields_set.discard("interaction")  # a recipe that says ti is as right
+    return options, Assets(init=init)
+
+
+def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The bare state dict as the published program saves and reads it, from our options and
+    weights.
+    """
+    named = published_names(options, state)
+    if options.aggregation == "seqLSTM":
+        named[UNREAD] = state["clip.positional_embedding"].clone()
+    return named
+
+
+def export_file(
+    options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
+) -> dict[str, Tensor]:
+    """The whole content of a published file."""
+    return export_checkpoint(options, state)
+
+
+def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Anything kept by our parameter names (weights, gradients) under the published ones."""
+    return to_theirs(values, rules(options.wti_arch))
+
+
+def ignored(state: Mapping[str, object]) -> dict[str, str]:
+    """{published name: why we do not need it}."""
+    return (
+        {UNREAD: "nothing reads it beside an LSTM"} if "lstm_visual.weight_ih_l0" in state else {}
+    )
+
+
+def aggregation_of(state: Mapping[str, Tensor]) -> str:
+    """The option that a state dict under our names tells."""
+    if "temporal.lstm.weight_ih_l0" in state:
+        return "seqLSTM"
+    return "seqTransf" if "temporal.positions.weight" in state else "none"
+
+
+def _interaction(state: Mapping[str, Tensor]) -> str:
+    if "cross.similarity.weight" in state:
+        return "xti"
+    return "wti" if any(name.startswith("word_weight.") for name in state) else "dp"
+
+
+def blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many different parts there are directly below the prefix."""
+    return len(
+        {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
+    )

@@ -1,0 +1,275 @@
+"""Dual Encoding++: two encoders at three levels, a latent and a concept space.
+
+Papers: Dual Encoding for Video Retrieval by Text (Dong et al., TPAMI 2021), sections 3.1 (video),
+3.2 (text), 3.3 (hybrid space), 3.4 (losses); Dual Encoding++ (ICCE-Asia 2023). Published code:
+dongYoun2/dual-encoding-system: model.py, measure.py; a reader may lay it beside this file:
+
+    here                          there
+    video_levels, text_levels     VideoEncoder, TextEncoder; levels 2 and 3 (sequence.py):
+                                  RNNEmbedding, CNNEmbedding
+    Head                          LinearProjection
+    latent, concept               LatentSpace, ConceptSpace
+    score, mix                    compute_sim of the two spaces; scale in utils
+    loss (losses.py)              compute_loss of the two spaces; TripletMarginLoss
+
+Where we differ, and why:
+- `pooling: padded` is published: means over the padded length, maxima that see padding. `masked`
+  (default) makes an encoding independent of what shares its batch.
+- `scaling: shifted_max` is published, (S - min) / max. It divides by the wrong number and flips the
+  order when the maximum is negative; `minmax` (default) divides by the range.
+- `concept_double_pass` is published: concept heads run twice per training step. Once is enough
+  (default).
+- L2 normalisation has an epsilon: a zero vector stays zero instead of becoming NaN.
+- Bags of words, Jaccard and the gradient of convolution + maximum are computed without their huge
+  tensors (bag_of_words.py, interaction.py, sequence.py): the same values to rounding.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import (
+    Assets,
+    Batch,
+    Encoding,
+    Fusion,
+    Inputs,
+    Mismatch,
+    Ranking,
+    RetrievalModel,
+    Shared,
+    load_init,
+)
+from models.dual_encoding.bag_of_words import PAD, Bag, bag_linear
+from models.dual_encoding.options import Levels, Loss, Options
+from models.dual_encoding.sequence import Padding, Pool, SequenceEncoder, Steps
+from models.parts.interaction import cosine, jaccard
+from models.parts.losses import tag_loss, triplets
+
+Scaling = Literal["minmax", "shifted_max"]
+
+
+def build(options: Options, assets: Assets) -> "DualEncoding":
+    """The model, initialised as published (seed parity: the same modules in the same order) or from
+    `assets.init`.
+
+    Needs n_words, n_tags and feature_dim. Raises Mismatch if one is missing, or vectors or weights
+    do not fit.
+    """
+    return load_init(DualEncoding(options, assets), assets)
+
+
+class DualEncoding(RetrievalModel):
+    """Words (B, L) and frame features (B, T, F) -> latent (B, D) of length 1 and concept (B, K) in
+    [0, 1].
+    """
+
+    inputs = Inputs(text="words", video="features", tags=True)
+    targets = ("tags", "video_index")
+
+    def __init__(self, options: Options, assets: Assets):
+        super().__init__()
+        _check(assets)
+        self.options = options
+        # the order of creation is the published one, so that a seed gives the published weights
+        self.video = encoder(assets.feature_dim, options.video)
+        self.words = embedding(options.text.word_dim, assets)
+        self.text = encoder(self.words.embedding_dim, options.text)
+        widths = {
+            "video": assets.feature_dim + self.video.width,
+            "text": assets.n_words + self.text.width,
+        }
+        rates = {"video": options.video.dropouts, "text": options.text.dropouts}
+        sides = ("video", "text")
+        self.latent = nn.ModuleDict(
+            {s: Head(widths[s], options.latent_dim, rates[s][0]) for s in sides}
+        )
+        self.concept = nn.ModuleDict(
+            {s: Head(widths[s], assets.n_tags, rates[s][1]) for s in sides}
+        )
+
+    def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
+        """batch: text (B, L) int64 with PAD 0, text_mask (B, L) bool."""
+        bag, rest = self.text_levels(batch["text"], batch["text_mask"])
+        return self._project("text", rest, bag)
+
+    def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
+        """batch: features (B, T, F) float32, video_mask (B, T) bool."""
+        return self._project("video", self.video_levels(batch["features"], batch["video_mask"]))
+
+    def text_levels(self, text: Tensor, mask: Tensor) -> tuple[Bag, Tensor]:
+        """Level 1 as a bag over the vocabulary, levels 2 and 3 side by side (B, width of the
+        encoder).
+        """
+        text = text.masked_fill(~mask, PAD)
+        steps, pool = self._steps(mask, self.text)
+        words = self.words(text.flatten()[steps.source])  # (N, word_dim)
+        return Bag.of(text, self.words.num_embeddings), torch.cat(self.text(words, steps, pool), 1)
+
+    def video_levels(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Levels 1, 2 and 3 of videos side by side, (B, F + width of the encoder)."""
+        steps, pool = self._steps(mask, self.video)
+        frames = features.flatten(0, 1)[steps.source]  # (N, F)
+        return torch.cat([mean_over_time(features, mask), *self.video(frames, steps, pool)], 1)
+
+    def _steps(self, mask: Tensor, encoder: SequenceEncoder) -> tuple[Steps, Pool]:
+        masked = self.options.pooling == "masked"
+        return Steps.of(mask, encoder.kernels, masked), "mean" if masked else "padded_mean"
+
+    def _project(self, side: str, levels: Tensor, bag: Bag | None = None) -> Encoding:
+        logits = self.concept[side](levels, bag)
+        encoding = {
+            "latent": F.normalize(self.latent[side](levels, bag), dim=1),
+            "concept": torch.sigmoid(logits),
+        }
+        if self.training:
+            if self.options.concept_double_pass:
+                encoding["concept"] = torch.sigmoid(self.concept[side](levels, bag))
+            encoding["concept_logit"] = logits
+        return encoding
+
+    def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
+        """Cosines of the latent space and Jaccard similarities of the concept space, (n_t, n_v)
+        each.
+        """
+        return {
+            "latent": cosine(text["latent"], video["latent"]),
+            "concept": jaccard(text["concept"], video["concept"]),
+        }
+
+    def pair_bytes(self, text: Encoding, video: Encoding) -> int:
+        return (
+            5 * text["latent"].element_size()
+        )  # two results, and three intermediates of the Jaccard similarity
+
+    def fuse(
+        self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()
+    ) -> Ranking:
+        """Both scores scaled over the whole matrix, so blocks cannot be fused one by one, and mixed
+        by alpha.
+        """
+        fused = mix(scores["latent"], scores["concept"], self.options.alpha, self.options.scaling)
+        return Ranking(fused, fused.T)
+
+    def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
+        """Hardest-negative triplets in both spaces and tag cross-entropy on both sides, summed with
+        weight 1.
+
+        batch: tags (B, K) soft labels in [0, 1]; video_index (B,) int64 for `mask_same_video`.
+        """
+        o = self.options.loss
+        terms = space_losses(self.score(text, video), batch, o)
+        for side, encoding in (("text", text), ("video", video)):
+            terms[f"tags_{side}"] = tag_loss(encoding["concept_logit"], batch["tags"], o.cost)
+        return terms | {"loss": torch.stack(list(terms.values())).sum()}
+
+
+class Head(nn.Module):
+    """Linear, dropout, batch norm, in this order: (B, width) -> (B, out). With a bag its columns
+    come first.
+    """
+
+    def __init__(self, width: int, out: int, dropout: float):
+        super().__init__()
+        self.linear = nn.Linear(width, out)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.BatchNorm1d(out)
+        nn.init.xavier_uniform_(
+            self.linear.weight
+        )  # the bias keeps torch's default, as published: it is not zero
+
+    def forward(self, levels: Tensor, bag: Bag | None = None) -> Tensor:
+        weight, bias = self.linear.weight, self.linear.bias
+        out = self.linear(levels) if bag is None else bag_linear(bag, levels, weight, bias)
+        return self.norm(self.dropout(out))
+
+
+def space_losses(scores: Mapping[str, Tensor], batch: Batch, o: Loss) -> dict[str, Tensor]:
+    """The triplet terms of each space by "<space>_<direction>"; scores (B, B) with texts as
+    rows.
+    """
+    shared = {"max_violation": o.max_violation, "cost": o.cost}
+    shared["excluded"] = _same_video(batch) if o.mask_same_video else None
+    margins = {
+        "latent": o.margin,
+        "concept": o.margin if o.concept_margin is None else o.concept_margin,
+    }
+    return {
+        f"{space}_{name}": value
+        for space, values in scores.items()
+        for name, value in triplets(values, o.direction, margin=margins[space], **shared).items()
+    }
+
+
+def mix(latent: Tensor, concept: Tensor, alpha: float, scaling: Scaling) -> Tensor:
+    """alpha * scale(latent) + (1 - alpha) * scale(concept), (n, m), with the extremes of the whole
+    matrices.
+
+    minmax: (S - min) / (max - min), in [0, 1]. shifted_max: (S - min) / max, as published. Where
+    the divisor would be 0, 1 takes its place. Makes one new matrix and no other: at 59,800 captions
+    x 2,990 videos each takes 0.7 GB.
+    """
+    (low, span), (concept_low, concept_span) = (
+        _low_and_span(latent, scaling),
+        _low_and_span(concept, scaling),
+    )
+    fused = (latent - low).mul_(alpha / span)
+    return fused.add_(concept, alpha=(1 - alpha) / concept_span).sub_(
+        (1 - alpha) / concept_span * concept_low
+    )
+
+
+def _low_and_span(scores: Tensor, scaling: Scaling) -> tuple[float, float]:
+    low, high = (float(value) for value in torch.aminmax(scores))
+    return low, (high - low if scaling == "minmax" else high) or 1.0
+
+
+def mean_over_time(features: Tensor, mask: Tensor) -> Tensor:
+    """Level 1 of videos: the mean of the real frames. features (B, T, F), mask (B, T) -> (B, F)."""
+    share = mask / mask.sum(1, keepdim=True).clamp(min=1)  # (B, T)
+    return torch.bmm(share[:, None].to(features), features)[:, 0]
+
+
+def _same_video(batch: Batch) -> Tensor:
+    if "video_index" not in batch:
+        raise Mismatch(
+            "mask_same_video needs to know the video of each pair",
+            "Deliver video_index (B,) in the batch.",
+        )
+    return batch["video_index"][:, None] == batch["video_index"]
+
+
+def encoder(dim: int, side: Levels, padding: Padding = "same") -> SequenceEncoder:
+    """Levels 2 and 3 of one side."""
+    convs = list(zip(side.kernels, side.filters, strict=True))
+    return SequenceEncoder(dim, side.rnn, side.bidirectional, convs, padding)
+
+
+def embedding(word_dim: int, assets: Assets) -> nn.Embedding:
+    """Word vectors: the given ones, trainable, or uniform in +-0.1. Row PAD gets no gradient and is
+    never read.
+    """
+    if assets.word_vectors is None:
+        words = nn.Embedding(assets.n_words, word_dim, padding_idx=PAD)
+        nn.init.uniform_(words.weight, -0.1, 0.1)
+        return words
+    vectors = torch.tensor(assets.word_vectors, dtype=torch.float32)
+    if vectors.ndim != 2 or len(vectors) != assets.n_words:
+        raise Mismatch(
+            f"word vectors {tuple(vectors.shape)} for a vocabulary of {assets.n_words} words",
+            "Make the word vectors from this vocabulary (stage word2vec).",
+        )
+    return nn.Embedding.from_pretrained(vectors, freeze=False, padding_idx=PAD)
+
+
+def _check(assets: Assets) -> None:
+    sizes = {
+        "vocabulary": assets.n_words,
+        "tag vocabulary": assets.n_tags,
+        "frame features": assets.feature_dim,
+    }
+    if missing := [name for name, size in sizes.items() if size < 1]:
+        raise Mismatch(f"Dual Encoding needs {', '.join(missing)}", "Add the steps that make them.")

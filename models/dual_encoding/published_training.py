@@ -1,0 +1,57 @@
+"""Where the training of a Dual Encoding++ checkpoint stopped: Adam's moments by the names of our
+parameters.
+
+`<name>.bin.ckpt` holds {"epoch" (from 1), "best_<metric>", "patience", "optim_state_dict"}; the
+published program never reads it back (docs/specs/dual-encoding.md, section 2.9). Adam numbers the
+parameters in the order of their creation, which is ours. Learning rate and patience are not taken
+along: the plateau schedule starts anew, at the rate of the recipe.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from models.base import Mismatch
+from models.dual_encoding.options import Options
+from models.dual_encoding.published import SIDE_FILE
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_STATE = {"step", "exp_avg", "exp_avg_sq"}
+
+
+def companion(name: str) -> str:
+    """The file beside a checkpoint that has its optimizer state."""
+    return f"{name}{SIDE_FILE}"
+
+
+def import_training(
+    published: Mapping[str, object],
+    side: Mapping[str, object],
+    options: Options,
+    weights: Mapping[str, Tensor],
+) -> dict[str, object] | None:
+    """{"epoch" and "step" that were done, "moments", "scaler"}; None if there is no optimizer
+    state.
+
+    side: the side file; weights: ours, in the order of the model. Raises Mismatch if they are of
+    another model.
+    """
+    states = (side.get("optim_state_dict") or {}).get("state")
+    if not states:
+        return None
+    names = [name for name in weights if not name.endswith(_BUFFERS)]
+    moments, faults = {}, []
+    for number, state in states.items():
+        name = names[number] if number in range(len(names)) else None
+        if name is None or state.keys() != _STATE or state["exp_avg"].shape != weights[name].shape:
+            faults.append(f"{number} ({name})")
+            continue
+        moments[name] = dict(state) | {"step": torch.tensor(float(state["step"]))}
+    if faults:
+        raise Mismatch(
+            f"moments of another model: {', '.join(faults[:6])}",
+            "Give the optimizer of these weights.",
+        )
+    step = max(int(state["step"]) for state in moments.values())
+    return {"epoch": int(side["epoch"]), "step": step, "moments": moments, "scaler": {}}

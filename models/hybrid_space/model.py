@@ -1,0 +1,260 @@
+"""Dual Encoding, the ancestor of Dual Encoding++: the hybrid space of TPAMI 2021, the latent space
+of CVPR 2019.
+
+Paper: Dual Encoding for Video Retrieval by Text (Dong et al., TPAMI 2021), sections 3.1 to 3.4.
+Published code: danieljf24/hybrid_space: model.py, loss.py. Parts that Dual Encoding++ kept are in
+dual_encoding.py and sequence.py.
+
+What it does otherwise than Dual Encoding++ (docs/specs/dual-encoding.md, section 11.1): dropout on
+pooled levels; heads normalise before dropout, the concept head has none; "full" convolutions; GRU
+means over the true length; at most 64 frames for levels 2 and 3; <start> and <end> around a
+caption; special and unknown words are not in the bag; summed losses.
+
+Where we differ, and why:
+- `pooling: padded` is published: the video GRU runs over padding, so its reverse direction starts
+  there, and windows of padding take part in the maxima. `masked` (default) makes an encoding
+    independent of what shares its batch.
+- Levels lie as (level 1, GRU, filters); the published order is (GRU, filters, level 1). Import and
+  export turn them.
+- L2 normalisation has an epsilon, and the order similarity a gradient where a text lies inside a
+  video.
+- `cost: mean` takes means of all terms; published, the tag terms stay multiplied by the batch size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.base import (
+    Assets,
+    Batch,
+    Encoding,
+    Fusion,
+    Inputs,
+    Mismatch,
+    Ranking,
+    RetrievalModel,
+    Shared,
+    load_init,
+)
+from models.dual_encoding.bag_of_words import PAD, Bag, bag_linear
+from models.dual_encoding.model import embedding, encoder, mean_over_time, mix, space_losses
+from models.dual_encoding.sequence import SequenceEncoder, Steps
+from models.hybrid_space.options import Options
+from models.parts.interaction import cosine, euclidean, jaccard, order
+from models.parts.losses import tag_loss
+
+START, END, UNKNOWN, SPECIAL = 1, 2, 3, 4  # <pad>, <start>, <end>, <unk> open the vocabulary
+_MEASURES = {"cosine": cosine, "order": order, "euclidean": euclidean, "jaccard": jaccard}
+
+
+def build(options: Options, assets: Assets) -> "HybridSpace":
+    """The model, initialised as published or from `assets.init`.
+
+    Needs n_words and feature_dim, n_tags for the hybrid space, and bag_columns where bags have
+    their own vocabulary. Raises Mismatch if something is missing or unfit.
+    """
+    return load_init(HybridSpace(options, assets), assets)
+
+
+class HybridSpace(RetrievalModel):
+    """Words (B, L) and frame features (B, T, F) -> latent (B, D) and, in the hybrid space, concept
+    (B, K).
+    """
+
+    targets = ("tags", "video_index")
+
+    def __init__(self, options: Options, assets: Assets):
+        super().__init__()
+        _check(options, assets)
+        self.options = options
+        self.inputs = Inputs(text="words", video="features", tags=options.space == "hybrid")
+        self.video = encoder(assets.feature_dim, options.video, "full")
+        self.words = embedding(options.text.word_dim, assets)
+        self.text = encoder(self.words.embedding_dim, options.text, "full")
+        self.bag_words, columns = _bag(options, assets)
+        self.register_buffer("bag_columns", columns, persistent=False)
+        self.dropout = nn.Dropout(options.dropout)
+        full = options.levels == "full"
+        widths = {
+            "video": self.video.width + full * assets.feature_dim,
+            "text": self.text.width + full * self.bag_words,
+        }
+        self.latent = nn.ModuleDict(
+            {side: _latent_head(width, options) for side, width in widths.items()}
+        )
+        if options.space == "hybrid":
+            self.concept = nn.ModuleDict(
+                {side: Head(width, assets.n_tags) for side, width in widths.items()}
+            )
+
+    def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
+        """batch: text (B, L) int64, words without boundaries; text_mask (B, L) bool; if given, bow
+        (B, bag_words).
+
+        Ids from n_words on are words that only the bag knows (`Assets.bag_columns`).
+        """
+        bag, rest = self.text_levels(batch["text"], batch["text_mask"], batch.get("bow"))
+        return self._project("text", rest, bag)
+
+    def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
+        """batch: features (B, T, F) float32, video_mask (B, T) bool."""
+        return self._project("video", self.video_levels(batch["features"], batch["video_mask"]))
+
+    def text_levels(
+        self, text: Tensor, mask: Tensor, bow: Tensor | None = None
+    ) -> tuple[Bag | None, Tensor]:
+        """Level 1 as a bag (None if left out), levels 2 and 3 side by side."""
+        bag = (
+            self._bag(text.masked_fill(~mask, PAD), bow) if self.options.levels == "full" else None
+        )
+        text, mask = with_boundaries(
+            torch.where(text < self.words.num_embeddings, text, UNKNOWN), mask
+        )
+        steps = self._steps(mask, self.text)
+        hidden = self.text.hidden(self.words(text.flatten()[steps.source]), steps)
+        return bag, self._levels(self.text, hidden, steps)
+
+    def video_levels(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Levels 1 (unless left out), 2 and 3 of videos side by side."""
+        first = [mean_over_time(features, mask)] if self.options.levels == "full" else []
+        features, mask = (x[:, : self.options.video.max_frames] for x in (features, mask))
+        steps = self._steps(mask, self.video)
+        if self.options.pooling == "masked":
+            hidden = self.video.hidden(features.flatten(0, 1)[steps.source], steps)
+        else:  # published: not packed
+            outputs, _ = self.video.gru(features.transpose(0, 1))  # (T, B, width_gru)
+            hidden = outputs.transpose(0, 1).flatten(0, 1)[steps.source]
+        return torch.cat([*first, self._levels(self.video, hidden, steps)], 1)
+
+    def _steps(self, mask: Tensor, side: SequenceEncoder) -> Steps:
+        return Steps.of(mask, side.kernels, self.options.pooling == "masked")
+
+    def _levels(self, side: SequenceEncoder, hidden: Tensor, steps: Steps) -> Tensor:
+        return torch.cat(
+            [self.dropout(level) for level in side.levels(hidden, steps, self.options.gru_pool)], 1
+        )
+
+    def _bag(self, text: Tensor, bow: Tensor | None) -> Bag:
+        if bow is not None:
+            return Bag(torch.arange(self.bag_words, device=bow.device), bow.float(), self.bag_words)
+        if self.bag_columns is None:
+            raise Mismatch(
+                f"bags of {self.bag_words} words, a vocabulary of {self.words.num_embeddings}",
+                "Give the vocabulary of the bags.",
+            )
+        bag = Bag.of(self.bag_columns[text] + 1, self.bag_words, skip=1)  # 0: not in the bag
+        return replace(bag, columns=bag.columns - 1)
+
+    def _project(self, side: str, levels: Tensor, bag: Bag | None = None) -> Encoding:
+        latent = self.latent[side](levels, bag)
+        normalised = {"text": self.options.text_norm, "video": self.options.video_norm}[side]
+        encoding = {"latent": F.normalize(latent, dim=1) if normalised else latent}
+        if self.options.space == "hybrid":
+            logits = self.concept[side](levels, bag)
+            encoding |= {"concept": torch.sigmoid(logits)} | (
+                {"concept_logit": logits} if self.training else {}
+            )
+        return encoding
+
+    def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
+        """Similarities (n_t, n_v) of the latent space and, in the hybrid space, of the concepts."""
+        scores = {"latent": _MEASURES[self.options.measure](text["latent"], video["latent"])}
+        if self.options.space == "hybrid":
+            scores["concept"] = _MEASURES[self.options.concept_measure](
+                text["concept"], video["concept"]
+            )
+        return scores
+
+    def pair_bytes(self, text: Encoding, video: Encoding) -> int:
+        width = 5 + (text["latent"].shape[1] if self.options.measure == "order" else 0)
+        return width * text["latent"].element_size()
+
+    def fuse(
+        self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()
+    ) -> Ranking:
+        """Both scores scaled to [0, 1] over the whole matrix and mixed by alpha; in the latent
+        space its score.
+        """
+        if self.options.space == "latent":
+            return super().fuse(scores, text, video, how)
+        fused = mix(scores["latent"], scores["concept"], self.options.alpha, "minmax")
+        return Ranking(fused, fused.T)
+
+    def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
+        """Triplets of each space and, in the hybrid space, tag cross-entropy on both sides. batch:
+        as DualEncoding.
+        """
+        o = self.options.loss
+        terms = space_losses(self.score(text, video), batch, o)
+        if self.options.space == "hybrid":
+            for side, encoding in (("text", text), ("video", video)):
+                terms[f"tags_{side}"] = tag_loss(encoding["concept_logit"], batch["tags"], o.cost)
+        return terms | {"loss": torch.stack(list(terms.values())).sum()}
+
+
+class Head(nn.Module):
+    """Linear, batch norm, dropout, in this order: (B, width) -> (B, out). With a bag its columns
+    come first.
+    """
+
+    def __init__(self, width: int, out: int, dropout: float = 0.0):
+        super().__init__()
+        self.linear = nn.Linear(width, out)
+        self.norm = nn.BatchNorm1d(out)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, levels: Tensor, bag: Bag | None = None) -> Tensor:
+        weight, bias = self.linear.weight, self.linear.bias
+        out = self.linear(levels) if bag is None else bag_linear(bag, levels, weight, bias)
+        return self.dropout(self.norm(out))
+
+
+def _latent_head(width: int, options: Options) -> Head:
+    head = Head(width, options.latent_dim, options.dropout)
+    nn.init.xavier_uniform_(head.linear.weight)
+    nn.init.zeros_(head.linear.bias)
+    return head
+
+
+def with_boundaries(text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """<start> before and <end> behind each text: (B, L) -> (B, L + 2), and the mask."""
+    lengths = mask.sum(1, keepdim=True)
+    longer = F.pad(text.masked_fill(~mask, PAD), (1, 1), value=PAD)
+    longer[:, 0] = START
+    longer.scatter_(1, lengths + 1, END)
+    return longer, torch.arange(longer.shape[1], device=text.device) < lengths + 2
+
+
+def _bag(options: Options, assets: Assets) -> tuple[int, Tensor | None]:
+    """Words of a bag, and the column of each word id in it, int64, -1: in none.
+
+    Without a vocabulary of its own a bag counts all words but the special ones. No columns: it has
+    one, not given here.
+    """
+    stated, default = options.text.bag_words, assets.n_words - SPECIAL
+    if assets.bag_columns is None:
+        own = stated not in (None, default)
+        return (
+            (stated, None)
+            if own
+            else (default, (torch.arange(assets.n_words) - SPECIAL).clamp(min=-1))
+        )
+    n_words = int(np.max(assets.bag_columns)) + 1
+    if stated not in (None, n_words):
+        raise Mismatch(
+            f"a bag vocabulary of {n_words:,} words, where {stated:,} are expected",
+            "Give that one.",
+        )
+    return n_words, torch.tensor(assets.bag_columns)
+
+
+def _check(options: Options, assets: Assets) -> None:
+    sizes = {"vocabulary": assets.n_words - SPECIAL, "frame features": assets.feature_dim}
+    sizes |= {"tag vocabulary": assets.n_tags} if options.space == "hybrid" else {}
+    if missing := [name for name, size in sizes.items() if size < 1]:
+        raise Mismatch(f"Dual Encoding needs {', '.join(missing)}", "Add the steps that make them.")

@@ -1,0 +1,169 @@
+"""Frame features of a video in time: mean, sequence transformer, LSTM, and the transformer over
+text-video pairs.
+
+Paper: Luo et al., CLIP4Clip (Neurocomputing 2022), section 3.3 (meanP, seqTransf, seqLSTM,
+tightTransf); CenterCLIP, DRL and DiffusionRet use the same. Published code: ArrowLuo/CLIP4Clip:
+modules/modeling.py, modules/module_cross.py; docs/specs/centerclip.md, section 7,
+docs/specs/drl.md, section 5. Where we differ
+- A video without a single real frame has the mean 0, not NaN.
+- What an LSTM gives for padding, which nothing reads, is the frame itself.
+- Only the row that is read of the last block over pairs is computed.
+Features are (B, T, D), masks (B, T) bool, True for real frames, which come first.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from models.base import Mismatch
+from models.clip.blocks import LayerNorm, Transformer
+from models.clip.sizes import HEAD_WIDTH
+from models.clip.towers import CLIP
+
+_HIDDEN = (
+    -1e6
+)  # added to attention towards padding, as published; a video of padding only stays finite
+_QUICK = 1.702
+_STD = 0.02  # of new weights
+
+
+def pooled(frames: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the real frames' directions, of length 1 (0 without any): (B, T, D) -> (B, D)
+    float32.
+    """
+    share = mask / mask.sum(1, keepdim=True).clamp(min=1)  # (B, T)
+    return F.normalize((F.normalize(frames.float(), dim=-1) * share[..., None]).sum(1), dim=-1)
+
+
+class Mean(nn.Module):
+    """Leaves frames as they are: all that meanP does happens in `pooled`."""
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        return frames
+
+
+class Sequence(nn.Module):
+    """What each frame finds among the real frames, added to it: (B, T, D) -> (B, T, D).
+
+    positions: most frames it can read. eps: of the layer norms, 1e-12 in CLIP4Clip and DRL, 1e-5 in
+    CenterCLIP.
+    """
+
+    def __init__(self, width: int, layers: int, positions: int, eps: float = 1e-5):
+        super().__init__()
+        self.positions = nn.Embedding(positions, width)
+        self.transformer = Transformer(width, layers, _heads(width), eps=eps)
+        nn.init.normal_(self.positions.weight, std=_STD)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        x = frames + _places(self.positions, frames.shape[1])
+        return self.transformer(x, _additive(mask, x.dtype)) + frames
+
+
+class Recurrent(nn.Module):
+    """What an LSTM makes of the frames so far, added to each: (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        lengths = mask.sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
+        found, _ = pad_packed_sequence(
+            self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1]
+        )
+        return found + frames
+
+
+class Tight(nn.Module):
+    """A score of each text-video pair from a transformer over the sentence and the frames
+    (tightTransf, DRL's XTI).
+
+    positions: at least 1 + T. heads: by default one per 64 channels.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        positions: int,
+        eps: float = 1e-12,
+        dropout: float = 0.1,
+        heads: int | None = None,
+    ):
+        super().__init__()
+        self.positions = nn.Embedding(positions, width)
+        self.dropout = nn.Dropout(dropout)
+        self.transformer = Transformer(width, layers, heads or _heads(width), eps=eps)
+        self.ln_pool = LayerNorm(width, eps)
+        self.dense = nn.Linear(width, width)
+        self.similarity = nn.Linear(width, 1)
+        for weight in (self.positions.weight, self.dense.weight, self.similarity.weight):
+            nn.init.normal_(weight, std=_STD)
+        nn.init.zeros_(self.dense.bias)
+        nn.init.zeros_(self.similarity.bias)
+
+    def forward(self, sentence: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
+        """Scores (n, m), unbounded, of sentences (n, D) and videos (m, T, D) with mask (m, T)."""
+        n, m = len(sentence), len(frames)
+        pairs = [sentence[:, None, None].expand(-1, m, -1, -1), frames[None].expand(n, -1, -1, -1)]
+        x = torch.cat(pairs, 2).flatten(0, 1)  # (n m, 1+T, D)
+        x = self.dropout(x + _places(self.positions, x.shape[1]))
+        hidden = _additive(F.pad(mask, (1, 0), value=True).repeat(n, 1), x.dtype)
+        *blocks, last = self.transformer.resblocks
+        for block in blocks:
+            x = block(x, hidden)
+        top = self.dense(self.ln_pool(last.first(x, hidden)[:, 0]))
+        return self.similarity(top * torch.sigmoid(_QUICK * top)).view(n, m)
+
+    def pair_bytes(self, frames: int) -> int:
+        """Bytes a pair needs at its peak: its tokens as they are, normed, as q, k and v, and four
+        times as wide.
+        """
+        return 4 * (1 + frames) * self.dense.in_features * 10
+
+
+@torch.no_grad()
+def copy_text_tower(clip: CLIP, positions: nn.Embedding, transformer: Transformer) -> None:
+    """Give them CLIP's text positions and first text blocks, as many as both have, as published.
+
+    Raises Mismatch for other widths or another number of positions.
+    """
+    theirs = clip.positional_embedding
+    if theirs.shape != positions.weight.shape:
+        raise Mismatch(
+            f"positions {tuple(positions.weight.shape)} cannot start as CLIP's text positions"
+            f" {tuple(theirs.shape)}",
+            "Use a backbone whose text tower is as wide as its joint space, or the mean of the"
+            " frames.",
+        )
+    positions.weight.copy_(theirs)
+    for own, block in zip(transformer.resblocks, clip.text_blocks, strict=False):
+        own.load_state_dict(block.state_dict())
+
+
+def _heads(width: int) -> int:
+    if width % HEAD_WIDTH:
+        raise Mismatch(
+            f"features of width {width} for heads of {HEAD_WIDTH}",
+            "Use another backbone, or the mean.",
+        )
+    return width // HEAD_WIDTH
+
+
+def _places(positions: nn.Embedding, length: int) -> Tensor:
+    """The first `length` position vectors, (length, D)."""
+    if length > positions.num_embeddings:
+        raise Mismatch(
+            f"{length} positions in time, the weights have {positions.num_embeddings}",
+            "Use fewer frames per video.",
+        )
+    return positions.weight[:length]
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, T) bool -> (B, 1, 1, T): 0 where attention may look."""
+    least = max(_HIDDEN, torch.finfo(dtype).min)  # float16 ends at 65504
+    return torch.where(mask, 0.0, least).to(dtype)[:, None, None]

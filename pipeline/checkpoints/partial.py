@@ -1,0 +1,193 @@
+"""Checkpoints that hold only what was trained: frozen weights stay in the file they came from,
+known by their digest.
+
+A prompt-tuned model is a few megabytes beside a backbone of 600. Its best.pt names that file by its
+place relative to the checkpoint and says what its weights must be (facts["backbone"]);
+`checkpoint.read_format` puts both together, so whoever reads weights gets all of them. Another
+backbone is refused. last.pt leaves frozen weights out too: a training that goes on has just loaded
+them.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import DataError
+from pipeline.recipes.options import TrainOptions
+
+KEY = "backbone"
+_PARTS = {"file", "sha256", "names", "rounded"}
+_WORTH = (
+    0.5  # of all numbers: a checkpoint that would not become much smaller had better stand alone
+)
+_CLIP = "clip."  # where models keep a CLIP, whose own files have no prefix
+
+
+def frozen(model: nn.Module, options: TrainOptions) -> list[str]:
+    """Names of the parameters that `freeze` keeps from training."""
+    if options.freeze is None:
+        return []
+    named = [name for name, _ in model.named_parameters() if re.search(options.freeze.match, name)]
+    return [n for n in named if not any(re.search(p, n) for p in options.freeze.exceptions)]
+
+
+def counts(model: nn.Module, options: TrainOptions) -> dict[str, int]:
+    """{"all", "trained"}: parameters of a model, and those that its recipe trains."""
+    named, still_ones = dict(model.named_parameters()), set(frozen(model, options))
+    trained = sum(p.numel() for name, p in named.items() if name not in still_ones)
+    return {"all": sum(p.numel() for p in named.values()), "trained": trained}
+
+
+def still(model: nn.Module, options: TrainOptions) -> list[str]:
+    """Names of the weights that no step of a training changes: frozen ones, but for temperatures,
+    which are limited.
+    """
+    return [
+        name for name in frozen(model, options) if not re.search(options.temperature.match, name)
+    ]
+
+
+def left_out(about: Mapping) -> frozenset[str]:
+    """Names of the weights that `about` (facts) says to lie in the backbone."""
+    return frozenset(about.get(KEY, {}).get("names", ()))
+
+
+def trained(weights: Mapping[str, Tensor], about: Mapping) -> dict[str, Tensor]:
+    """A state dict without what lies in the backbone."""
+    names = left_out(about)
+    return {name: value for name, value in weights.items() if name not in names}
+
+
+def load_trained(model: nn.Module, weights: Mapping[str, Tensor], about: Mapping) -> None:
+    """Put what `trained` gave back into a model that has the rest."""
+    own = model.state_dict()
+    model.load_state_dict({name: own[name] for name in left_out(about)} | dict(weights))
+
+
+def facts(
+    model: nn.Module, options: TrainOptions, init: Path | None, folder: Path
+) -> dict[str, object]:
+    """{"backbone": what a checkpoint in `folder` can leave to the file of `init`}, {} if that is
+    less than half of it.
+
+    {"file", "sha256", "names", "rounded"}: the file's place relative to the folder, the digest of
+    these weights, their names, and which of them were rounded through float16 when they were taken.
+    """
+    from pipeline.checkpoints import model_file  # it imports this file
+
+    if init is None or not (names := still(model, options)):
+        return {}
+    file = model_file.find(init)
+    source, own = _given(file), model.state_dict()
+    names = [n for n in names if n in source and source[n].shape == own[n].shape]
+    same = {n for n in names if torch.equal(own[n].cpu(), source[n])}
+    rounded = [n for n in names if n not in same and torch.equal(own[n].cpu(), _half(source[n]))]
+    names = [n for n in names if n in same or n in rounded]
+    if sum(own[n].numel() for n in names) < _WORTH * sum(value.numel() for value in own.values()):
+        return {}
+    place = Path(os.path.relpath(file.resolve(), Path(folder).resolve())).as_posix()
+    return {KEY: {"file": place, "sha256": digest(own, names), "names": names, "rounded": rounded}}
+
+
+def digest(weights: Mapping[str, Tensor], names: Iterable[str]) -> str:
+    """Sha256 over names, types, shapes and bytes."""
+    whole = hashlib.sha256()
+    for name in sorted(names):
+        value = weights[name].detach().cpu().contiguous()
+        whole.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        whole.update(value.reshape(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
+def without(
+    path: Path, about: Mapping, weights: Mapping[str, object]
+) -> tuple[dict, Mapping[str, object]]:
+    """(facts, weights) to write at `path`: without those of the backbone, if it is there and they
+    are still its own.
+    """
+    backbone = about.get(KEY)
+    if backbone is None:
+        return dict(about), weights
+    names = backbone["names"]
+    place = os.path.normpath(
+        Path(path).parent / backbone["file"]
+    )  # the folder may not be there yet
+    is_there = Path(place).is_file()
+    is_whole = all(isinstance(weights.get(n), Tensor) for n in names)
+    if is_there and is_whole and digest(weights, names) == backbone["sha256"]:
+        return dict(about), trained(weights, about)
+    return {
+        key: value for key, value in about.items() if key != KEY
+    }, weights  # pruned, or moved: whole again
+
+
+def completed(path: Path, about: Mapping, weights: Mapping[str, object]) -> dict[str, object]:
+    """All weights of a checkpoint read from `path`: its own, and those that it leaves to its
+    backbone.
+
+    The backbone is looked for where the checkpoint says, then beside it as backbone.pt (or its own
+    suffix). DataError if it is not there or is another one.
+    """
+    backbone = about.get(KEY) if isinstance(about, Mapping) else None
+    if backbone is None:
+        return dict(weights)
+    if not isinstance(backbone, Mapping) or backbone.keys() != _PARTS:
+        raise DataError(
+            "says of its backbone what cannot be",
+            where=path,
+            fix="The file is damaged; train again.",
+        )
+    place = Path(os.path.normpath(Path(path).parent / backbone["file"]))
+    beside = Path(path).with_name(f"backbone{place.suffix}")
+    file = next((f for f in (place, beside) if f.is_file()), None)
+    fix = f"Put the weights it was trained on at {place}, or beside it as {beside.name}."
+    if file is None:
+        raise DataError(
+            f"holds only what was trained; the backbone, {len(backbone['names'])} frozen tensors,"
+            " is not there",
+            where=path,
+            fix=fix,
+        )
+    source, rounded = _given(file), set(backbone["rounded"])
+    taken = {
+        n: _half(source[n]) if n in rounded else source[n] for n in backbone["names"] if n in source
+    }
+    found = digest(taken, taken) if len(taken) == len(backbone["names"]) else ""
+    if found != backbone["sha256"]:
+        differs = (
+            f"is {found[:12]}"
+            if found
+            else f"is none: {len(taken)} of {len(backbone['names'])} tensors are there"
+        )
+        raise DataError(
+            f"trained on another backbone: its digest is {backbone['sha256'][:12]}, that of {file}"
+            f" {differs}",
+            where=path,
+            fix=fix,
+        )
+    return taken | dict(weights)
+
+
+def _given(file: Path) -> dict[str, Tensor]:
+    """The weights in a file by the names that models have for them: one of ours, or one of a
+    CLIP.
+    """
+    from pipeline.checkpoints import clip_weights, model_file, torchscript  # they import this file
+
+    if file.suffix != ".safetensors" and not torchscript.is_program(file):
+        value = model_file.read(file)
+        if isinstance(value, dict) and value.get("format") == model_file.MODEL:
+            return model_file.read_format(file, model_file.MODEL)["weights"]
+    return {
+        _CLIP + n: v.float() if v.is_floating_point() else v
+        for n, v in clip_weights.read(file).items()
+    }
+
+
+def _half(value: Tensor) -> Tensor:
+    return value.half().to(value.dtype)

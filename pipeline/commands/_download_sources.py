@@ -1,0 +1,36 @@
+"""Where published files are to be had that pipelines name by path: weights, features, word vectors.
+Fetches nothing.
+"""
+
+from pathlib import Path
+
+_DUAL_ENCODING = {
+    "resnext101-resnet152": (
+        "http://8.210.46.84:8787/msrvtt10k-resnext101_resnet152.tar.gz (4.3 GB)"
+    ),
+    "word2vec": "http://lixirong.net/data/w2vv-tmm2018/word2vec.tar.gz (3 GB)",
+}
+_LSMDC = (
+    "https://sites.google.com/site/describingmovies/download (after signing the agreement with"
+    " MPII)"
+)
+
+
+def source_of(path: Path) -> str:
+    """Where to get the file or folder that a pipeline expects at `path`, "" if it is not a
+    published one.
+    """
+    from models.clip.sizes import FILES
+    from pipeline.cnn.networks import NETWORKS
+
+    known = {file.name: file.url for file in FILES.values()}
+    for network in NETWORKS.values():
+        known |= {name: f"https://download.pytorch.org/models/{name}" for name in network.files}
+    if path.name in _DUAL_ENCODING:
+        return f"{_DUAL_ENCODING[path.name]}; other places: README of danieljf24/hybrid_space"
+    if path.parent.name == "imported":
+        return (
+            f"python cli.py import-checkpoint data/weights/ViT-B-32.pt --recipe {path.name} --out"
+            f" {path}"
+        )
+    return _LSMDC if path.name.endswith("_downloadLinks.txt") else known.get(path.name, "")

@@ -1,0 +1,55 @@
+"""Find the results that hold the encodings of a checkpoint."""
+
+from pathlib import Path
+
+from pipeline.core.files import file_digest
+from pipeline.core.state import read_manifest
+from pipeline.errors import DataError
+from pipeline.evaluation import results
+
+
+def find_results(checkpoint: Path, given: Path | None) -> Path:
+    """The folder of results that holds this checkpoint's encodings: in `given`, else in a step
+    beside the checkpoint's.
+
+    Raises DataError if there is none, or if the encodings are another checkpoint's.
+    """
+    digest = file_digest(checkpoint)
+    candidates = (
+        _below(given) if given else [f for step in _siblings(checkpoint) for f in _below(step)]
+    )
+    for folder in candidates:
+        if results.read_gallery(folder).checkpoint == digest:
+            return folder
+    fix = (
+        f"Make them: python cli.py evaluate --in {checkpoint} --features ... --annotations ..."
+        " --out RESULTS"
+    )
+    if given and candidates:
+        raise DataError(f"these encodings were not made by {checkpoint}", where=given, fix=fix)
+    where, what = (
+        (given, "there are no encodings here")
+        if given
+        else (checkpoint, "no step beside it holds its encodings")
+    )
+    raise DataError(what, where=where, fix=f"{fix}, then add --videos RESULTS.")
+
+
+def _siblings(checkpoint: Path) -> list[Path]:
+    """Finished steps that hold results, in the pipeline folder of a checkpoint
+    (PIPELINE/STEP/checkpoints/best.pt).
+    """
+    near = [
+        step
+        for folder in checkpoint.resolve().parents[:3]
+        for step in sorted(folder.iterdir())
+        if step.is_dir()
+    ]
+    return [step for step in near if (read_manifest(step) or {}).get("makes") == "results"]
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(
+        path.parent
+        for path in (folder if folder.is_dir() else folder.parent).rglob(results.GALLERY)
+    )

@@ -1,0 +1,106 @@
+"""Which frames each sample of a batch shows: the rules of pipeline/video/sampling.py, for many
+videos at once.
+
+What is drawn is a function of (seed, epoch, sample) alone. So a batch is the same whatever the
+number of threads or processes, and wherever a run was interrupted. Source:
+docs/specs/preprocessing.md, sections 1.8, 6.3 and 6.4.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.recipes.options import FrameMode, FrameOrder
+from pipeline.video.sampling import choose_frames
+
+_DRAWN = ("segments", "segments-published")
+_SHUFFLE = (
+    1 << 20
+)  # numbers of the stream that the order takes; the places in segments take the first ones
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the random choices of a batch are keyed by. rows: int64 (B,), the sample (caption) of
+    each video.
+    """
+
+    seed: int
+    epoch: int
+    rows: np.ndarray
+
+
+def choose(
+    counts: np.ndarray,
+    m: int,
+    mode: FrameMode,
+    samples: Samples,
+    every: int = 1,
+    order: FrameOrder = "forward",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return m frames of each of B videos, int64 (B, m), and how many of them are real, int64 (B,).
+
+    counts: frames of each video, int64 (B,), all positive. every: choose among every n-th frame
+    only. Real frames come first; a video that has fewer than m repeats the last one shown.
+    """
+    counts = -(-counts // every)
+    index = _drawn(counts, m, mode, samples) if mode in _DRAWN else _fixed(counts, m, mode)
+    real = np.minimum(counts, m)
+    if order != "forward":
+        place = _places(real, m, samples if order == "shuffled" else None)
+        index = np.take_along_axis(index, place, axis=1)
+    return index * every, real
+
+
+def uniform(samples: Samples, m: int, start: int = 0) -> np.ndarray:
+    """Numbers in [0, 1), float64 (B, m): entries `start` to `start + m` of the stream of each
+    sample.
+
+    Counter-based (SplitMix64, Steele et al. 2014), so no generator is built per sample.
+    """
+    with np.errstate(over="ignore"):  # unsigned integers wrap round: that is the method
+        key = _mixed(_mixed(np.uint64(samples.seed)) + np.uint64(samples.epoch))
+        rows = _mixed(key + samples.rows.astype(np.uint64))
+        state = rows[:, None] + (
+            np.arange(start + 1, start + m + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        )
+        return (_mixed(state) >> np.uint64(11)) * 2.0**-53
+
+
+def _mixed(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _drawn(counts: np.ndarray, m: int, mode: FrameMode, samples: Samples) -> np.ndarray:
+    """One random frame of each of m segments, as `sampling.choose_frames` bounds them."""
+    n = counts[:, None]
+    if mode == "segments":
+        bounds = np.arange(m + 1) * n // m
+        low, size = bounds[:, :-1], np.diff(bounds, axis=1)
+        is_short = n <= m
+    else:
+        size = np.broadcast_to(n // m, (len(counts), m))
+        low = np.arange(m) * size
+        is_short = n < m
+    drawn = low + (uniform(samples, m) * size).astype(np.int64)
+    return np.where(is_short, np.minimum(np.arange(m), n - 1), drawn)
+
+
+def _fixed(counts: np.ndarray, m: int, mode: FrameMode) -> np.ndarray:
+    different, which = np.unique(counts, return_inverse=True)
+    return np.stack([choose_frames(int(n), m, mode)[0] for n in different])[which]
+
+
+def _places(real: np.ndarray, m: int, samples: Samples | None) -> np.ndarray:
+    """A new order of the first `real` entries of each row (reversed, or drawn); later ones repeat
+    the last of them.
+    """
+    is_real = np.arange(m) < real[:, None]
+    if samples is None:
+        place = real[:, None] - 1 - np.arange(m)
+    else:
+        place = np.where(is_real, uniform(samples, m, _SHUFFLE), 2.0).argsort(axis=1)
+    last = np.take_along_axis(place, real[:, None] - 1, axis=1)
+    return np.where(is_real, place, last)

@@ -1,0 +1,158 @@
+"""Where frames come from: a tensor cache, a frame store, or video files; all as uint8 squares of
+the model's size.
+
+A source says once which videos can be read at all (`counted`); after that a video that cannot be
+read ends the run. So no video ever turns into a black one, and every epoch has the same samples.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from pipeline.errors import DataError, ItemError
+from pipeline.stores.frame_store.reader import FrameStore
+from pipeline.stores.tensor_cache.reader import TensorCache
+from pipeline.video.crop import center_crop, resize_short
+from pipeline.video.reader import FrameChoice, Limits, SizeRule, iterate_clip
+
+Fit = Literal["resize_crop", "center_crop"]
+
+
+class FrameSource(Protocol):
+    """Frames of videos, read from several threads at once. size: pixels of the square. where: what
+    is read.
+    """
+
+    size: int
+    where: str
+
+    def holds(self, video_id: str) -> bool:
+        """Whether the source lists the video."""
+
+    def count(self, video_id: str) -> int:
+        """Its frames, after making sure that they can be read. KeyError, DataError or ItemError if
+        they cannot.
+        """
+
+    def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
+        """Put the frames at `index` (T,), rising or not, with repeats, into `out`, uint8 (T, size,
+        size, 3).
+        """
+
+
+class CachedFrames:
+    """Frames of a tensor cache: copied from the map of its file straight into the batch."""
+
+    def __init__(self, cache: TensorCache, size: int):
+        self._cache, self.size, self.where = cache, size, f"tensor cache {cache.path}"
+        self.holds = cache.__contains__
+
+    def count(self, video_id: str) -> int:
+        return self._cache.shape(video_id)[0]
+
+    def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
+        self._cache.gather([video_id], index[None], out[None])
+
+
+class StoredFrames:
+    """Frames of a frame store: decoded into the batch where they have its size, else resized and
+    cropped.
+    """
+
+    def __init__(self, store: FrameStore, size: int, fit: Fit):
+        self._store, self.size, self._fit, self.where = (
+            store,
+            size,
+            fit,
+            f"frame store {store.path}",
+        )
+        self._scratch = (
+            threading.local()
+        )  # fresh memory for every clip would cost as much as decoding it
+        self.holds = store.__contains__
+
+    def count(self, video_id: str) -> int:
+        self._store.read(video_id, [0])  # compares the checksum of the whole value, and decodes
+        return self._store.info(video_id).frames
+
+    def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
+        info = self._store.info(video_id)
+        if info.height == info.width == self.size:
+            self._store.read(video_id, index, out)
+            return
+        shape = (len(index), info.height, info.width, 3)
+        n = math.prod(shape)
+        if getattr(self._scratch, "memory", np.empty(0)).size < n:
+            self._scratch.memory = np.empty(n, np.uint8)
+        images = self._store.read(video_id, index, self._scratch.memory[:n].reshape(shape))
+        out[...] = _fitted(images, self.size, self._fit)
+
+
+class VideoFiles:
+    """Frames decoded from video files whenever they are asked for: for trying things out, not for
+    long trainings.
+    """
+
+    def __init__(self, paths: Mapping[str, Path], size: int, fit: Fit, fps: float | None):
+        self._paths, self.size, self._fit, self.where = (
+            dict(paths),
+            size,
+            fit,
+            f"{len(paths):,} video files",
+        )
+        self._choice = FrameChoice("all") if fps is None else FrameChoice.at(fps)
+        self.holds = self._paths.__contains__
+
+    def count(self, video_id: str) -> int:
+        frames = sum(frame.repeats for frame in self._reader(video_id))
+        if not frames:
+            raise ItemError("no_frames", "nothing decodes")
+        return frames
+
+    def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
+        missing, slot = set(index.tolist()), 0
+        for frame in self._reader(video_id):
+            shown = [n for n in missing if slot <= n < slot + frame.repeats]
+            if shown:
+                out[np.isin(index, shown)] = _fitted(frame.image[None], self.size, self._fit)
+                missing.difference_update(shown)
+            slot += frame.repeats
+            if not missing:
+                return
+        raise ItemError(
+            "missing", f"frame {max(missing)} was asked for, but only {slot:,} frames decode"
+        )
+
+    def _reader(self, video_id: str) -> object:
+        size = SizeRule("short", self.size) if self._fit == "resize_crop" else None
+        return iterate_clip(self._paths[video_id], self._choice, size, Limits())
+
+
+def counted(source: FrameSource, video_ids: list[str], threads: int) -> dict[str, int | str]:
+    """For each video the number of its frames, or why they cannot be read."""
+
+    def count(video_id: str) -> int | str:
+        if not source.holds(video_id):
+            return "not there"
+        try:
+            return source.count(video_id)
+        except (DataError, ItemError, KeyError, OSError) as error:
+            return " ".join(str(error).split("\n")[0].split())
+
+    with ThreadPoolExecutor(threads) as pool:
+        return dict(zip(video_ids, pool.map(count, video_ids), strict=True))
+
+
+def _fitted(images: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+    return center_crop(_FITS[fit](images, size), size)
+
+
+_FITS: dict[Fit, Callable[[np.ndarray, int], np.ndarray]] = {
+    "resize_crop": resize_short,
+    "center_crop": lambda images, size: images,
+}

@@ -1,0 +1,122 @@
+"""The videos of a split as frames: chosen by the recipe, read by a few threads straight into the
+memory of a batch.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.errors import DataError, ItemError
+from pipeline.feeding.corpus import Memory
+from pipeline.feeding.frame_choice import Samples, choose
+from pipeline.feeding.frame_source import FrameSource, counted
+from pipeline.recipes.options import FrameOptions
+
+_MOST_THREADS = 8  # beyond that copying is bound by memory
+
+
+class FrameReader:
+    """A frame source as a `VideoStore`: m frames of each video by the rules of a recipe.
+
+    threads: that read (default: one per core, at most 8). seed: of shuffled orders outside
+    training.
+    """
+
+    noun = "readable frames"
+    dim = 0
+
+    def __init__(
+        self,
+        source: FrameSource,
+        m: int,
+        options: FrameOptions,
+        *,
+        seed: int = 0,
+        threads: int | None = None,
+    ):
+        self.source, self.m, self.options, self.seed = source, m, options, seed
+        self.threads = threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+        self.where = source.where
+        self._counts: dict[str, int | str] = {}
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.threads, "frames")
+
+    def faults(self, video_ids: list[str]) -> dict[str, str]:
+        """Every video that is asked about for the first time is tried."""
+        new = [i for i in video_ids if i not in self._counts]
+        self._counts |= counted(self.source, new, self.threads)
+        return {i: n for i in video_ids if isinstance(n := self._counts[i], str)}
+
+    def videos(self, video_ids: list[str]) -> "FrameVideos":
+        return FrameVideos(
+            self, video_ids, np.array([self._counts[i] for i in video_ids], np.int64)
+        )
+
+
+class FrameVideos:
+    """Frames of videos. counts: how many each one has, int64 (N_v,)."""
+
+    def __init__(self, reader: FrameReader, video_ids: list[str], counts: np.ndarray):
+        self._reader, self._ids, self._counts = reader, video_ids, counts
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def batch(
+        self, rows: np.ndarray, memory: Memory, samples: Samples | None = None
+    ) -> dict[str, Tensor]:
+        """frames (B, T, S, S, 3) uint8, video_mask (B, T) bool. A short video repeats its last
+        frame, masked.
+
+        Raises DataError naming a video that could be read before and now cannot.
+        """
+        reader = self._reader
+        index, real = self._choose(rows, samples)
+        size = reader.source.size
+        frames = memory.empty("frames", (*index.shape, size, size, 3), torch.uint8)
+        slots = frames.numpy()
+        parts = np.array_split(np.arange(len(rows)), min(reader.threads, len(rows)))
+        list(reader.pool.map(lambda part: self._fill(rows, index, slots, part), parts))
+        return {
+            "frames": frames,
+            "video_mask": torch.from_numpy(np.arange(reader.m) < real[:, None]),
+        }
+
+    def _choose(self, rows: np.ndarray, samples: Samples | None) -> tuple[np.ndarray, np.ndarray]:
+        reader, options = self._reader, self._reader.options
+        if samples is None:
+            fixed = Samples(reader.seed, 0, rows)
+            return choose(
+                self._counts[rows],
+                reader.m,
+                options.evaluation,
+                fixed,
+                options.every,
+                options.evaluation_order,
+            )
+        return choose(
+            self._counts[rows], reader.m, options.train, samples, options.every, options.train_order
+        )
+
+    def _fill(
+        self, rows: np.ndarray, index: np.ndarray, slots: np.ndarray, part: np.ndarray
+    ) -> None:
+        for b in part:  # one call per video: reading it takes a hundred times as long
+            video_id = self._ids[rows[b]]
+            try:
+                self._reader.source.read(video_id, index[b], slots[b])
+            except (ItemError, KeyError, OSError) as error:
+                raise DataError(
+                    f"{video_id}: its frames could be read before and now cannot: {error}",
+                    where="frames",
+                    fix=(
+                        "Has the store changed? Run the step that makes it again, then the same"
+                        " command."
+                    ),
+                ) from error

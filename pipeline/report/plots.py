@@ -1,0 +1,117 @@
+"""Loss and metric curves of a training as SVG text: equal numbers give equal bytes, no dates, no
+scripts.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = ("#24678d", "#d9772f", "#4f8f5b", "#86579c", "#b39a2e", "#b0474a", "#5c6b7a")
+_INK, _MUTED, _LINE = "#1d2733", "#66717f", "#e3e7ec"
+_SKIPPED = {"event", "epoch", "step", "lr", "model", "best", "skipped"}
+Curve = tuple[Sequence[float], Sequence[float]]  # x, y
+
+
+class Line(NamedTuple):
+    """A curve and how it is drawn; colour: place in the palette, None: the next one."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: int | None = None
+    dashed: bool = False
+
+
+def read_curves(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
+    """(training terms by step, validation scores by epoch) of a metrics.jsonl. DataError if a line
+    is not JSON.
+    """
+    train: dict[str, tuple[list, list]] = {}
+    validation: dict[str, tuple[list, list]] = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            target, x = (
+                (train, values["step"])
+                if values["event"] == "train"
+                else (validation, values["epoch"])
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"line {number} is no record: {error}", where=path, fix="Run the train step again."
+            ) from error
+        suffix = f" ({values['model']})" if values.get("model") not in (None, "raw") else ""
+        for name, value in values.items():
+            if name not in _SKIPPED and isinstance(value, (int, float)):
+                xs, ys = target.setdefault(name + suffix, ([], []))
+                xs.append(x)
+                ys.append(value)
+    return train, validation
+
+
+def curves(lines: Mapping[str, Line], x_label: str, y_label: str) -> str:
+    """One SVG of named lines, with a legend if there are several."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    settings = {
+        "svg.hashsalt": "tvrkit",
+        "svg.fonttype": "none",
+        "font.size": 10,
+        "font.family": "sans-serif",
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(5.4, 2.7), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        for n, (name, line) in enumerate(lines.items()):
+            axes.plot(
+                line.x,
+                line.y,
+                color=_COLOURS[(n if line.colour is None else line.colour) % len(_COLOURS)],
+                linestyle="--" if line.dashed else "-",
+                marker="o" if len(line.x) < 3 else None,
+                markersize=4,
+                linewidth=1.7,
+                label=name,
+            )
+        _dress(axes, x_label, y_label)
+        if y_label == "percent":
+            axes.set_ylim(-2, 103)
+        if len(lines) > 1:
+            figure.legend(
+                frameon=False,
+                fontsize=9,
+                labelcolor=_INK,
+                loc="outside upper left",
+                ncols=4,
+                borderpad=0,
+            )
+        buffer = io.StringIO()
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].strip()
+
+
+def _dress(axes: "Axes", x_label: str, y_label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel(x_label, color=_MUTED, fontsize=9)
+    axes.set_ylabel(y_label, color=_MUTED, fontsize=9)
+    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_MUTED, labelsize=9, length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_LINE)

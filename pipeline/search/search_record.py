@@ -1,0 +1,72 @@
+"""The record of a query as alro923/DRL builds it: the query, the path of its own video, all paths
+best first.
+
+Source: docs/specs/drl.md, section 17. Its file of all test sentences is an object of such records
+keyed by "0", "1", ...
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.base import Fusion, RetrievalModel
+from models.parts.noise import keys
+from pipeline.errors import ConfigError
+from pipeline.evaluation import results
+from pipeline.evaluation.arrays import read_npz
+from pipeline.evaluation.generation import as_evaluated
+from pipeline.evaluation.retrieve import Encoded, rankings
+
+
+def record_of(text: str, video: str | None, ranked: Sequence[str]) -> dict[str, object]:
+    """video: path of the true video, None for a free sentence. ranked: paths of the whole gallery,
+    best first.
+    """
+    return {"text": text, "video": video, "video_path_list": list(ranked)}
+
+
+def sentence(folder: Path, index: int) -> tuple[str, str]:
+    """The caption of that number (from 0) in the evaluated split, and the id of its video.
+    ConfigError: no such one.
+    """
+    gallery = results.read_gallery(folder)
+    if index >= len(gallery.caption_ids):
+        raise ConfigError(
+            f"there is no sentence {index:,}",
+            where="--index",
+            fix=f"Give 0 to {len(gallery.caption_ids) - 1:,}.",
+        )
+    return gallery.texts[gallery.row_of_text[index]], gallery.video_ids[_targets(folder)[index]]
+
+
+@torch.inference_mode()
+def all_records(model: RetrievalModel, folder: Path, path: str) -> dict[str, dict[str, object]]:
+    """A record for each caption of the evaluated split, by its number. path: of a video, with {}
+    for its id.
+    """
+    gallery, vectors = results.read_gallery(folder), results.read_vectors(folder)
+    text, video = (
+        {k: torch.from_numpy(v) for k, v in vectors[side].items()} for side in ("text", "video")
+    )
+    encoded = Encoded(text, video, gallery.row_of_text, gallery.keys, keys(gallery.video_ids))
+    how = Fusion(encoded.noise(as_evaluated(model, folder)), v2t_rows=np.zeros(0, np.int64))
+    t2v, _ = rankings(model, encoded, how=how)
+    paths, targets = (
+        [path.replace("{}", video_id) for video_id in gallery.video_ids],
+        _targets(folder),
+    )
+    return {
+        str(n): record_of(
+            gallery.texts[gallery.row_of_text[n]],
+            paths[targets[n]],
+            [paths[i] for i in np.argsort(-scores, kind="stable")],
+        )
+        for n, scores in enumerate(t2v)
+    }
+
+
+def _targets(folder: Path) -> np.ndarray:
+    """The gallery column of each caption's own video, int64 (N_t,)."""
+    return read_npz(folder / results.RANKS)["target"]

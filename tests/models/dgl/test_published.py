@@ -1,0 +1,133 @@
+"""Files of knightyxp/DGL and ours, both ways; the published names and counts."""
+
+import json
+
+import pytest
+import torch
+
+from models.base import Mismatch
+from models.clip.sizes import BACKBONES
+from models.clip.towers import CLIP
+from models.dgl import published
+from models.dgl.model import Dgl, build
+from models.dgl.options import Options
+from tests.models.dgl.small_dgl import small_dgl
+
+PUBLISHED = {
+    "msrvtt_vitb32_transformer": {},
+    "msrvtt_vitb16_transformer": {"backbone": "ViT-B/16"},
+    "vatex_lsmdc_vitb32_linear": {"space": "linear"},
+    "activitynet_vitb32_transformer": {"frames": 64, "words": 64},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_shapes_and_counts_are_the_published_ones(shared, name: str) -> None:
+    wanted = json.loads((shared / "golden/dgl/keys" / f"{name}.json").read_text())
+    options = Options(**PUBLISHED[name])
+    with torch.device("meta"):
+        model = Dgl(options, CLIP(BACKBONES[options.backbone]))
+
+    ours = published.export_checkpoint(options, model.state_dict())
+
+    assert {key: list(value.shape) for key, value in ours.items()} == wanted["state_dict"]
+    assert sum(p.numel() for p in model.parameters()) == wanted["parameters_total"]
+    assert sum(p.numel() for p in model.prompts.parameters()) == wanted["parameters_trainable"]
+
+
+@pytest.mark.parametrize("options", [{}, {"space": "linear"}, {"patches": "3d"}], ids=str)
+def test_what_is_written_is_read_again(options: dict) -> None:
+    model = small_dgl(**options)
+
+    value = published.export_file(
+        model.options, model.state_dict(), {"epoch": 2, "scores": {"t2v_r1": 12.5}}
+    )
+    found, assets = published.import_checkpoint(value)
+
+    assert published.recognises(value)
+    assert (value["epoch"], value["best_acc1"], value["arch"]) == (2, 12.5, "CLIp4Clip")
+    again = build(model.options, assets).state_dict()
+    assert all(torch.equal(again[n], v) for n, v in model.state_dict().items())
+    assert (found.space, found.layers, found.patches) == (
+        model.options.space,
+        3,
+        model.options.patches,
+    )
+
+
+def test_a_file_of_64_frames_is_one_of_activitynet() -> None:
+    model = small_dgl(frames=64)
+
+    found, _ = published.import_checkpoint(
+        published.export_file(model.options, model.state_dict(), {})
+    )
+
+    assert (found.frames, found.words) == (64, 16)  # this text tower reads no more than 16
+
+
+@pytest.mark.parametrize(("frame_prompts", "text_prompts"), [(4, 8), (2, 8), (1, 2)])
+def test_linear_files_do_not_say_where_the_text_prompts_are_cut(
+    frame_prompts: int, text_prompts: int
+) -> None:
+    model = small_dgl(
+        space="linear", text_prompts=2, frame_prompts=frame_prompts, global_prompts=frame_prompts
+    )
+
+    found, _ = published.import_checkpoint(
+        published.export_file(model.options, model.state_dict(), {})
+    )
+
+    assert found.text_prompts == text_prompts  # the published default, if there are so many rows
+
+
+def test_rows_that_cannot_be_shared_out_are_refused() -> None:
+    model = small_dgl(text_prompts=5)
+
+    with pytest.raises(
+        Mismatch, match="17 rows of prompts cannot be 8 of texts and 4 of each frame"
+    ):
+        published.import_checkpoint(
+            {"state_dict": published.export_checkpoint(model.options, model.state_dict())}
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"global_prompts": 2}, "must be as many"),
+        ({"layers": 2}, "2 layers"),
+        ({"text_prompts": 4}, "4 text prompts"),
+    ],
+    ids=str,
+)
+def test_what_the_published_program_cannot_run_is_not_written(options: dict, what: str) -> None:
+    model = small_dgl(**options)
+
+    with pytest.raises(Mismatch, match=what):
+        published.export_file(model.options, model.state_dict(), {})
+
+
+def test_unknown_entries_are_named() -> None:
+    model = small_dgl()
+    state = published.export_checkpoint(model.options, model.state_dict()) | {
+        "clip.visual.prompt_stuff": torch.ones(1)
+    }
+
+    with pytest.raises(Mismatch, match="clip.visual.prompt_stuff"):
+        published.import_checkpoint({"state_dict": state})
+
+
+def test_files_of_others_are_not_recognised() -> None:
+    assert not published.recognises({"state_dict": {"clip.logit_scale": torch.ones(())}})
+    assert not published.recognises([1])
+
+
+def test_optimizer_states_are_found_by_their_number_over_four_groups(shared) -> None:
+    path = shared / "golden/dgl/linear_p4_two_heads/ckpt.best.pth.tar"
+    file = torch.load(path, weights_only=True)
+    _, assets = published.import_checkpoint(file)
+
+    found = published.optimizer_state(file)
+
+    assert set(found) == {name for name in assets.init if name.startswith("prompts.")}
+    assert all(values["exp_avg"].shape == assets.init[name].shape for name, values in found.items())

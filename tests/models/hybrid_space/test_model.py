@@ -1,0 +1,238 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.base import Assets, Mismatch
+from models.hybrid_space.model import HybridSpace, build, with_boundaries
+from models.hybrid_space.options import Options
+from models.hybrid_space.published import export_model, import_checkpoint
+from pipeline.parity.case import Case
+from pipeline.parity.run import run_case
+from reference import hybrid_space
+
+SMALL = {
+    "latent_dim": 8,
+    "dropout": 0,
+    "video": {"rnn": 4, "kernels": [2, 3], "channels": 5},
+    "text": {"rnn": 3, "kernels": [2, 4], "channels": 4, "word_dim": 6},
+}
+ASSETS = Assets(n_words=30, n_tags=7, feature_dim=9)
+MASK = torch.arange(6) < torch.tensor([5, 1, 6, 3])[:, None]
+
+
+def small(**options: object) -> HybridSpace:
+    torch.manual_seed(3)
+    return build(Options.model_validate(SMALL | options), ASSETS)
+
+
+def batch(extra: int = 0) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(5)
+    mask = torch.nn.functional.pad(MASK, (0, extra))
+    values = {
+        "features": torch.randn(4, 6, 9, generator=rng),
+        "text": torch.randint(4, 30, (4, 6), generator=rng),
+    }
+    features = torch.nn.functional.pad(values["features"] * MASK[..., None], (0, 0, 0, extra))
+    text = torch.nn.functional.pad(values["text"] * MASK, (0, extra))
+    tags = torch.rand(4, 7, generator=rng)
+    return {"features": features, "video_mask": mask, "text": text, "text_mask": mask, "tags": tags}
+
+
+@pytest.mark.parametrize("name", ["hybrid-space-eval", "hybrid-space-latent"])
+def test_recorded_cases(name: str, golden: Path) -> None:
+    folder = golden / "dual-encoding" / name
+    if not folder.exists():
+        pytest.skip("only beside the project")
+
+    report = run_case(Case(folder))
+
+    assert [row for row in report.rows if not row.ok] == []
+    assert report.faults == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"space": "latent"}, {"levels": "reduced"}, {"gru_pool": "max"}, {"measure": "order", "text_norm": False},
+     {"concept_measure": "cosine"}],
+)  # fmt: skip
+@torch.no_grad()
+def test_padding_changes_nothing_under_any_option(changed: dict[str, str]) -> None:
+    model = small(**changed).eval()
+
+    scores = [
+        model.score(model.encode_text(b), model.encode_video(b)) for b in (batch(), batch(extra=3))
+    ]
+
+    for name, score in scores[0].items():
+        torch.testing.assert_close(score, scores[1][name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"space": "latent"}, {"measure": "euclidean", "loss": {"cost": "mean"}}]
+)
+def test_every_parameter_that_is_read_learns(changed: dict[str, object]) -> None:
+    model = small(**changed).train()
+
+    losses = model(batch())
+    losses["loss"].backward()
+
+    assert ("tags_text" in losses) == (model.options.space == "hybrid") == model.inputs.tags
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("changed", [
+    {}, {"gru_pool": "max"}, {"levels": "reduced"}, {"space": "latent", "measure": "euclidean"},
+    {"measure": "order", "text_norm": False, "video_norm": False},
+    {"video": SMALL["video"] | {"max_frames": 4}, "gru_pool": "max"},
+])  # fmt: skip
+@torch.no_grad()
+def test_padded_pooling_equals_plain_loops_under_every_option(changed: dict[str, object]) -> None:
+    model, given = small(pooling="padded", **changed).eval(), batch()
+    for name, buffer in model.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+
+    found = model.score(model.encode_text(given), model.encode_video(given))
+
+    for space, expected in hybrid_space.scores(model, given).items():
+        torch.testing.assert_close(
+            found[space], expected, atol=2e-6, rtol=0
+        )  # float32 rounding of sums
+
+
+@torch.no_grad()
+def test_every_measure_compares_as_its_name_says() -> None:
+    plain = small(measure="euclidean", concept_measure="cosine", text_norm=False).eval()
+
+    text, video = plain.encode_text(batch()), plain.encode_video(batch())
+
+    scores = plain.score(text, video)
+    a, b = (torch.nn.functional.normalize(side["concept"], dim=1) for side in (text, video))
+    torch.testing.assert_close(scores["concept"], a @ b.T)
+    torch.testing.assert_close(
+        scores["latent"], -(torch.cdist(text["latent"], video["latent"]) ** 2)
+    )
+    assert (text["latent"].norm(dim=1) - 1).abs().min() > 1e-3
+    torch.testing.assert_close(video["latent"].norm(dim=1), torch.ones(4))
+
+
+def test_cosine_without_normalised_vectors_is_refused() -> None:
+    with pytest.raises(ValueError, match="measure cosine needs text_norm and video_norm"):
+        Options(video_norm=False)
+
+
+def test_level_1_reads_all_frames_and_the_others_the_first_ones() -> None:
+    model = small(video=SMALL["video"] | {"max_frames": 2}).eval()
+    given = batch()
+    changed = given["features"].clone()
+    changed[:, 3:] *= 2
+
+    levels, others = (
+        model.video_levels(f, given["video_mask"]) for f in (given["features"], changed)
+    )
+
+    assert (levels[:, :9] - others[:, :9]).abs().max() > 0.1
+    assert torch.equal(levels[:, 9:], others[:, 9:])
+
+
+def test_losses_are_sums_also_where_another_part_of_the_loss_is_set() -> None:
+    assert Options(loss={"margin": 0.1}).loss.cost == "sum"
+
+
+def test_texts_get_their_boundaries() -> None:
+    text, mask = with_boundaries(
+        torch.tensor([[7, 8, 0], [9, 5, 6]]), torch.tensor([[1, 1, 0], [1, 1, 1]]).bool()
+    )
+
+    assert text.tolist() == [[1, 7, 8, 2, 0], [1, 9, 5, 6, 2]]
+    assert mask.sum(1).tolist() == [4, 5]
+
+
+def test_special_words_are_in_no_bag_and_a_bag_of_its_own_vocabulary_is_taken_as_given() -> None:
+    text, mask = torch.tensor([[3, 4, 29, 4]]), torch.ones(1, 4, dtype=torch.bool)
+    own = small(text=SMALL["text"] | {"bag_words": 5})
+
+    bag, _ = small().text_levels(text, mask)
+    given, _ = own.text_levels(text, mask, torch.tensor([[0, 2, 0, 0, 1]]))
+
+    assert bag.dense().nonzero().tolist() == [[0, 0], [0, 25]]
+    assert bag.dense()[0, [0, 25]].tolist() == [2, 1]
+    assert given.dense().tolist() == [[0, 2, 0, 0, 1]]
+    with pytest.raises(Mismatch, match="bags of 5 words"):
+        own.text_levels(text, mask)
+
+
+@pytest.mark.parametrize("name", ["latent", "msrvtt-official"])
+def test_names_and_shapes_at_full_size(name: str, shared: Path) -> None:
+    case = json.loads(
+        (shared / f"golden/dual-encoding/full-size/hybrid-space_{name}/keys.json").read_text()
+    )
+    with torch.device("meta"):
+        parts = [
+            {key: torch.empty(shape) for key, shape in part.items()}
+            for part in case["state_dict"].values()
+        ]
+        options, assets = import_checkpoint(
+            {"opt": {"dropout": 0.2} | case["options"], "model": parts}
+        )
+        model = build(options, assets)
+
+    exported = export_model(options, model.state_dict())
+
+    shapes = [{key: list(value.shape) for key, value in part.items()} for part in exported]
+    assert shapes == list(case["state_dict"].values())
+    assert sum(p.numel() for p in model.parameters()) == case["total_parameters"]
+
+
+def test_weights_come_back_from_both_published_layouts(golden: Path) -> None:
+    model = small(space="latent")
+    opt = {
+        "vocab_size": 30,
+        "bow_vocab_size": 26,
+        "visual_feat_dim": 9,
+        "dropout": 0.2,
+        "measure": "cosine",
+        "margin": 0.2,
+    }
+    opt |= {
+        "direction": "all",
+        "max_violation": True,
+        "cost_style": "sum",
+        "word_dim": 6,
+        "space": "latent",
+    }
+    opt |= {
+        "visual_rnn_size": 4,
+        "visual_kernel_sizes": [2, 3],
+        "visual_kernel_num": 5,
+        "visual_mapping_layers": [0, 8],
+    }
+    opt |= {
+        "text_rnn_size": 3,
+        "text_kernel_sizes": [2, 4],
+        "text_kernel_num": 4,
+        "tag_vocab_size": 7,
+    }
+    video, text, *mappings = export_model(model.options, model.state_dict())
+    inside = [
+        part
+        | {key.replace("mapping.", f"{side}_mapping.", 1): value for key, value in mapping.items()}
+        for side, part, mapping in zip(("visual", "text"), (video, text), mappings, strict=True)
+    ]
+
+    for layout in ([video, text, *mappings], inside):
+        again = build(*import_checkpoint({"opt": opt, "model": layout})).state_dict()
+        assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [({"opt": {}}, "opt lacks"), ({"model": []}, "list `model`"), ({"opt": None}, "opt")],
+)
+def test_what_is_no_such_checkpoint_is_refused(broken: dict, told: str) -> None:
+    with pytest.raises(Mismatch, match=told) as error:
+        import_checkpoint({"opt": {}, "model": [{}, {}, {}, {}]} | broken)
+
+    assert error.value.fix
