@@ -1,7 +1,7 @@
 """What every retrieval model is: its inputs, its encodings, its scores, its losses; and the gather
 across processes.
 
-DESIGN sections 3 and 10. The pipeline knows models only through this file; a model knows nothing of
+The pipeline knows models only through this file; a model knows nothing of
 files, YAML or processes. Encoders take padded batches, so everything that depends on how many items
 share a batch is the model's own affair (pooling rules); `score` and `fuse` work on whole encodings.
 

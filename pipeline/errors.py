@@ -1,7 +1,7 @@
 """Errors a user can act on: what is wrong, where, and what to do next; each class has its exit
 code.
 
-Exit codes (DESIGN section 10): 0 done, 1 internal error or failed comparison, 2 usage or
+Exit codes: 0 done, 1 internal error or failed comparison, 2 usage or
 configuration, 3 too many failed items, 4 missing or unusable input, 5 locked, 6 the system refused,
 130 interrupted.
 """

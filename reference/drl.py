@@ -17,8 +17,8 @@ _TILE = 32
 
 @torch.no_grad()
 def published_ranking(head: Drl, text: Mapping[str, Tensor], video: Mapping[str, Tensor]) -> Tensor:
-    """Tiles of 32 x 32; the networks of the weights and all directions in every tile (spec
-    11.2).
+    """Tiles of 32 x 32; the networks of the weights and all directions in every tile
+    (docs/specs/drl.md, section 11).
     """
     rows = []
     for t, t_real in zip(text["features"].split(_TILE), text["real"].split(_TILE), strict=True):
@@ -35,7 +35,9 @@ def published_ranking(head: Drl, text: Mapping[str, Tensor], video: Mapping[str,
 def weighted(
     word_net: nn.Module, frame_net: nn.Module, t: Tensor, v: Tensor, t_real: Tensor, v_real: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Similarities, the (n, m, L, T) tensor of all pairs, and both weights (spec 5)."""
+    """Similarities, the (n, m, L, T) tensor of all pairs, and both weights (docs/specs/drl.md,
+    section 5).
+    """
     t_weight = word_net(t).squeeze(2).masked_fill(~t_real, -math.inf).softmax(-1)
     v_weight = frame_net(v).squeeze(2).masked_fill(~v_real, -math.inf).softmax(-1)
     t, v = t / t.norm(dim=-1, keepdim=True), v / v.norm(dim=-1, keepdim=True)
@@ -51,7 +53,7 @@ def weighted(
 
 
 def published_correlation(a: Tensor, b: Tensor, weight: Tensor, count: int) -> Tensor:
-    """The (N, D, D) tensor first, then its sum (spec 6)."""
+    """The (N, D, D) tensor first, then its sum (docs/specs/drl.md, section 6)."""
     a, b = ((x - x.mean(0)) / x.std(0) for x in (a, b))
     return (torch.einsum("nc,nd->ncd", a, b) * weight[:, None, None]).sum(0) / count
 
@@ -191,8 +193,8 @@ class PublishedStep:
 
     @torch.no_grad()
     def _update(self, name: str, parameter: Tensor) -> None:
-        """BertAdam, one tensor: clipped by itself, no bias correction (spec 9). The rate is 0 in
-        the first step.
+        """BertAdam, one tensor: clipped by itself, no bias correction (docs/specs/drl.md, section
+        9). The rate is 0 in the first step.
         """
         if name not in self.state:
             self.state[name] = [torch.zeros_like(parameter), torch.zeros_like(parameter), 0]

@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=2, help="clips per size")
     parser.add_argument(
-        "--real", type=Path, default=Path(__file__).parents[2] / "shared/data/videos"
+        "--real", type=Path, default=Path(__file__).parents[3] / "shared/data/videos"
     )
     options = parser.parse_args()
     print(

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pipeline.datasets.base import open_dataset
 
-DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "annotations"
+DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "data" / "annotations"
 LSMDC = (
     "{0}\t00.23.23.000\t00.23.28.886\t00.23.23.000\t00.23.28.886\tSOMEONE looks at a house by the"
     " sea.\n"

@@ -35,7 +35,7 @@ from pipeline.text.tags import Reader
 from pipeline.text.vocab import build
 from pipeline.text.words import count_words, tokens
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 ROW = "{:<52} {:>14} {:>12}"
 
 

@@ -2,8 +2,8 @@
 answer.
 
 Paper: Jin et al. 2023, DiffusionRet: Generative Text-Video Retrieval with Diffusion Model, section
-3.3. Published code: jpthu17/DiffusionRet; parameter names are its own. Numbers in brackets are
-sections of docs/specs/diffusionret.md.
+3.3. Published code: jpthu17/DiffusionRet; parameter names are its own
+(docs/specs/diffusionret.md, section 6).
 
 The plain formulation: training and the tests use it. Sampling uses `diffusion_sampling`, which
 gives the same numbers. Both directions are one network: the candidate is what keys, values and the
@@ -17,7 +17,7 @@ Where we differ, and why:
 - The sinusoid table is computed where it is needed, published checkpoints hold 5,000 rows of it
   twice.
 - `masked_softmax`: padded frames take no part. Published (off): they count in the denominator only,
-  so that the weights of a short video do not sum to 1 and padding changes its scores [O1].
+  so that the weights of a short video do not sum to 1 and padding changes its scores.
 - The published module has a dropout of 0.1 that is never applied; there is none here.
 """
 
@@ -80,7 +80,7 @@ class Denoiser(nn.Module):
                     nn.init.zeros_(part.bias)
 
     def forward(self, x: Tensor, t: Tensor, query: Tensor, candidate: Tensor) -> Tensor:
-        """query (B, 1 or K, D), candidate (B, K, D) [6.1, 6.2]."""
+        """query (B, 1 or K, D), candidate (B, K, D)."""
         step = self.embed_timestep(t)[:, None]  # (B, 1, D)
         q, k, v = (
             self.q_proj(query + step),
@@ -95,7 +95,7 @@ class Denoiser(nn.Module):
     def text_to_video(
         self, x: Tensor, t: Tensor, text: Tensor, frames: Tensor, real: Tensor
     ) -> Tensor:
-        """text (B, D), frames (B, K, T, D) and real (B, K, T) of the candidates [6.1]."""
+        """text (B, D), frames (B, K, T, D) and real (B, K, T) of the candidates."""
         weight = self.frame_weights((frames @ text[:, None, :, None]).squeeze(3), real)
         seen = (weight[:, :, None] @ frames).squeeze(2)  # (B, K, D)
         return self(x, t, text[:, None], seen)
@@ -103,7 +103,7 @@ class Denoiser(nn.Module):
     def video_to_text(
         self, x: Tensor, t: Tensor, text: Tensor, frames: Tensor, real: Tensor
     ) -> Tensor:
-        """text (B, K, D) of the candidates, frames (B, T, D), real (B, T) [6.2]."""
+        """text (B, K, D) of the candidates, frames (B, T, D), real (B, T)."""
         weight = self.frame_weights(text @ frames.transpose(1, 2), real[:, None])  # (B, K, T)
         return self(x, t, weight @ frames, text)
 
@@ -144,7 +144,7 @@ def sample(
 
 def classification_loss(prediction: Tensor, scale: float = 100.0) -> Tensor:
     """() Cross entropy of scaled predictions (B, K) against candidate 0, which is the query's own
-    [7].
+    (docs/specs/diffusionret.md, section 7).
     """
     own = torch.zeros(len(prediction), dtype=torch.int64, device=prediction.device)
     return F.cross_entropy(scale * prediction, own)

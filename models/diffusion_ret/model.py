@@ -3,15 +3,15 @@ candidates belongs.
 
 Paper: Jin et al. 2023, DiffusionRet: Generative Text-Video Retrieval with Diffusion Model (ICCV
 2023), sections 3.2 (discriminative), 3.3 (generative), 3.4 (both losses), 3.5 (inference).
-Published code: jpthu17/DiffusionRet: tvr/models/modeling.py, main_retrieval.py. Numbers in brackets
-are sections of docs/specs/diffusionret.md.
+Published code: jpthu17/DiffusionRet: tvr/models/modeling.py, main_retrieval.py.
+Source: docs/specs/diffusionret.md, sections 3 to 8.
 
     here                                   there
     words_frames.py                        get_text_feat, get_video_feat, wti_interaction: shared
-                                           with DRL [3]
-    denoising.py                           diffusion_model, diffusion_model_v [6]
-    diffusion.py                           the noise schedules and one step of the process [5]
-    candidates, DiffusionRet.denoising     the generator's losses [7]
+                                           with DRL
+    denoising.py                           diffusion_model, diffusion_model_v
+    diffusion.py                           the noise schedules and one step of the process
+    candidates, DiffusionRet.denoising     the generator's losses
 
 Where we differ, and why:
 - Of several processes each denoises for its own rows; published, every one computes all of them.
@@ -19,11 +19,11 @@ Where we differ, and why:
 - Candidates are taken from one tensor of every video as every text sees it; published, from frames
   copied per pair, which holds T times as much.
 - Rows of the same video are known by `video_index`; published by a hash that differs between
-  processes [O11].
+  processes.
 - Evaluation draws noise by query, so that ranks do not depend on batches; a gallery smaller than
-  the number of candidates is re-ranked as a whole, published it stops [O17].
+  the number of candidates is re-ranked as a whole, published it stops.
 - Where a batch is all candidates there are (negatives = B - 1), the published order puts rows of
-  the same video, and the own one, last and takes them as negatives: so do we [O16].
+  the same video, and the own one, last and takes them as negatives: so do we.
 """
 
 from collections.abc import Mapping
@@ -102,7 +102,7 @@ def build(options: Options, assets: Assets) -> "DiffusionRet":
 
 def candidates(similarity: Tensor, video_index: Tensor, first: int, negatives: int) -> Tensor:
     """Columns int64 (n, 1 + negatives) for queries (n, N): the own one, then the most similar of
-    other videos [7].
+    other videos.
 
     first: the own column of row 0. Columns of the own video come last, in their order; they are
     needed only where there are no others.
@@ -180,7 +180,7 @@ class DiffusionRet(WordsFrames):
         return read | {"weight": self.weights(read["features"], read["real"], "frame_weight")}
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Weighted token-wise cosines (n_t, n_v), without temperature [3.3]."""
+        """Weighted token-wise cosines (n_t, n_v), without temperature."""
         with full_precision(text["weight"]):
             return {"similarity": token_wise(tokens(text), tokens(video))}
 
@@ -192,7 +192,7 @@ class DiffusionRet(WordsFrames):
         self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()
     ) -> Ranking:
         """The similarities; in stage generation those of the best candidates plus what sampling
-        says of them [8].
+        says of them.
         """
         plain = super().fuse(scores, text, video, how)
         if self.sampling is None:
@@ -207,7 +207,7 @@ class DiffusionRet(WordsFrames):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """As the base class, but features are gathered: weights and scores come after it, as
-        published [4].
+        published.
         """
         first, processes = own_rows(len(batch["text"]), batch["text"].device)
         n = len(batch["text"])

@@ -2,9 +2,9 @@
 backwards.
 
 Papers: Ho et al. 2020 (the process, linear schedule), Nichol & Dhariwal 2021 (cosine schedule,
-respacing), Song et al. 2021 (DDIM, here with eta 0). As in jpthu17/DiffusionRet; numbers in
-brackets are sections of docs/specs/diffusionret.md. Tables are float64; values become float32 when
-they meet a tensor. The network predicts x_0, so no variance is needed.
+respacing), Song et al. 2021 (DDIM, here with eta 0). As in jpthu17/DiffusionRet
+(docs/specs/diffusionret.md, section 5). Tables are float64; values become float32 when they meet a
+tensor. The network predicts x_0, so no variance is needed.
 
 Where we differ: fewer sampling steps than the schedule has are offered; the published code always
 takes all of them.
@@ -27,7 +27,7 @@ _OFFSET = 0.008  # cosine
 
 
 def named_betas(name: Name, steps: int) -> np.ndarray:
-    """Variances of the forward steps as the formula gives them, float64 (steps,) [5].
+    """Variances of the forward steps as the formula gives them, float64 (steps,).
 
     linear: from 0.1 / steps to 20 / steps. cosine: the ratios of a squared cosine, at most 0.999.
     Raises Mismatch if the schedule has too few steps.
@@ -71,7 +71,7 @@ class Schedule:
         return kept.sqrt().to(x0.dtype) * x0 + (1 - kept).sqrt().to(x0.dtype) * noise
 
     def back(self, x: Tensor, x0: Tensor, step: int) -> Tensor:
-        """x one step earlier, from x and the prediction x0 in [-1, 1], by DDIM with eta 0 [5]. Step
+        """x one step earlier, from x and the prediction x0 in [-1, 1], by DDIM with eta 0. Step
         0 gives x0.
         """
         kept, before = float(self.alphas_cumprod[step]), float(self.alphas_cumprod_prev[step])

@@ -3,8 +3,8 @@ training.
 
 Paper: Wang et al. 2022, Disentangled Representation Learning for Text-Video Retrieval, sections 3.1
 (encoders), 3.2 (interaction), 3.3 (channel decorrelation), 3.4 (loss). Published code:
-foolwood/DRL: tvr/models/modeling.py; alro923/DRL is the same model. Numbers in brackets are
-sections of docs/specs/drl.md. Side by side with the published file:
+foolwood/DRL: tvr/models/modeling.py; alro923/DRL is the same model. Source:
+docs/specs/drl.md, sections 3 to 8. Side by side with the published file:
 
     here                          there
     words_frames.py               get_text_feat, get_video_feat, agg_video_feat; what the systems

@@ -2,8 +2,8 @@
 and candidate.
 
 Nothing is drawn in turn, so the same command gives the same ranks whatever the batches, blocks,
-processes or the order of the candidates are (DESIGN section 10; the published code draws from one
-global generator, batch by batch).
+processes or the order of the candidates are. The published code draws from one global generator,
+batch by batch.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Compare our numbers with recorded cases: every folder with a case.json at or below PATH.
 
-python cli.py parity ../shared/golden/metrics
+python cli.py parity tests/golden/metrics
 
 Exit code 1 if a difference is beyond its tolerance, an expected array, value or file was not
 compared, or a kind is unknown.

@@ -1,5 +1,4 @@
-"""Run one stage: choose the items still to do, fan out, commit, journal, quarantine, finish. DESIGN
-section 6.
+"""Run one stage: choose the items still to do, fan out, commit, journal, quarantine, finish.
 
 Order of writing: artefact (temporary name, fsync, rename), then journal line, then at the very end
 the manifest. A kill at any instant therefore costs at most the items in flight.

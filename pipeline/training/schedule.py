@@ -125,8 +125,8 @@ def _bert_cosine(lr: float, floor: float, warmup: float, horizon: int) -> Curve:
     """The first step has rate 0, and the rate falls from 1 to 0.976 where a warm-up of 0.1 ends, as
     published.
 
-    The published horizon may be shorter than the run and the rate then rises again; here it stays
-    (F5).
+    The published horizon may be shorter than the run and the rate then rises again; here it
+    stays (docs/specs/training-loop.md, section 4).
     """
 
     def curve(step: int) -> float:

@@ -2,7 +2,7 @@
 CLIP file.
 
 Nothing is taken silently: every weight that is to be taken must be there with its shape
-(docs/specs/training-loop.md F18).
+(docs/specs/training-loop.md, section 4).
 """
 
 import re

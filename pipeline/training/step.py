@@ -163,7 +163,7 @@ class Stepper:
 
     def _check_all_used(self) -> None:
         """Raise ConfigError naming parameters without gradient: DDP would wait for them in the next
-        step (F12).
+        step (docs/specs/training-loop.md, section 4).
         """
         unused = [
             name for name, p in self._model.named_parameters() if p.requires_grad and p.grad is None

@@ -2,7 +2,7 @@
 
 Safety: the file is opened by descriptor, so that its name can never be an option, a pattern or a
 protocol; only demuxers that read one file and nothing else are allowed. Source:
-docs/specs/preprocessing.md, section 3.3-3.5, reliability.md 1.
+docs/specs/preprocessing.md, sections 3.3 to 3.5; docs/specs/reliability.md, section 1.
 """
 
 import contextlib

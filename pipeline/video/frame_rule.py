@@ -39,10 +39,10 @@ class FrameChoice:
     """Which source frames make up a clip.
 
     grid: slot k shows the last frame at or before k/fps. published: what ffmpeg's `-r fps` shows in
-    an mp4 (specs 1.2, tau 1.1); published-vfr: the same in avi, mkv and webm of ffmpeg 5 (tau 0.6).
-    all: every frame. half-second: frame c when c mod f is 0 or f // 2, f the integer frame rate
-    (xuchaoxi/video-cnn-feat); every frame below 2 fps. indices: frames by number, in increasing
-    order.
+    an mp4 (tau 1.1 in docs/specs/preprocessing.md, section 1.2); published-vfr: the same in avi,
+    mkv and webm of ffmpeg 5 (tau 0.6). all: every frame. half-second: frame c when c mod f is 0 or
+    f // 2, f the integer frame rate (xuchaoxi/video-cnn-feat); every frame below 2 fps. indices:
+    frames by number, in increasing order.
     """
 
     rule: FrameRule = "grid"
