@@ -1,19 +1,17 @@
-"""The rules that no single file can keep: who imports whom, what --help may cost, what the
-container promises.
+"""The rules that no single file can keep: who imports whom, what --help may cost, what is called,
+and that everything the texts name is there.
 """
 
 import ast
-import json
-import re
-import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-import pytest
-
-from pipeline import registry
+from pipeline import config, registry
+from tests import written
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "av", "lmdb", "h5py", "nltk", "gensim", "matplotlib", "scipy"}
@@ -73,16 +71,21 @@ def imported(node: ast.AST, name: str) -> list[str]:
     return inner or [base]
 
 
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+@cache
 def imports(name: str) -> set[str]:
-    """Every module that a module imports anywhere, in functions too."""
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    return {target for node in ast.walk(tree) for target in imported(node, name)}
+    """Every module that a module imports anywhere, in functions and for type checkers too."""
+    return {target for node in ast.walk(tree(name)) for target in imported(node, name)}
 
 
 def imports_on_load(name: str) -> set[str]:
     """What is imported as soon as the module is: not in functions, not for type checkers only."""
-    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
-    return {target for node in _outside_functions(tree.body) for target in imported(node, name)}
+    body = tree(name).body
+    return {target for node in _outside_functions(body) for target in imported(node, name)}
 
 
 def _outside_functions(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -242,76 +245,49 @@ def test_listing_the_options_of_every_model_loads_no_torch() -> None:
     assert loaded_after("-c", code) & (HEAVY | {"numpy"}) == set()
 
 
-def instructions() -> list[tuple[str, str]]:
-    """(instruction, arguments) of the Dockerfile, continued lines joined, comments left out."""
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    text = re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ")
-    return [
-        (line.split()[0], line.split(maxsplit=1)[1].strip())
-        for line in text.splitlines()
-        if line.strip()
+def test_every_citation_names_a_specification_and_a_section_that_exist() -> None:
+    dangling = [
+        f"{file}: docs/specs/{spec}, section {number}"
+        for file, spec, number in written.citations()
+        if not (written.SPECS / spec).is_file() or (number and number not in written.sections(spec))
     ]
 
-
-def last(instruction: str) -> str:
-    return [arguments for name, arguments in instructions() if name == instruction][-1]
+    assert dangling == []
 
 
-def test_container_runs_as_a_fixed_user_that_is_not_root() -> None:
-    assert last("USER") == "10001:10001"
+def test_every_path_and_module_that_a_text_names_exists() -> None:
+    dangling = [f"{file}: {p}" for file, p in written.paths() if not (ROOT / p).exists()]
+    dangling += [
+        f"{file}: python -m {module}"
+        for file, module in written.modules()
+        if not (ROOT / f"{module.replace('.', '/')}.py").is_file()
+    ]
+
+    assert dangling == []
 
 
-def test_container_starts_the_command_line_below_an_init_without_a_shell() -> None:
-    assert json.loads(last("ENTRYPOINT")) == ["tini", "--", "python", "cli.py"]
-    assert json.loads(last("CMD")) == ["--help"]
-    assert last("STOPSIGNAL") == "SIGTERM"
-    assert json.loads(last("VOLUME")) == ["/data", "/out", "/cache"]
+def test_every_command_pipeline_and_recipe_that_a_text_names_exists() -> None:
+    known, loaded = {*registry.names("command"), *registry.names("stage")}, config.load()
+    unknown = [f"{file}: cli.py {c}" for file, c in written.commands() if c not in known]
+    unknown += [
+        f"{file}: cli.py {command} {name}"
+        for file, command, name in written.named()
+        if name not in loaded.pipelines and name not in loaded.recipes
+    ]
+
+    assert unknown == []
 
 
-def test_container_is_built_in_two_stages_from_named_versions_and_fetches_no_url() -> None:
-    bases = [arguments.split()[0] for name, arguments in instructions() if name == "FROM"]
+def test_no_text_of_the_product_points_outside_the_repository() -> None:
+    assert list(written.outside()) == []
 
-    assert bases == ["python:3.11-slim-bookworm"] * 2
-    assert "ADD" not in {name for name, _ in instructions()}
-    assert not re.search(
-        r"\b(curl|wget|git clone)\b", (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+def test_no_folder_holds_more_modules_than_can_be_seen_at_once() -> None:
+    by_file_name = {"pipeline/commands", "pipeline/stages"}  # listed by --help, one file each
+    folders = Counter(
+        Path(name).parent.as_posix()
+        for name in written.texts()
+        if name.endswith(".py") and not name.endswith("__init__.py") and name[:6] != "tests/"
     )
 
-
-def test_dockerfile_has_no_findings() -> None:
-    search = f"{Path(sys.executable).parent}:{Path('/usr/local/bin')}"
-    program = shutil.which("hadolint", path=search) or shutil.which("hadolint")
-    if not program:
-        pytest.skip("hadolint is not installed (requirements-dev.txt)")
-
-    result = subprocess.run([program, "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
-
-    assert (result.returncode, result.stdout) == (0, "")
-
-
-def test_every_asset_that_ships_is_in_the_image() -> None:
-    shipped = re.findall(
-        r"^!(data/.+?)/?$", (ROOT / ".gitignore").read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
-    copied = re.findall(
-        r"^!(data/.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
-
-    assert sorted(shipped) == sorted(copied)
-
-
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-clip.txt", "requirements-dev.txt"]
-)
-def test_every_requirement_is_pinned(name: str) -> None:
-    lines = (ROOT / name).read_text(encoding="utf-8").split("\n")
-    wanted = [line for line in lines if line and not line.startswith("#")]
-
-    assert wanted
-    assert [
-        line for line in wanted if not re.fullmatch(r"[\w.-]+(\[[\w,-]+\])?==[\w.+!]+(; .+)?", line)
-    ] == []
-
-
-def test_continuous_integration_can_be_started() -> None:
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    assert {f: n for f, n in folders.items() if n > 16 and f not in by_file_name} == {}

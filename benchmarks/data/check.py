@@ -1,6 +1,6 @@
 """How long `check` takes for 100,000 videos that it has looked at before (target: under 5 s).
 
-.venv/bin/python -m benchmarks.check
+.venv/bin/python -m benchmarks.data.check
 """
 
 import platform

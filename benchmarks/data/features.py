@@ -2,7 +2,7 @@
 time) against ours.
 
 Ours: batch norms folded, channels_last, batches of 8, in float32 and in bfloat16. Random weights,
-224 x 224, one crop. Also the network of the demo. Run: python -m benchmarks.features
+224 x 224, one crop. Also the network of the demo. Run: python -m benchmarks.data.features
 """
 
 import argparse

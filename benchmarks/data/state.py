@@ -1,7 +1,7 @@
 """How long a step takes to recognise 100,000 finished items (target: under 5 s), and what Ctrl-C
 safety costs per item.
 
-.venv/bin/python -m benchmarks.state
+.venv/bin/python -m benchmarks.data.state
 """
 
 import platform

@@ -1,7 +1,7 @@
 """Whether compress stays within 10 % of linear from 1 worker to as many as there are cores: clips
 per CPU-second.
 
-    .venv/bin/python -m benchmarks.workers
+    .venv/bin/python -m benchmarks.data.workers
 
 The demo's corpus (288 clips) is compressed to 10 fps and 224 pixels with the preset medium, so that
 a clip costs what a real one does and the start of a worker (0.3 s) weighs little. CPU seconds of

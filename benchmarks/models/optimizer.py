@@ -4,7 +4,7 @@ tensors against ours.
 The loops are written from the specification (docs/specs/training-loop.md, section 2.1): BertAdam as
 published, which also clips each tensor; AdamW as in PyTorch's plain form. Both sides start from the
 same values, take turns in one process and must end with the same ones. Run: OMP_NUM_THREADS=1
-python -m benchmarks.optimizer
+python -m benchmarks.models.optimizer
 """
 
 import math

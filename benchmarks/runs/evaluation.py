@@ -5,7 +5,7 @@ square: 1,000 texts x 1,000 videos, the test of MSR-VTT 1k-A; sorted rows compar
 diagonal.
 captions: 10,000 captions of 500 videos; an argsort per query, searched for every true item (Dual
 Encoding family). Both sides take turns in one process and must agree on every rank. Run: python -m
-benchmarks.evaluation
+benchmarks.runs.evaluation
 """
 
 import os

@@ -1,9 +1,9 @@
 """Figures from the papers, by recipe: shown as differences beside ours where the gallery is the
 published one.
 
-Source: docs/result_table.png and slide 21 of dongYoun2/dual-encoding-system
-(docs/specs/dual-encoding.md, section 7, row B:
-DE with the learning strategies), MSR-VTT official test split.
+Source: the result table and slide 21 of dongYoun2/dual-encoding-system
+(docs/specs/dual-encoding.md, section 7), row B: DE with the learning strategies, on the official
+test split of MSR-VTT.
 """
 
 FIGURES = {
