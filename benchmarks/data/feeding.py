@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.data.frame_store import draw, write_video
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
-from pipeline.feeding.corpus import Corpus, Sentences
+from pipeline.feeding.corpus import Corpus
 from pipeline.feeding.feed_rate import FeedRate, measure
 from pipeline.feeding.frame_choice import Samples, choose
 from pipeline.feeding.frames import FrameReader
@@ -28,6 +28,7 @@ from pipeline.feeding.loader import TrainBatches
 from pipeline.recipes.options import FrameOptions
 from pipeline.stages.frames import Stage as Frames
 from pipeline.stages.tensors import Stage as Tensors
+from pipeline.text.sentences import Sentences
 
 VIDEOS, CAPTIONS, BATCH, FRAMES, SIZE, THREADS, SECONDS, ROUNDS = 20, 1280, 32, 12, 224, 2, 1.5, 3
 

@@ -32,7 +32,7 @@ from pipeline.datasets.synthetic import Dataset
 from pipeline.datasets.synthetic import Options as Corpus
 from pipeline.evaluation.encode import in_precision
 from pipeline.evaluation.metrics import count
-from pipeline.feeding.corpus import text_encoder
+from pipeline.text.encoder import TextEncoder
 
 FRAMES, SIDE, WORDS, BATCH = 6, 64, 24, 48
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def drawn(split: str, corpus: Dataset, model: CenterCLIP, every: int = 1) -> dic
     annotations, clips = corpus.load(), {clip.id: clip for clip in corpus.clips()}
     ids = annotations.split(split).video_ids[::every]
     texts = [caption for caption in annotations.texts(split) if caption.video_id in set(ids)]
-    tokens = text_encoder(model.inputs, None, True)([caption.text for caption in texts])
+    tokens = TextEncoder("clip_bpe", model.inputs.tokens).ids([caption.text for caption in texts])
     text = torch.zeros(len(texts), WORDS, dtype=torch.int64)
     for row, sentence in zip(text, tokens, strict=True):
         row[: len(sentence)] = torch.tensor(sentence[:WORDS])

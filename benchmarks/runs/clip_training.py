@@ -27,12 +27,13 @@ from models.centerclip.model import CenterCLIP
 from models.centerclip.model import build as build_model
 from models.centerclip.options import Options
 from models.clip.sizes import BACKBONES, Sizes
-from pipeline.feeding.corpus import Corpus, Sentences
+from pipeline.feeding.corpus import Corpus
 from pipeline.feeding.frames import FrameReader
 from pipeline.feeding.inputs import open_frames
 from pipeline.feeding.loader import Batch, TrainBatches
 from pipeline.processes import World
 from pipeline.recipes.options import FrameOptions, TrainOptions
+from pipeline.text.sentences import Sentences
 from pipeline.training.step import Stepper
 
 WORDS, WARM = 32, 3

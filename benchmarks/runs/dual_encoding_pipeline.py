@@ -46,10 +46,11 @@ from models.dual_encoding.model import build
 from models.dual_encoding.options import Options
 from pipeline.evaluation.encode import encode_corpus
 from pipeline.evaluation.retrieve import score
-from pipeline.feeding.corpus import Corpus, FeatureVideos, Sentences
+from pipeline.feeding.corpus import Corpus, FeatureVideos
 from pipeline.feeding.loader import TrainBatches
 from pipeline.stores.tensor_cache.reader import TensorCache
 from pipeline.stores.tensor_cache.writer import TensorCacheWriter
+from pipeline.text.sentences import Sentences
 
 VIDEOS, CAPTIONS, CHUNK, BATCH = 500, 10_000, 1000, 128
 

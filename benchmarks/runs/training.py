@@ -25,7 +25,7 @@ import torch
 
 from benchmarks._waiting import Waiting
 from pipeline.checkpoints import model_file
-from pipeline.feeding.corpus import Corpus, FeatureVideos, Sentences
+from pipeline.feeding.corpus import Corpus, FeatureVideos
 from pipeline.feeding.loader import Batch, TrainBatches
 from pipeline.processes import World
 from pipeline.recipes.recipe import Recipe, parse
@@ -33,6 +33,7 @@ from pipeline.stores.big_file.reader import BigFile
 from pipeline.stores.big_file.writer import BigFileWriter
 from pipeline.stores.tensor_cache.reader import TensorCache
 from pipeline.stores.tensor_cache.writer import TensorCacheWriter
+from pipeline.text.sentences import Sentences
 from pipeline.training.step import Stepper
 
 DIM, WORDS, TAGS, VIDEOS, CAPTIONS = 4096, 7811, 512, 96, 960

@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -24,9 +25,9 @@ from pipeline import __version__, registry
 from pipeline.checkpoints import partial, sparse
 from pipeline.core.files import atomic_path
 from pipeline.errors import ConfigError, DataError, refusal
-from pipeline.feeding.corpus import Sentences, text_encoder
 from pipeline.recipes.recipe import Recipe, parse
 from pipeline.text import numpy_values, vocab
+from pipeline.text.encoder import TextEncoder
 from pipeline.text.vocab import Vocabulary
 
 MODEL, TRAINING = "tvrkit/model", "tvrkit/training"
@@ -262,14 +263,12 @@ class ModelInfo:
         words, bag = (_vocabulary(self.facts, name) for name in ("vocabulary", "bag"))
         return vocab.joined(words, bag) if words else None
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of captions or queries, exactly as in training."""
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """What turns captions or queries into tokens, exactly as in training."""
         inputs = self.inputs or Inputs("words", "features")
-        return text_encoder(inputs, self.vocabulary, self.recipe.train.clean_captions)(texts)
-
-    def sentences(self, texts: list[str]) -> Sentences:
-        """Captions or queries as batches hold them."""
-        return Sentences(self.encode(texts), self.inputs.tokens if self.inputs else 0)
+        clean = self.recipe.train.clean_captions
+        return TextEncoder(inputs.text, inputs.tokens, self.vocabulary, clean)
 
 
 def find(path: Path) -> Path:

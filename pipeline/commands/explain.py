@@ -77,7 +77,6 @@ def command(
     from pipeline.checkpoints.model_file import find, load_model
     from pipeline.core.files import atomic_write
     from pipeline.explain import concepts
-    from pipeline.search import search
 
     path = find(checkpoint)
     model, info = load_model(path)
@@ -90,7 +89,7 @@ def command(
     of_text = of_video = None
     unknown: list[str] = []
     if text is not None:
-        unknown = search.unknown_words(info, text)
+        unknown = info.text_encoder.unknown_words(text)
         of_text = concepts.read_text(model, info, text, path)
     if video is not None and features:
         of_video = concepts.read_video(model, info, features, video, path)

@@ -107,7 +107,7 @@ def command(
         raise ConfigError(
             "an empty query", where="search", fix='Write a sentence: search BEST.pt "a dog runs"'
         )
-    unknown = search.unknown_words(info, query)
+    unknown = info.text_encoder.unknown_words(query)
     if unknown:
         log.warning(f"not known to the model, and left aside: {', '.join(unknown)}")
     hits = search.search_text(model, info, folder, query, top if records is None else None)

@@ -14,9 +14,10 @@ from models.base import RetrievalModel
 from models.parts.noise import keys
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.evaluation.retrieve import Batches, Encoded, encode_all
-from pipeline.feeding.corpus import Corpus, Sentences, VideoStore
+from pipeline.feeding.corpus import Corpus, VideoStore
 from pipeline.feeding.loader import chunks, video_batches
 from pipeline.processes import World
+from pipeline.text.sentences import Sentences
 
 
 def encode_corpus(
@@ -72,7 +73,7 @@ def encode_bank(
     batch_size: int = 64,
 ) -> Encoded:
     """At most `size` of the texts and of the videos, evenly spaced, encoded: a query bank."""
-    chosen = info.sentences([texts[n] for n in _evenly(len(texts), size)])
+    chosen = info.text_encoder.sentences([texts[n] for n in _evenly(len(texts), size)])
     videos = store.videos([video_ids[n] for n in _evenly(len(video_ids), size)])
     rows = np.arange(len(chosen.lengths))
     batches = _text_batches(chosen, rows, np.argsort(chosen.lengths, kind="stable"), batch_size)

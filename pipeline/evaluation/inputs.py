@@ -10,7 +10,7 @@ from pipeline import log
 from pipeline.checkpoints.model_file import ModelInfo, load_model
 from pipeline.datasets.base import Annotations
 from pipeline.errors import DataError
-from pipeline.feeding.corpus import Corpus, VideoStore, mostly_unknown, open_corpus
+from pipeline.feeding.corpus import Corpus, VideoStore, open_corpus
 from pipeline.feeding.inputs import Given, open_videos
 
 
@@ -30,16 +30,14 @@ class Opened:
 
         Warns if most of their words are unknown to the model: its vocabulary is of another corpus.
         """
-        if vocabulary := self.info.vocabulary:
-            texts = [caption.text for caption in annotations.texts(split)]
-            if what := mostly_unknown(vocabulary, texts, self.info.recipe.train.clean_captions):
-                log.warning(
-                    "evaluate: the model's vocabulary is of another corpus, so scores mean little:"
-                    f" {what}"
-                )
-        return open_corpus(
-            annotations, split, self.store, self.info.encode, width=self.model.inputs.tokens
-        )
+        encoder = self.info.text_encoder
+        texts = [caption.text for caption in annotations.texts(split)]
+        if what := encoder.mostly_unknown(texts):
+            log.warning(
+                "evaluate: the model's vocabulary is of another corpus, so scores mean little:"
+                f" {what}"
+            )
+        return open_corpus(annotations, split, self.store, encoder)
 
 
 def open_model(

@@ -72,10 +72,7 @@ def read_text(model: RetrievalModel, info: ModelInfo, text: str, checkpoint: Pat
     """Weights of all tags in a sentence, float32 (K,). DataError for a model without a concept
     space.
     """
-    ids = torch.tensor(info.encode([text]))
-    encoding = model.encode_text(
-        {"text": ids, "text_mask": torch.ones_like(ids, dtype=torch.bool)}, model.prepare()
-    )
+    encoding = model.encode_text(info.text_encoder.encode([text]), model.prepare())
     return _concepts(encoding, info, checkpoint)[0]
 
 

@@ -97,7 +97,7 @@ def read(
     row = known.index(video_id)
     vectors = results.read_vectors(folder)["video"]
     video = {name: torch.from_numpy(rows[row : row + 1]) for name, rows in vectors.items()}
-    batch = info.sentences([text]).batch(np.zeros(1, np.int64))
+    batch = info.text_encoder.encode([text])
     match = model.explain(model.encode_text(batch, model.prepare()), video)
     values = {name: value.float().numpy() for name, value in vars(match).items()}
     words = labels(text, len(values["word_weight"]))

@@ -12,7 +12,7 @@ import torch
 from models.base import Encoding, Fusion, RetrievalModel
 from models.parts.noise import Noise, keys
 from pipeline.checkpoints.model_file import ModelInfo
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from pipeline.evaluation import results
 from pipeline.evaluation.encode import text_keys
 from pipeline.evaluation.generation import as_evaluated
@@ -20,7 +20,6 @@ from pipeline.evaluation.retrieve import Encoded, rankings
 from pipeline.recipes.options import FrameOptions
 from pipeline.search.encode_file import encode_file
 from pipeline.stores.big_file.reader import BigFile
-from pipeline.text.words import clean_words, raw_words
 
 # text-video pairs scored besides the query, so that fusion sees what it saw in evaluate
 _CONTEXT_PAIRS = 2_000_000
@@ -35,38 +34,6 @@ class Hit:
     label: str
 
 
-def unknown_words(info: ModelInfo, query: str) -> list[str]:
-    """Words of a query that the model does not know. Raises ConfigError, with words that are near,
-    if it knows none.
-
-    A model that reads byte pairs knows all words.
-    """
-    vocabulary = info.vocabulary
-    if info.inputs and info.inputs.text != "words":
-        return []
-    words = (clean_words if info.recipe.train.clean_captions else raw_words)(query)
-    unknown = [word for word in words if word not in vocabulary.ids]
-    if len(unknown) < len(words):
-        return unknown
-    near = list(
-        dict.fromkeys(
-            c
-            for word in words
-            for c in difflib.get_close_matches(word, vocabulary.ids, n=3, cutoff=0.6)
-        )
-    )
-    some = [word for word in vocabulary.words if word.isalpha()][:12]
-    raise ConfigError(
-        f"none of its words is among the {len(vocabulary):,} that the model knows",
-        where=f"query {query!r}",
-        fix=(
-            f"Did you mean: {', '.join(near)}?"
-            if near
-            else f"It knows words like: {', '.join(some)}."
-        ),
-    )
-
-
 @torch.inference_mode()
 def search_text(
     model: RetrievalModel, info: ModelInfo, folder: Path, query: str, top: int | None
@@ -75,7 +42,7 @@ def search_text(
     it.
     """
     gallery, encodings = results.read_gallery(folder), _encodings(folder)
-    sentences = info.sentences([query])
+    sentences = info.text_encoder.sentences([query])
     encoding = model.encode_text(sentences.batch(np.zeros(1, np.int64)), model.prepare())
     text = {
         name: torch.cat([_some(rows, encodings["video"]), encoding[name]])

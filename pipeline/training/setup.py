@@ -15,12 +15,13 @@ from pipeline import log
 from pipeline.core.artefact import Artefact
 from pipeline.datasets import base as datasets
 from pipeline.errors import ConfigError, DataError
-from pipeline.feeding.corpus import Corpus, VideoStore, check_vocabulary, open_corpus, text_encoder
+from pipeline.feeding.corpus import Corpus, VideoStore, open_corpus
 from pipeline.feeding.inputs import Given, load_vectors, open_store, open_videos
 from pipeline.feeding.loader import TrainBatches
 from pipeline.processes import World
 from pipeline.recipes.recipe import Recipe
 from pipeline.text import tag_files, vocab
+from pipeline.text.encoder import TextEncoder
 from pipeline.text.vocab import Vocabulary
 from pipeline.training import starting
 
@@ -61,6 +62,12 @@ class Setup:
     def vocabulary(self) -> Vocabulary | None:
         """Both in one: what captions are encoded with."""
         return vocab.joined(self.words, self.bag) if self.words else None
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """What turns captions into the tokens that the model reads."""
+        inputs, clean = self.model.inputs, self.recipe.train.clean_captions
+        return TextEncoder(inputs.text, inputs.tokens, self.vocabulary, clean)
 
     @cached_property
     def tags(self) -> tag_files.TagLabels | None:
@@ -115,15 +122,16 @@ class Setup:
 
     def corpus(self, split: str, with_tags: bool = False) -> Corpus:
         """A split as the model reads it."""
-        inputs = self.model.inputs
-        if self.vocabulary:
-            texts = [caption.text for caption in self.annotations.texts(split)]
-            check_vocabulary(
-                self.vocabulary, texts, self.recipe.train.clean_captions, self._path("vocab")
+        texts = [caption.text for caption in self.annotations.texts(split)]
+        if what := self.text_encoder.mostly_unknown(texts):
+            raise DataError(
+                what,
+                where=self._path("vocab"),
+                fix="Make the vocabulary from these captions (vocab step); is its min_count too"
+                " high for so few of them?",
             )
-        encode = text_encoder(inputs, self.vocabulary, self.recipe.train.clean_captions)
         labels = self.tags.matrix if with_tags and self.tags else None
-        return open_corpus(self.annotations, split, self.store, encode, labels, inputs.tokens)
+        return open_corpus(self.annotations, split, self.store, self.text_encoder, labels)
 
     def batches(self, pinned: bool = False) -> TrainBatches:
         """The training batches; this process's share of each. ConfigError if the model needs larger

@@ -212,7 +212,7 @@ def test_best_checkpoint_loads_alone(tmp_path):
     assert not model.training
     assert (info.recipe.name, info.training["epoch"]) == ("toy", 1)
     assert info.vocabulary.ids == toy.FACTS["vocabulary"]
-    assert info.encode(["word5 word7"]) == [[5, 7]]
+    assert info.text_encoder.ids(["word5 word7"]) == [[5, 7]]
 
 
 def test_missing_checkpoint_is_an_error_with_the_path(tmp_path):

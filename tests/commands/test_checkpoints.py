@@ -253,7 +253,9 @@ def test_ancestors_files_come_in_and_go_out(
     again, assets = hybrid_space.import_checkpoint(read(tmp_path / "again.pth.tar", published=True))
     assert again == model.options
     assert all(torch.equal(assets.init[key], value) for key, value in model.state_dict().items())
-    assert info.encode(["word0 word1"]) == [[4, 5]]  # the model adds the boundaries itself
+    assert info.text_encoder.ids(["word0 word1"]) == [
+        [4, 5]
+    ]  # the model adds the boundaries itself
 
 
 def _two_dicts(file: Path) -> dict:
@@ -374,7 +376,7 @@ def test_ancestors_bags_count_a_vocabulary_of_their_own(tmp_path: Path) -> None:
     assert call("import-checkpoint", file, *words, "-o", tmp_path / "ours.pt") == 0
 
     model, info = load_model(tmp_path / "ours.pt")
-    batch = info.sentences(["a zebra, the zebra and e"]).batch(np.zeros(1, np.int64))
+    batch = info.text_encoder.encode(["a zebra, the zebra and e"])
     text = {
         "text": torch.tensor([[4, 3, 3, 3, 3, 8]]),
         "text_mask": torch.ones(1, 6, dtype=torch.bool),

@@ -18,7 +18,7 @@ from pipeline.evaluation.retrieve import (
     retrieve,
     score,
 )
-from pipeline.feeding.corpus import Sentences
+from pipeline.text.sentences import Sentences
 from tests.training import toy
 
 

@@ -17,13 +17,14 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.plan import dataset_artefact
 from pipeline.datasets import base as datasets
 from pipeline.datasets.base import Annotations
-from pipeline.feeding.corpus import Store, encode_texts, open_corpus
+from pipeline.feeding.corpus import Store, open_corpus
 from pipeline.feeding.loader import TrainBatches
 from pipeline.recipes.recipe import parse
 from pipeline.stages.evaluate import Options, Stage
 from pipeline.stores.big_file.reader import BigFile
 from pipeline.stores.big_file.writer import BigFileWriter
 from pipeline.text import vocab
+from pipeline.text.encoder import TextEncoder
 from pipeline.text.words import clean_words
 from pipeline.training.progress import Conduct
 from pipeline.training.trainer import Trainer
@@ -117,7 +118,7 @@ def _train(folder: Path, annotations: Annotations, features: Path) -> None:
         )
 
     corpus = open_corpus(
-        annotations, "train", store, lambda texts: encode_texts(texts, vocabulary), labels
+        annotations, "train", store, TextEncoder("words", vocabulary=vocabulary), labels
     )
     train = {
         "epochs": 25,

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.core.artefact import Artefact
 from pipeline.errors import ConfigError, DataError
-from pipeline.feeding.corpus import Corpus, Sentences, open_corpus
+from pipeline.feeding.corpus import Corpus, open_corpus
 from pipeline.feeding.frame_choice import Samples
 from pipeline.feeding.frames import FrameReader
 from pipeline.feeding.inputs import Given, open_frames
@@ -19,12 +19,16 @@ from pipeline.feeding.loader import Slot, TrainBatches
 from pipeline.processes import World
 from pipeline.recipes.options import FrameOptions
 from pipeline.stores.frame_store.reader import FrameStore
+from pipeline.text.encoder import TextEncoder
+from pipeline.text.sentences import Sentences
+from pipeline.text.vocab import Vocabulary
 from pipeline.video.crop import center_crop
 from tests.feeding.test_corpus import annotations
 from tests.stages.store_runs import frames, tensors, videos
 from tests.stores.frame_store.frame_clips import build_store, images
 
 SIZE = 32
+WORDS = TextEncoder("words", vocabulary=Vocabulary({"a": 0}))
 IDS = [f"video{n:02d}" for n in range(4)]
 
 
@@ -128,7 +132,7 @@ def test_video_that_cannot_be_read_is_reported_once_and_left_out(tmp_path, caplo
     store = damaged(tmp_path / "store")
 
     with caplog.at_level(logging.WARNING, logger="tvrkit"):
-        corpus = open_corpus(annotations(), "train", store, lambda texts: [[1]] * len(texts))
+        corpus = open_corpus(annotations(), "train", store, WORDS)
 
     assert corpus.video_ids == ["v0", "v2", "v3"] and corpus.places.tolist() == [0, 2, 3]
     assert (
@@ -145,7 +149,7 @@ def test_split_of_which_nothing_can_be_read_is_an_error(tmp_path):
     with pytest.raises(
         DataError, match="none of the 2 videos of train has readable frames: v0 .not there., v1"
     ):
-        open_corpus(annotations(2), "train", store, lambda texts: [[1]] * len(texts))
+        open_corpus(annotations(2), "train", store, WORDS)
 
 
 def test_video_that_vanishes_during_training_ends_it_by_name(given, tmp_path):

@@ -328,7 +328,7 @@ def test_bags_of_the_ancestor_may_count_other_words_than_its_embedding_knows(inp
 
     model, info = model_file.load_model(tmp_path / "out")
     assert (model.words.num_embeddings, model.bag_words) == (11, 4)
-    assert info.encode(["a blue circle sings"]) == [[4, 13, 6, 3]]
+    assert info.text_encoder.ids(["a blue circle sings"]) == [[4, 13, 6, 3]]
     assert info.facts["bag"] == {word: n for n, word in enumerate(ids["bow_vocab"])}
 
 

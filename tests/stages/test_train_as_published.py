@@ -58,7 +58,7 @@ def test_captions_are_taken_raw_by_option_only(inputs, tmp_path) -> None:  # noq
         train(inputs, tmp_path / name, recipe(epochs=1, clean_captions=clean))
 
     clean, raw = (
-        model_file.load_model(tmp_path / name)[1].encode(["a RED circle!"])[0]
+        model_file.load_model(tmp_path / name)[1].text_encoder.ids(["a RED circle!"])[0]
         for name in ("clean", "raw")
     )
     assert 3 not in clean

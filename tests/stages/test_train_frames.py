@@ -186,7 +186,7 @@ def test_search_answers_a_sentence_and_a_video_file(inputs, tmp_path):
 
     assert sorted(hit.label for hit in hits) == sorted(f"test{n}" for n in range(12))
     assert [hit.label for hit in own][:3] == [hit.label for hit in known][:3]
-    assert search.unknown_words(info, "gibberish xqzzt") == []
+    assert info.text_encoder.unknown_words("gibberish xqzzt") == []
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(DataError, match="frames cannot be read"):
         search.search_video(model, folder, str(tmp_path / "bad.mp4"), None, 12)

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from pipeline.checkpoints import model_file
-from pipeline.feeding.corpus import Corpus, FeatureVideos, Sentences
+from pipeline.feeding.corpus import Corpus, FeatureVideos
 from pipeline.feeding.loader import TrainBatches
 from pipeline.processes import World
 from pipeline.recipes.recipe import Recipe, parse
+from pipeline.text.sentences import Sentences
 from pipeline.training.progress import Conduct
 from pipeline.training.trainer import Trainer
 

@@ -13,12 +13,13 @@ from pipeline.datasets import base
 from pipeline.evaluation.encode import encode_corpus
 from pipeline.evaluation.metrics import Counts, count, count_v2t, summary
 from pipeline.evaluation.retrieve import score
-from pipeline.feeding.corpus import Corpus, encode_texts, open_corpus
+from pipeline.feeding.corpus import Corpus, open_corpus
 from pipeline.feeding.inputs import open_store
 from pipeline.parity.case import Case
 from pipeline.parity.compare import Comparison, Tolerance, close, equal
 from pipeline.parity.dual_encoding.model import opened
 from pipeline.text import vocab
+from pipeline.text.encoder import TextEncoder
 
 
 def evaluate(case: Case) -> Iterator[Comparison]:
@@ -48,7 +49,7 @@ def _corpus(case: Case, files: Mapping[str, str]) -> Corpus:
     words = vocab.load(case.path(files["vocabulary"]))
     store = open_store(None, case.path(files["BigFile folder"]))
     return open_corpus(
-        dataset.load(), "train", store, lambda texts: encode_texts(texts, words, clean=False)
+        dataset.load(), "train", store, TextEncoder("words", vocabulary=words, clean=False)
     )
 
 

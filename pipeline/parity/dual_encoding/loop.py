@@ -7,13 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.datasets import base
-from pipeline.feeding.corpus import encode_texts, open_corpus
+from pipeline.feeding.corpus import open_corpus
 from pipeline.feeding.inputs import open_store
 from pipeline.feeding.loader import Slot
 from pipeline.parity.case import Case
 from pipeline.parity.compare import Comparison, Tolerance, close, equal
 from pipeline.recipes.options import ScheduleOptions
 from pipeline.text import tag_files, vocab
+from pipeline.text.encoder import TextEncoder
 from pipeline.training.schedule import Schedule
 
 _SCORES = {
@@ -73,7 +74,11 @@ def dataset_and_collate(case: Case) -> Iterator[Comparison]:
     tags = tag_files.read(case.path("tag_vocab.json"), case.path("video_tag.txt"))
     store = open_store(None, case.path("feature"))
     corpus = open_corpus(
-        dataset.load(), "train", store, lambda t: encode_texts(t, words, clean=False), tags.matrix
+        dataset.load(),
+        "train",
+        store,
+        TextEncoder("words", vocabulary=words, clean=False),
+        tags.matrix,
     )
     rows = case.inputs["dataset_indices"]
     videos = corpus.video_of[rows]
