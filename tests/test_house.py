@@ -266,6 +266,13 @@ def test_every_path_and_module_that_a_text_names_exists() -> None:
     assert dangling == []
 
 
+def test_every_function_on_the_map_is_in_the_file_it_names() -> None:
+    named = list(written.members("docs/architecture.md"))
+
+    assert len(named) > 50
+    assert [f"{file}: {name}" for file, name in named if not written.has_member(file, name)] == []
+
+
 def test_every_command_pipeline_and_recipe_that_a_text_names_exists() -> None:
     known, loaded = {*registry.names("command"), *registry.names("stage")}, config.load()
     unknown = [f"{file}: cli.py {c}" for file, c in written.commands() if c not in known]

@@ -4,6 +4,7 @@ paths, modules and commands that they name.
 Files are found by walking folders, so it works in a checkout and in an exported tree alike.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -27,6 +28,7 @@ _FOREIGN = re.compile(
 _OUTSIDE = re.compile(r"DESIGN|(?<![\w/])(?:\.\./)*shared/|(?<![\w.])/work/")
 _CODE = re.compile(r"\[O\d+\]|\(F\d+\)")  # of a specification, without its name
 _MODULE = re.compile(rf"-m ((?:{'|'.join(_OURS)})\.[\w.]*\w)")
+_MEMBER = re.compile(r"`((?:\w+/)*\w+\.py)`: `([\w.]+)`")
 _COMMAND = re.compile(r"(?<![\w/])cli\.py ([a-z][\w-]*)")
 _RECIPE_OR_PIPELINE = re.compile(r"cli\.py (run|status|show) ([a-z][\w-]*)(?![\w/<{*-])")
 
@@ -70,6 +72,21 @@ def paths() -> Iterator[tuple[str, str]]:
     for name in texts():
         for path in _PATH.findall(_FOREIGN.sub(" ", prose(name))):
             yield name, path
+
+
+def members(page: str) -> Iterator[tuple[str, str]]:
+    """(file, name) of every `file`: `name` on a page: a class, a function, or one inside it."""
+    yield from _MEMBER.findall(prose(page))
+
+
+def has_member(file: str, name: str) -> bool:
+    """Whether a Python file defines `name`, with dots for what is inside a class."""
+    inside: object = ast.parse(texts()[file])
+    for part in name.split("."):
+        inside = next((n for n in inside.body if getattr(n, "name", "") == part), None)
+        if inside is None:
+            return False
+    return True
 
 
 def modules() -> Iterator[tuple[str, str]]:
