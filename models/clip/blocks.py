@@ -2,12 +2,14 @@
 
 Paper: Radford et al. 2021, Learning Transferable Visual Models From Natural Language Supervision,
 sections 2.4 (towers) and 2.5 (initialisation). Names and shapes: openai/CLIP: clip/model.py
-(docs/specs/clip-backbone.md, sections 2 and 3). Where we differ
+(docs/specs/clip-backbone.md, sections 2 and 3).
+
+Where we differ
 - Batch first; attention is one fused kernel (`scaled_dot_product_attention`) instead of products
   and a softmax.
-- QuickGELU x sigmoid(1.702 x) is computed as silu(1.702 x) / 1.702, both factors inside the matrix
-  products: the same function up to rounding, one pass over the widest tensor instead of three and
-    one copy of it less kept for backward.
+- QuickGELU x sigmoid(1.702 x) is computed as silu(1.702 x) / 1.702 with both factors inside the
+  matrix products. It is the same function up to rounding, passes over the widest tensor once
+  instead of three times, and keeps one copy of it less for backward.
 - Masks are True where attention may look; the published ones add -inf where it may not.
 """
 
@@ -22,16 +24,30 @@ from torch.utils.checkpoint import checkpoint
 from models.clip.matmul import linear
 
 Activation = Literal["quick_gelu", "gelu"]
-_QUICK = 1.702  # the factor of QuickGELU
+_QUICK_GELU = 1.702
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Return x sigmoid(1.702 x), CLIP's approximation of GELU, in the shape of x."""
+    return x * torch.sigmoid(_QUICK_GELU * x)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm computed in float32 whatever the input is; the result has the type of the
-    input.
-    """
+    """A layer norm computed in float32; its result has the type of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., W) -> (..., W)."""
         return super().forward(x.float()).to(x.dtype)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, W) -> (B, heads, N, W / heads)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def join_heads(x: Tensor) -> Tensor:
+    """(B, heads, N, W / heads) -> (B, N, W)."""
+    return x.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):
@@ -45,24 +61,24 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, q: Tensor, kv: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """(B, N, W) from queries (B, N, W) and what they look at, (B, M, W) or the queries
-        themselves.
-        """
-        weight, bias, width = self.in_proj_weight, self.in_proj_bias, q.shape[-1]
+        """Queries (B, N, W) look at kv (B, M, W), by default at themselves: (B, N, W)."""
+        width = q.shape[-1]
+        weight = self.in_proj_weight
+        bias = self.in_proj_bias
         if kv is None:
-            parts = linear(q, weight, bias).chunk(3, -1)
+            q, k, v = linear(q, weight, bias).chunk(3, -1)  # (B, N, W) each
         else:
-            both = linear(kv, weight[width:], bias[width:]).chunk(2, -1)
-            parts = (linear(q, weight[:width], bias[:width]), *both)
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts
-        )  # (B, heads, N or M, 64)
+            k, v = linear(kv, weight[width:], bias[width:]).chunk(2, -1)  # (B, M, W) each
+            q = linear(q, weight[:width], bias[:width])
+        q = split_heads(q, self.heads)  # (B, heads, N, W / heads)
+        k = split_heads(k, self.heads)
+        v = split_heads(v, self.heads)
         found = F.scaled_dot_product_attention(q, k, v, mask)
-        return linear(found.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
+        return linear(join_heads(found), self.out_proj.weight, self.out_proj.bias)
 
 
 class Mlp(nn.Module):
-    """Two layers, four times as wide between them. (..., W) -> (..., W)."""
+    """Two layers, four times as wide between them."""
 
     def __init__(self, width: int, activation: Activation = "quick_gelu"):
         super().__init__()
@@ -71,19 +87,22 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        up, down = self.c_fc, self.c_proj
+        """(..., W) -> (..., W)."""
+        up = self.c_fc
+        down = self.c_proj
         if self.activation == "gelu":
-            return linear(F.gelu(linear(x, up.weight, up.bias)), down.weight, down.bias)
-        wide = linear(x, up.weight, up.bias, _QUICK, _QUICK)
-        wide = F.silu(wide, inplace=not wide.requires_grad)  # backward needs what it read
-        return linear(wide, down.weight, down.bias, 1 / _QUICK)
+            wide = F.gelu(linear(x, up.weight, up.bias))  # (..., 4 W)
+            return linear(wide, down.weight, down.bias)
+        wide = linear(x, up.weight, up.bias, scale=_QUICK_GELU, bias_scale=_QUICK_GELU)
+        wide = F.silu(wide, inplace=not wide.requires_grad)  # backward needs what silu read
+        return linear(wide, down.weight, down.bias, scale=1 / _QUICK_GELU)
 
 
 class Block(nn.Module):
-    """x + attend(ln_1 x), then x + mlp(ln_2 x). The parts are public: a system may write the two
-    lines its own way.
+    """x + attend(ln_1 x), then x + mlp(ln_2 x).
 
-    recompute: keep only the input and run the block again in backward (see `set_recompute`).
+    The parts are public: a system may write the two lines its own way. recompute: keep only the
+    input and run the block again in backward (see `set_recompute`).
     """
 
     def __init__(
@@ -97,8 +116,7 @@ class Block(nn.Module):
         self.recompute = False
 
     def attend(self, q: Tensor, kv: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """(B, N, W) from normed queries (B, N, W) and normed keys and values (B, M, W), by default
-        the queries.
+        """Normed queries (B, N, W) look at normed kv (B, M, W), by default themselves: (B, N, W).
 
         mask: bool, True = may look, or floats to add; anything that broadcasts to (B, heads, N, M).
         Every query needs a key it may look at.
@@ -110,8 +128,9 @@ class Block(nn.Module):
         return self._run(self._all, x, mask)
 
     def first(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Row 0 of `forward(x)` alone, (B, 1, W): all of the last block that is needed if only that
-        row is read.
+        """Row 0 of `forward(x)` alone: (B, N, W) -> (B, 1, W).
+
+        The last block needs no more if only that row is read.
         """
         return self._run(self._first, x, mask)
 
@@ -120,23 +139,23 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
     def _first(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        xn = self.ln_1(x)
-        top = x[:, :1] + self.attend(xn[:, :1], xn, mask)
+        normed = self.ln_1(x)
+        top = x[:, :1] + self.attend(normed[:, :1], normed, mask)  # (B, 1, W)
         return top + self.mlp(self.ln_2(top))
 
     def _run(
         self, part: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, mask: Tensor | None
     ) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(
-                part, x, mask, use_reentrant=False, preserve_rng_state=False
-            )  # nothing here is random
+            # nothing in a block is random
+            return checkpoint(part, x, mask, use_reentrant=False, preserve_rng_state=False)
         return part(x, mask)
 
 
 class Transformer(nn.Module):
-    """A stack of blocks, `resblocks`; initialised as the paper's. eps: of the layer norms; other
-    systems change it.
+    """A stack of blocks, `resblocks`, initialised as the paper's.
+
+    eps: of the layer norms; some systems use another one in their own transformers.
     """
 
     def __init__(
@@ -149,12 +168,13 @@ class Transformer(nn.Module):
     ):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, activation, eps) for _ in range(layers))
-        into, out_of = width**-0.5, width**-0.5 * (2 * layers) ** -0.5
+        std = width**-0.5
+        std_of_output = width**-0.5 * (2 * layers) ** -0.5
         for block in self.resblocks:
-            nn.init.normal_(block.attn.in_proj_weight, std=into)
-            nn.init.normal_(block.attn.out_proj.weight, std=out_of)
+            nn.init.normal_(block.attn.in_proj_weight, std=std)
+            nn.init.normal_(block.attn.out_proj.weight, std=std_of_output)
             nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=out_of)
+            nn.init.normal_(block.mlp.c_proj.weight, std=std_of_output)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, N, W) -> (B, N, W); `mask` as in `Block.attend`, the same for all blocks."""
@@ -166,20 +186,22 @@ class Transformer(nn.Module):
 def causal_mask(
     length: int, real: Tensor | None = None, device: torch.device | str | None = None
 ) -> Tensor:
-    """Which positions each may look at, itself and those before: bool (L, L).
+    """Return which positions each position may look at, itself and those before: bool (L, L).
 
-    real: (B, L) bool, True for tokens: the padding is hidden as well, (B, 1, L, L). Position 0 must
-    be real.
+    real (B, L) bool, True for tokens, hides the padding as well: (B, 1, L, L). Position 0 must be
+    real.
     """
-    before = torch.ones(
-        length, length, dtype=torch.bool, device=device if real is None else real.device
-    ).tril()
-    return before if real is None else before & real[:, None, None, :]
+    device = device if real is None else real.device
+    before = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    if real is None:
+        return before
+    return before & real[:, None, None, :]
 
 
 def set_recompute(module: nn.Module, on: bool = True) -> None:
-    """Make every CLIP block in `module` trade time for memory: about a third more time, one tensor
-    per block kept.
+    """Make every CLIP block in `module` trade time for memory.
+
+    A step then takes about a third longer and keeps one tensor per block.
     """
     for part in module.modules():
         if isinstance(part, Block):

@@ -12,7 +12,7 @@ Activation = Annotated[
     Literal["quick_gelu", "gelu"],
     Field(
         description=(
-            "inside CLIP's blocks; gelu: most weights that open_clip trained, files do not tell"
+            "inside CLIP's blocks; gelu: for most weights that open_clip trained (no file says so)"
         )
     ),
 ]
@@ -28,17 +28,20 @@ HalfWeights = Annotated[
 
 
 def vit_sizes(backbone: str) -> Sizes | None:
-    """The sizes of a ViT by its name; None for "given", where the weights say them. ValueError for
-    anything else.
+    """Return the sizes of a ViT by its name; None for "given", where the weights say them.
+
+    Raises ValueError for any other name.
     """
+    if backbone == "given":
+        return None
     sizes = BACKBONES.get(backbone)
-    if backbone != "given" and (sizes is None or not sizes.patch):
+    if sizes is None or not sizes.patch:
         raise ValueError(f"backbone {backbone} is none of {VITS} (given: as the weights say)")
     return sizes
 
 
 def check_words(backbone: str, words: int) -> None:
-    """ValueError if `backbone` is no ViT, or reads fewer words."""
+    """Raise ValueError if `backbone` is no ViT, or reads fewer words."""
     sizes = vit_sizes(backbone)
     if sizes and words > sizes.context:
         raise ValueError(f"{words} words, but {backbone} reads {sizes.context}")

@@ -1,18 +1,15 @@
-"""Weights of CLIP as OpenAI, open_clip and Hugging Face publish them, under the names of
-models/clip/towers.py and back.
+"""Weights of CLIP as OpenAI, open_clip and Hugging Face publish them, under our names.
 
-OpenAI's names are ours. open_clip has the same, in its training files below `state_dict` and with
-`module.` in front, and with `text.` before those of the text tower in models that choose it apart
-(mlfoundations/open_clip:
-src/open_clip/model.py, CustomTextCLIP). Hugging Face's CLIPModel keeps q, k and v apart and both
-projections transposed (huggingface/transformers:
-models/clip/convert_clip_original_pytorch_to_hf.py). Reading files is the pipeline's work; here
-arrive their values.
+Our names (models/clip/towers.py) are OpenAI's. open_clip uses the same ones, in its training files
+below `state_dict` and with `module.` in front, and with `text.` before those of the text tower in
+models that configure it separately (mlfoundations/open_clip: src/open_clip/model.py,
+CustomTextCLIP). Hugging Face's CLIPModel keeps q, k and v apart and both projections transposed
+(huggingface/transformers: models/clip/convert_clip_original_pytorch_to_hf.py). Reading the files
+is the pipeline's work; this module gets their values.
 
-What is ignored: sizes, position numbers and causal masks, which are made anew. What no file tells
-is the activation:
-see `clip_sizes.Variant`. Not supported, and refused by name: towers from timm, SigLIP's
-`logit_bias`, tokens of EVA.
+Ignored: sizes, position numbers and causal masks, which are made anew. No file tells the
+activation (see `models.clip.sizes.Variant`). Not supported, and refused by name: towers from timm,
+SigLIP's `logit_bias`, tokens of EVA.
 """
 
 import re
@@ -22,9 +19,8 @@ import torch
 from torch import Tensor
 
 from models.base import Mismatch
-from models.parts.keys import Rule, to_ours, to_theirs
+from models.parts.keys import PARAMETER, Rule, count_parts, to_ours
 
-_PARAMETER = r"(weight|bias)"
 _DISTRIBUTED = "module."
 _FIRST = {"visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"}
 _IGNORED = {
@@ -46,123 +42,85 @@ _TOWERS = {"text_model": "", "vision_model": "visual."}
 
 
 def recognises(published: object) -> bool:
-    """Whether what was read are weights of a CLIP alone; in files of whole systems its names have a
-    prefix.
-    """
-    state = published.get("state_dict", published) if isinstance(published, Mapping) else None
+    """Whether a file's content are the weights of a CLIP alone, not those of a whole system."""
+    if not isinstance(published, Mapping):
+        return False
+    state = published.get("state_dict", published)
     if not isinstance(state, Mapping):
         return False
     return any(str(name).removeprefix(_DISTRIBUTED) in _FIRST for name in state)
 
 
 def import_weights(published: Mapping[str, object]) -> dict[str, Tensor]:
-    """A state dict for `CLIP.from_state_dict` from what a published file holds, whoever wrote it.
+    """Return a state dict for `CLIP.from_state_dict` from the content of a published file.
 
-    The tensors are those given, except q, k and v of Hugging Face, which are put together. Raises
-    Mismatch naming every entry that belongs to no CLIP we know.
+    The tensors are those given, except that q, k and v of Hugging Face are stacked. Raises
+    Mismatch that names every entry that no CLIP we know has.
     """
     state = published.get("state_dict", published)
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise Mismatch("no state dict inside", "Give the weights of a CLIP.")
     if all(name.startswith(_DISTRIBUTED) for name in state):
         state = {name.removeprefix(_DISTRIBUTED): value for name, value in state.items()}
-    ignored = {
-        n: why for n in state for pattern, why in _IGNORED.items() if re.fullmatch(pattern, n)
-    }
+    ignored = {}
+    for name in state:
+        for pattern, why in _IGNORED.items():
+            if re.fullmatch(pattern, name):
+                ignored[name] = why
     if any(name.startswith("text_model.") for name in state):
-        layers = {theirs: _count(state, f"{theirs}.encoder.layers.") for theirs in _TOWERS}
-        return _stacked(to_ours(state, _hugging_face(layers), ignored))
+        return _stack(to_ours(state, _hugging_face_rules(state), ignored))
     if any(name.startswith("text.") for name in state):
-        return to_ours(
-            state, [Rule("text.", ""), Rule("", "", r"(visual\..+|logit_scale)")], ignored
-        )
+        rules = [Rule("text.", ""), Rule("", "", r"(visual\..+|logit_scale)")]
+        return to_ours(state, rules, ignored)
     return to_ours(state, [Rule("", "")], ignored)
 
 
-def export_hugging_face(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights as transformers.CLIPModel loads them (its position_ids are made when it is
-    built).
-
-    Raises Mismatch for ResNet towers, which it does not have. open_clip and OpenAI's program load
-    ours as they are.
-    """
-    if "visual.attnpool.positional_embedding" in state:
-        raise Mismatch(
-            "a ResNet tower, which CLIPModel has not",
-            "Save our state dict: its names are OpenAI's.",
-        )
-    layers = {
-        theirs: _count(state, f"{ours}transformer.resblocks.") for theirs, ours in _TOWERS.items()
-    }
-    return to_theirs(_apart(state), _hugging_face(layers))
-
-
-def _hugging_face(layers: Mapping[str, int]) -> list[Rule]:
-    """layers: how many blocks each tower has, by the name that Hugging Face gives it."""
+def _hugging_face_rules(state: Mapping[str, object]) -> list[Rule]:
     rules = [
         Rule("logit_scale", "logit_scale", ""),
-        Rule("text_projection.weight", "text_projection", "", _transposed, _transposed),
-        Rule("visual_projection.weight", "visual.proj", "", _transposed, _transposed),
+        Rule("text_projection.weight", "text_projection", "", _transpose),
+        Rule("visual_projection.weight", "visual.proj", "", _transpose),
         Rule("text_model.embeddings.token_embedding.", "token_embedding.", "weight"),
         Rule("text_model.embeddings.position_embedding.weight", "positional_embedding", ""),
-        Rule("text_model.final_layer_norm.", "ln_final.", _PARAMETER),
+        Rule("text_model.final_layer_norm.", "ln_final.", PARAMETER),
         Rule("vision_model.embeddings.class_embedding", "visual.class_embedding", ""),
         Rule("vision_model.embeddings.patch_embedding.", "visual.conv1.", "weight"),
         Rule(
             "vision_model.embeddings.position_embedding.weight", "visual.positional_embedding", ""
         ),
-        Rule("vision_model.pre_layrnorm.", "visual.ln_pre.", _PARAMETER),  # their spelling
-        Rule("vision_model.post_layernorm.", "visual.ln_post.", _PARAMETER),
+        Rule("vision_model.pre_layrnorm.", "visual.ln_pre.", PARAMETER),  # their spelling
+        Rule("vision_model.post_layernorm.", "visual.ln_post.", PARAMETER),
     ]
-    for theirs, ours in _TOWERS.items():
-        for i in range(layers[theirs]):
-            block = f"{ours}transformer.resblocks.{i}"
-            rules += [
-                Rule(f"{theirs}.encoder.layers.{i}.{t}.", f"{block}.{o}.", _PARAMETER)
-                for t, o in _PARTS.items()
-            ]
+    for tower, prefix in _TOWERS.items():
+        for i in range(count_parts(state, f"{tower}.encoder.layers.")):
+            theirs = f"{tower}.encoder.layers.{i}"
+            ours = f"{prefix}transformer.resblocks.{i}"
+            for their_part, our_part in _PARTS.items():
+                rules.append(Rule(f"{theirs}.{their_part}.", f"{ours}.{our_part}.", PARAMETER))
     return rules
 
 
-def _count(state: Mapping[str, object], prefix: str) -> int:
-    """How many different parts there are directly below the prefix."""
-    return len(
-        {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
-    )
-
-
-def _stacked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """q, k and v as one matrix, in the place of q."""
-    whole, missing = {}, []
+def _stack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with q, k and v as one matrix, in place of q. Raises Mismatch if one is missing."""
+    stacked = {}
+    missing = set()
     for name, value in state.items():
-        if not (found := re.fullmatch(r"(.*\.attn\.)([qkv])_proj\.(weight|bias)", name)):
-            whole[name] = value
+        found = re.fullmatch(r"(.*\.attn\.)([qkv])_proj\.(weight|bias)", name)
+        if not found:
+            stacked[name] = value
             continue
-        three = [f"{found[1]}{letter}_proj.{found[3]}" for letter in "qkv"]
-        missing += [other for other in three if other not in state]
-        if found[2] == "q" and not missing:
-            whole[f"{found[1]}in_proj_{found[3]}"] = torch.cat([state[other] for other in three])
+        block, letter, kind = found.groups()
+        names = [f"{block}{each}_proj.{kind}" for each in "qkv"]
+        missing |= {other for other in names if other not in state}
+        if letter == "q" and not missing:
+            stacked[f"{block}in_proj_{kind}"] = torch.cat([state[other] for other in names])
     if missing:
         raise Mismatch(
-            f"missing: {', '.join(sorted(set(missing)))}",
+            f"missing: {', '.join(sorted(missing))}",
             "The file is damaged or not a whole CLIP.",
         )
-    return whole
+    return stacked
 
 
-def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """q, k and v as matrices of their own, in the place of the one."""
-    parts = {}
-    for name, value in state.items():
-        if not (found := re.fullmatch(r"(.*\.attn\.)in_proj_(weight|bias)", name)):
-            parts[name] = value
-            continue
-        for letter, part in zip("qkv", value.chunk(3), strict=True):
-            parts[f"{found[1]}{letter}_proj.{found[2]}"] = (
-                part.clone()
-            )  # a part alone would be saved with the whole
-    return parts
-
-
-def _transposed(value: Tensor) -> Tensor:
+def _transpose(value: Tensor) -> Tensor:
     return value.t().contiguous()

@@ -1,4 +1,4 @@
-"""How large the published CLIPs are, and what else one must know to rebuild them. Needs no torch.
+"""Sizes of the published CLIPs, and what else one must know to rebuild them. Torch-free.
 
 Source: openai/CLIP: clip/clip.py and the weight files it names; docs/specs/clip-backbone.md,
 sections 1 and 2.
@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 HEAD_WIDTH = 64  # of the text tower always, of the vision tower in everything OpenAI published
+PREFIX = "clip."  # of the CLIP inside the state dict of a system
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of both towers. The vision tower is a ViT with `patch` pixels, or a ResNet of four
-    stages (patch 0).
+    """The sizes of both towers.
+
+    The vision tower is a ViT with patches of `patch` pixels, or a ResNet of four stages (patch 0).
     """
 
     embed: int  # of the joint space
@@ -28,7 +30,7 @@ class Sizes:
 
     @property
     def grid(self) -> int:
-        """Tokens along one side of a frame; the class token is not among them."""
+        """Tokens along one side of a frame, without the class token."""
         return self.pixels // (self.patch or 32)
 
 
@@ -36,10 +38,10 @@ class Sizes:
 class Variant:
     """What the shapes of weights do not tell; the defaults are OpenAI's.
 
-    activation: most weights that open_clip trained itself want "gelu" (those called -quickgelu do
-    not).
+    activation: most weights that open_clip trained itself need "gelu", except those whose names end
+    in -quickgelu.
     head_width: of a ViT's attention; 80, 88 and 104 in open_clip's ViT-H, -g and -bigG.
-    mean, std: of the pixels, red, green, blue, 0 to 1; a few later weights want 0.5 everywhere.
+    mean, std: of the pixels, red, green, blue, 0 to 1; a few later weights need 0.5 everywhere.
     """
 
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
@@ -50,31 +52,39 @@ class Variant:
 
 OPENAI = Variant()
 
-BACKBONES = {
-    "ViT-B/32": Sizes(512, 224, 768, 12, 32, 512),
-    "ViT-B/16": Sizes(512, 224, 768, 12, 16, 512),
-    "ViT-L/14": Sizes(768, 224, 1024, 24, 14, 768),
-    "ViT-L/14@336px": Sizes(768, 336, 1024, 24, 14, 768),
-    "RN50": Sizes(1024, 224, 64, (3, 4, 6, 3), 0, 512),
-    "RN101": Sizes(512, 224, 64, (3, 4, 23, 3), 0, 512),
-    "RN50x4": Sizes(640, 288, 80, (4, 6, 10, 6), 0, 640),
-    "RN50x16": Sizes(768, 384, 96, (6, 8, 18, 8), 0, 768),
-    "RN50x64": Sizes(1024, 448, 128, (3, 15, 36, 10), 0, 1024),
-    "tiny": Sizes(
-        64, 64, 64, 4, 16, 64, text_layers=2, context=32
-    ),  # the demo's own; no weights are published
+_TABLE = {  # embed, pixels, vision width, vision layers, patch, text width
+    "ViT-B/32": (512, 224, 768, 12, 32, 512),
+    "ViT-B/16": (512, 224, 768, 12, 16, 512),
+    "ViT-L/14": (768, 224, 1024, 24, 14, 768),
+    "ViT-L/14@336px": (768, 336, 1024, 24, 14, 768),
+    "RN50": (1024, 224, 64, (3, 4, 6, 3), 0, 512),
+    "RN101": (512, 224, 64, (3, 4, 23, 3), 0, 512),
+    "RN50x4": (640, 288, 80, (4, 6, 10, 6), 0, 640),
+    "RN50x16": (768, 384, 96, (6, 8, 18, 8), 0, 768),
+    "RN50x64": (1024, 448, 128, (3, 15, 36, 10), 0, 1024),
+    "tiny": (64, 64, 64, 4, 16, 64, 2, 32),  # the demo's: also text layers and context
 }
+BACKBONES = {name: Sizes(*row) for name, row in _TABLE.items()}
+
+
+def name_of(sizes: Sizes) -> str:
+    """Return the backbone that has these sizes, or "given" if none of them has."""
+    for name, known in BACKBONES.items():
+        if known == sizes:
+            return name
+    return "given"
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A weight file that OpenAI publishes: its name, the SHA-256 of its bytes, where it is."""
+    """A weight file that OpenAI publishes: its name and the SHA-256 of its bytes."""
 
     name: str
     sha256: str
 
     @property
     def url(self) -> str:
+        """Where the file can be downloaded."""
         return f"https://openaipublic.azureedge.net/clip/models/{self.sha256}/{self.name}"
 
 

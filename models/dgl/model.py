@@ -5,29 +5,30 @@ sections 3.2 (prompts) and 3.3 (global-local video attention). Published code: k
 modules/clip.py and clip4clip.py:
 
     here                                    there
-    prompts (models/dgl/prompts.py)             PromptTransformer, unified_prompt_*,
-                                                visual_prompt_embedding
-    read_words (models/dgl/prompted_attention.py)         encode_text with its prompts in the
-                                                          sequence
-    global_local (models/dgl/prompted_attention.py)       VisualTransformer,
-                                                          ResidualAttentionBlock.visual_forward
+    prompts (prompts.py)                    PromptTransformer, unified_prompt_*,
+                                            visual_prompt_embedding
+    read_words (prompted_attention.py)      encode_text with its prompts in the sequence
+    global_local (prompted_attention.py)    VisualTransformer,
+                                            ResidualAttentionBlock.visual_forward
 
 Where we differ
 - Prompts do not need the input, so texts and videos can be encoded alone, and `prepare` makes
-  prompts once per step and once per evaluation; published: once per sample of each batch.
+  prompts once per step and once per evaluation; the published code makes them once per sample of
+  each batch.
 - What cannot reach the result is not computed (docs/specs/dgl.md, section 15): prompt rows behind
-  the keys and values they give, text behind the last end token of a batch, all but the rows that
-    are read in the last block of both towers.
-- Any number of frame and global prompts, any width and any number of layers; where there are fewer
-  layers of prompts than blocks, later blocks run without (published: crashes, or leaves text blocks
-    out).
+  the keys and values they give, text behind the last end token of a batch, and in the last block of
+  both towers all rows except those that are read.
+- Any number of frame and global prompts, any width and any number of layers. If there are fewer
+  layers of prompts than blocks, later blocks run without (the published code crashes, or leaves
+  text blocks out).
 - `global-local-feature` works (ours, see the option). Full tuning is a recipe without `freeze`.
 - Masks of frames and words are not used, as published: missing frames repeat the last one and
   count.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,51 +36,44 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel, Shared, load_init
-from models.clip.sizes import BACKBONES, Sizes, Variant
-from models.clip.towers import CLIP, sizes_of
+from models.clip.blocks import Block
+from models.clip.build import build_clip
+from models.clip.patches3d import Patches3d
+from models.clip.sizes import Sizes
+from models.clip.towers import CLIP
 from models.dgl.options import Options
-from models.dgl.prompted_attention import attention_weights, global_local, keys_of, read_words
-from models.dgl.prompts import Made, Prompts
+from models.dgl.prompted_attention import (
+    ALL,
+    Keep,
+    attention_weights,
+    global_local,
+    keys_of,
+    read_words,
+)
+from models.dgl.prompts import Prompts
 from models.parts.losses import contrastive
 
-_CLIP = "clip."
 _TABLE = "prompts.space.table"
 
 
 def build(options: Options, assets: Assets) -> "Dgl":
-    """The model with the weights of `assets.init`, else around the CLIP of `assets.clip`, else
-    untrained.
+    """Return the model of `assets.init`, else one around `assets.clip`, else an untrained one.
 
     Raises Mismatch if sizes, weights and options do not fit each other.
     """
-    variant = Variant(activation=options.activation)
+    clip = build_clip(options, assets, half_rounding=options.half_rounding)
+    model = Dgl(options, clip)
     if assets.init is not None:
-        own = {
-            name.removeprefix(_CLIP): value
-            for name, value in assets.init.items()
-            if name.startswith(_CLIP)
-        }
-        model = Dgl(options, CLIP(_sizes(options, own), variant))
         _check_table(model, assets.init)
         return load_init(model, assets)
-    if assets.clip is not None:
-        _sizes(options, assets.clip)
-        clip = CLIP.from_state_dict(assets.clip, variant, half_rounding=options.half_rounding)
-    elif options.backbone == "given":
-        raise Mismatch(
-            "backbone: given, but there are no weights",
-            "Give weights to start from, or name a backbone.",
-        )
-    else:
-        clip = CLIP(BACKBONES[options.backbone], variant)
-    model = Dgl(options, clip)
     model.start_from_clip()
     return model
 
 
 class Dgl(RetrievalModel):
-    """Texts (B, L) and frames (B, T, S, S, 3) -> `feature` (B, D) of length 1 each, compared by
-    their cosine.
+    """Texts (B, L) and frames (B, T, S, S, 3) -> `feature` (B, D) of length 1, compared by cosine.
+
+    Raises Mismatch for options that do not fit the CLIP.
     """
 
     targets = ()
@@ -98,194 +92,198 @@ class Dgl(RetrievalModel):
             size=sizes.pixels,
             padding="repeat",
         )
-        self.patches3d = _patches3d(clip) if options.patches == "3d" else nn.Identity()
+        is_3d = options.patches == "3d"
+        self.patches3d = Patches3d(clip.visual.conv1) if is_3d else nn.Identity()
         self.prompts = Prompts(options, sizes)
 
     @torch.no_grad()
     def start_from_clip(self) -> None:
-        """3d patches start as CLIP's own in the middle frame and 0 beside it; the temperature as
-        the options say.
-        """
+        """Start 3d patches from CLIP's own, and the temperature as the options say."""
         if self.options.patches == "3d":
-            self.patches3d.weight.zero_()
-            self.patches3d.weight[:, :, 1] = self.clip.visual.conv1.weight
+            self.patches3d.start_from(self.clip.visual.conv1)
         if self.options.logit_scale is not None:
             self.clip.logit_scale.fill_(self.options.logit_scale)
 
     def prepare(self) -> Shared:
-        """Keys and values of the prompts by block, text (Lt, k, 2 Wt) and frames (Lv, T or 1, P, 2
-        W); video (G, W).
+        """Return keys and values of the prompts in front of each block, and the global rows.
+
+        text (Lt, k, 2 Wt), frames (Lv, T or 1, P, 2 W), video (G, W).
         """
-        made = self.prompts()
-        visual = zip(self.clip.visual.blocks, made.frames, strict=False)
+        rows = self.prompts()
         return {
-            "text": torch.stack(
-                [keys_of(b, p) for b, p in zip(self.clip.text_blocks, made.text, strict=False)]
-            ),
-            "frames": torch.stack([keys_of(block, prompts) for block, prompts in visual]),
-            "video": made.video,
+            "text": _stack_keys(self.clip.text_blocks, rows.text),
+            "frames": _stack_keys(self.clip.visual.blocks, rows.frames),
+            "video": rows.video,
         }
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: text (B, L) int64. The mask is not needed: nothing behind the end token reaches
-        it.
+        """batch: text (B, L) int64 -> `feature` (B, D).
+
+        The mask is not needed, because nothing behind the end token reaches it.
         """
-        return {
-            "feature": F.normalize(
-                self.text_feature(batch["text"], shared or self.prepare()), dim=-1
-            )
-        }
+        feature = self.text_feature(batch["text"], shared or self.prepare())
+        return {"feature": F.normalize(feature, dim=-1)}
 
     def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: frames (B, T, S, S, 3) uint8 or normalised (B, T, 3, S, S)."""
-        return {
-            "feature": F.normalize(
-                self.video_feature(batch["frames"], shared or self.prepare()), dim=-1
-            )
-        }
+        """batch: frames (B, T, S, S, 3) uint8 or (B, T, 3, S, S) normalised -> `feature` (B, D)."""
+        feature = self.video_feature(batch["frames"], shared or self.prepare())
+        return {"feature": F.normalize(feature, dim=-1)}
 
     def text_feature(self, ids: Tensor, shared: Shared) -> Tensor:
-        """Sentences (B, D) float32, not normalised: what each end token, the first of the largest
-        id, has read.
+        """Token ids (B, L) -> what each end token has read, (B, D) float32, not normalised.
+
+        The end token is the first of the largest id.
         """
-        ends = ids.argmax(1)
-        x = self.clip.embed_text(ids[:, : int(ends.max()) + 1])
-        *blocks, last = enumerate(self.clip.text_blocks)
-        for i, block in blocks:
-            x = read_words(block, x, _of_block(shared["text"], i))
-        x = read_words(last[1], x, _of_block(shared["text"], last[0]), ends)
+        ends = ids.argmax(1)  # (B,)
+        longest = int(ends.max()) + 1
+        x = self.clip.embed_text(ids[:, :longest])  # (B, S, W)
+        blocks = self.clip.text_blocks
+        last = len(blocks) - 1
+        for i in range(last):
+            x = read_words(blocks[i], x, _of_block(shared["text"], i))
+        x = read_words(blocks[last], x, _of_block(shared["text"], last), ends)  # (B, 1, W)
         return self.clip.project_text(x[:, 0]).float()
 
     def video_feature(self, frames: Tensor, shared: Shared) -> Tensor:
-        """Videos (B, D) float32, not normalised: what the option `feature` names."""
-        n_global, n_tokens, pool = _FEATURES[self.options.feature]
-        g, f, blocks = *self._start(frames, shared["video"]), self.clip.visual.blocks
-        for i, block in enumerate(blocks[:-1]):
-            g, f = self._run(block, g, f, _of_block(shared["frames"], i))
-        g, f = self._run(
-            blocks[-1], g, f, _of_block(shared["frames"], len(blocks) - 1), n_global, n_tokens
-        )
-        classes = f[:, :, 0] if f.shape[2] else g[:, :0]
-        rows = self.clip.visual.project(torch.cat([g, classes], 1)).float()
-        return pool(rows[:, : g.shape[1]], rows[:, g.shape[1] :])
+        """Frames (B, T, ...) -> what the option `feature` names, (B, D) float32, not normalised."""
+        feature = _FEATURES[self.options.feature]
+        blocks = self.clip.visual.blocks
+        last = len(blocks) - 1
+        video, frames = self._start(frames, shared["video"])  # (B, G, W), (B, T, 1+N, W)
+        for i in range(last):
+            video, frames = self._run(blocks[i], video, frames, _of_block(shared["frames"], i))
+        prompts = _of_block(shared["frames"], last)
+        video, frames = self._run(blocks[last], video, frames, prompts, feature.keep)
+        n_video = video.shape[1]
+        classes = frames[:, :, 0] if frames.shape[2] else video[:, :0]  # (B, T or 0, W)
+        rows = torch.cat([video, classes], 1)
+        rows = self.clip.visual.project(rows).float()  # (B, G' + T or 0, D)
+        return feature.pool(rows[:, :n_video], rows[:, n_video:])
 
     def _start(self, frames: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first block reads: global rows (B, G, W) and the tokens of frames (B, T, 1+N,
-        W).
-        """
-        f = self.embed(frames)
-        return video.expand(len(f), -1, -1).to(f.dtype), f
+        """What the first block reads: global rows (B, G, W) and tokens of frames (B, T, 1+N, W)."""
+        tokens = self.embed(frames)
+        return video.expand(len(tokens), -1, -1).to(tokens.dtype), tokens
 
-    def _run(self, block: nn.Module, *of: Tensor | int | None) -> tuple[Tensor, Tensor]:
+    def _run(
+        self,
+        block: Block,
+        video: Tensor,
+        frames: Tensor,
+        prompts: Tensor | None,
+        keep: Keep = ALL,
+    ) -> tuple[Tensor, Tensor]:
+        """`global_local`, with `recompute` once more in backward."""
         if self.options.recompute and torch.is_grad_enabled():
-            return checkpoint(
-                global_local, block, *of, use_reentrant=False, preserve_rng_state=False
-            )
-        return global_local(block, *of)
+            args = (block, video, frames, prompts, keep)
+            return checkpoint(global_local, *args, use_reentrant=False, preserve_rng_state=False)
+        return global_local(block, video, frames, prompts, keep)
 
     def embed(self, frames: Tensor) -> Tensor:
-        """Class token and patches of every frame, (B, T, 1+N, W)."""
-        visual, n_frames = self.clip.visual, frames.shape[1]
+        """Frames (B, T, ...) -> class token and patches of each, (B, T, 1+N, W).
+
+        Raises Mismatch if the prompts are for another number of frames.
+        """
+        visual = self.clip.visual
+        n_frames = frames.shape[1]
         if self.options.space == "transformer" and n_frames != self.options.frames:
             raise Mismatch(
                 f"videos of {n_frames} frames, the prompts are for {self.options.frames}",
                 "Deliver as many frames as the option `frames` says; prompts of `space: linear` fit"
                 " any number.",
             )
+        frames = frames.flatten(0, 1)  # (B*T, ...)
         if self.options.patches == "2d":
-            return visual.embed(frames.flatten(0, 1)).unflatten(0, (-1, n_frames))
-        clips = (
-            visual.pixels(frames.flatten(0, 1)).unflatten(0, (-1, n_frames)).transpose(1, 2)
-        )  # (B, 3, T, S, S)
-        patches = self.patches3d(clips).transpose(1, 2).flatten(0, 1).flatten(2)  # (B*T, W, N)
-        return visual.place(patches.transpose(1, 2)).unflatten(0, (-1, n_frames))
+            tokens = visual.embed(frames)
+        else:
+            tokens = visual.place(self.patches3d.embed(visual.pixels(frames), n_frames))
+        return tokens.unflatten(0, (-1, n_frames))
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Cosines (n_t, n_v)."""
+        """Features (n_t, D) and (n_v, D) -> cosines (n_t, n_v)."""
         return {"similarity": text["feature"] @ video["feature"].T}
 
     @property
     def scale(self) -> float:
+        """What a similarity is multiplied by to become a logit."""
         return math.exp(float(self.clip.logit_scale.detach()))
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
-        """InfoNCE in both directions, averaged."""
-        logits = self.clip.logit_scale.exp() * self.score(text, video)["similarity"]
-        terms = {"t2v": contrastive(logits), "v2t": contrastive(logits.T)}
-        return terms | {"loss": (terms["t2v"] + terms["v2t"]) / 2}
+        """Features (B, D) of matching pairs -> InfoNCE in both directions, averaged: ()."""
+        logits = self.clip.logit_scale.exp() * self.score(text, video)["similarity"]  # (B, B)
+        t2v = contrastive(logits)
+        v2t = contrastive(logits.T)
+        return {"t2v": t2v, "v2t": v2t, "loss": (t2v + v2t) / 2}
 
     @torch.inference_mode()
     def attention_maps(self, frames: Tensor, block: int) -> dict[str, Tensor]:
-        """Where block `block` (from 1) looks in frames (B, T, ...): weights of the G x G patches,
-        (B, T, n, G, G).
+        """Frames (B, T, ...) -> where a block looks: weights of the patches, (B, T, n, G, G).
 
-        "global": each global prompt; "class": the class token of each frame (n = 1); "frame": each
-        frame prompt, if the block has any. Means over heads. Raises Mismatch for a block that there
-        is not.
+        block: from 1. "global": each global prompt; "class": the class token of each frame (n = 1);
+        "frame": each frame prompt, if the block has any. Means over heads. Raises Mismatch for a
+        block that does not exist.
         """
-        blocks, side = self.clip.visual.blocks, self.clip.sizes.grid
+        blocks = self.clip.visual.blocks
         if not 1 <= block <= len(blocks):
             raise Mismatch(
                 f"no block {block}: the vision tower has {len(blocks)}",
                 f"Name one of 1 to {len(blocks)}.",
             )
-        made = self.prompts()
-        g, f = self._start(frames, made.video)
-        for i in range(block - 1):
-            g, f = global_local(blocks[i], g, f, self._keys(made, i))
-        rows = _of_block(made.frames, block - 1)
-        of_global, of_class, of_frame = attention_weights(blocks[block - 1], g, f, rows)
+        last = block - 1
+        rows = self.prompts()
+        video, frames = self._start(frames, rows.video)
+        for i in range(last):
+            prompts = _of_block(rows.frames, i)
+            keys = None if prompts is None else keys_of(blocks[i], prompts)
+            video, frames = global_local(blocks[i], video, frames, keys)
+        weights = attention_weights(blocks[last], video, frames, _of_block(rows.frames, last))
         maps = {
-            "global": of_global.transpose(1, 2),
-            "class": of_class[:, :, None],
-            "frame": of_frame,
+            "global": weights.video.transpose(1, 2),  # (B, T, G, N)
+            "class": weights.classes[:, :, None],  # (B, T, 1, N)
         }
-        return {
-            name: m.unflatten(-1, (side, side)).float() for name, m in maps.items() if m is not None
-        }
-
-    def _keys(self, made: Made, i: int) -> Tensor | None:
-        rows = _of_block(made.frames, i)
-        return None if rows is None else keys_of(self.clip.visual.blocks[i], rows)
+        if weights.prompts is not None:
+            maps["frame"] = weights.prompts  # (B, T, P, N)
+        side = self.clip.sizes.grid
+        return {name: value.unflatten(-1, (side, side)).float() for name, value in maps.items()}
 
 
-# rows of the last block that are read, global ones and of each frame (None: all), and what becomes
-# of them
+class _Feature(NamedTuple):
+    """What stands for a video: the rows of the last block that it reads, and what becomes of them.
+
+    pool: global rows (B, G', D) and class tokens (B, T or 0, D) -> (B, D).
+    """
+
+    keep: Keep
+    pool: Callable[[Tensor, Tensor], Tensor]
+
+
+def _sum_of_directions(video: Tensor, classes: Tensor) -> Tensor:
+    return F.normalize(video[:, 0], dim=-1) + F.normalize(classes.mean(1), dim=-1)
+
+
 _FEATURES = {
-    "global_prompt0": (1, 0, lambda g, c: g[:, 0]),
-    "average_global_prompt": (None, 0, lambda g, c: g.mean(1)),
-    "average_frame_cls_token": (0, 1, lambda g, c: c.mean(1)),
-    "average_global_prompt_and_frame_cls_token": (
-        None,
-        1,
-        lambda g, c: torch.cat([g, c], 1).mean(1),
+    "global_prompt0": _Feature(Keep(1, 0), lambda video, classes: video[:, 0]),
+    "average_global_prompt": _Feature(Keep(None, 0), lambda video, classes: video.mean(1)),
+    "average_frame_cls_token": _Feature(Keep(0, 1), lambda video, classes: classes.mean(1)),
+    "average_global_prompt_and_frame_cls_token": _Feature(
+        Keep(None, 1), lambda video, classes: torch.cat([video, classes], 1).mean(1)
     ),
-    "global-local-feature": (
-        1,
-        1,
-        lambda g, c: F.normalize(g[:, 0], dim=-1) + F.normalize(c.mean(1), dim=-1),
-    ),
+    "global-local-feature": _Feature(Keep(1, 1), _sum_of_directions),
 }
+
+
+def _stack_keys(blocks: nn.ModuleList, prompts: Tensor) -> Tensor:
+    """Prompts (L, ..., W) in front of the first L blocks -> their keys and values (L, ..., 2 W)."""
+    pairs = zip(blocks, prompts, strict=False)  # later blocks have no prompts
+    return torch.stack([keys_of(block, rows) for block, rows in pairs])
 
 
 def _of_block(values: Tensor, i: int) -> Tensor | None:
     return values[i] if i < len(values) else None
 
 
-def _patches3d(clip: CLIP) -> nn.Conv3d:
-    flat = clip.visual.conv1
-    size = (3, *flat.kernel_size)
-    return nn.Conv3d(
-        3, flat.out_channels, size, stride=(1, *flat.stride), padding=(1, 0, 0), bias=False
-    )
-
-
 def _check(options: Options, sizes: Sizes) -> None:
-    if not sizes.patch:
-        raise Mismatch(
-            "weights of a ResNet, which has no tokens that prompts could join",
-            "Use weights of a ViT.",
-        )
+    """Raise Mismatch for numbers that the towers do not have room for."""
     if options.words > sizes.context:
         raise Mismatch(
             f"texts of {options.words} tokens, the text tower reads {sizes.context}",
@@ -297,7 +295,8 @@ def _check(options: Options, sizes: Sizes) -> None:
             " tokens",
             f"Set text_prompts to {sizes.context} or less (published: 8).",
         )
-    if options.layers > (most := max(sizes.vision_layers, sizes.text_layers)):
+    most = max(sizes.vision_layers, sizes.text_layers)
+    if options.layers > most:
         raise Mismatch(
             f"prompts for {options.layers} layers, the towers have {most}",
             f"Set layers to {most} or less.",
@@ -305,40 +304,29 @@ def _check(options: Options, sizes: Sizes) -> None:
 
 
 def _check_table(model: Dgl, init: Mapping[str, Tensor]) -> None:
-    """A checkpoint of another number of frames fails here, in its own words, not as a shape that
-    differs.
+    """Raise Mismatch in its own words for a checkpoint of another number of frames.
+
+    Otherwise it would fail as a shape that differs.
     """
-    o, own, given = model.options, model.get_parameter(_TABLE), init.get(_TABLE)
-    if o.space != "transformer" or given is None or given.ndim != 2 or len(given) == len(own):
+    options = model.options
+    own = model.get_parameter(_TABLE)
+    given = init.get(_TABLE)
+    if options.space != "transformer" or given is None or given.ndim != 2:
         return
-    frames, rest = divmod(len(given) - o.text_prompts, o.frame_prompts)
-    fits = (
-        f"{frames} frames" if rest == 0 and frames > 0 else f"{len(given)} rows of texts and frames"
-    )
-    raise Mismatch(
-        f"the prompts of these weights are for {fits}, the options say {o.frames} frames"
-        f" ({o.text_prompts} text_prompts and {o.frame_prompts} of each frame)",
-        (
+    if len(given) == len(own):
+        return
+    frames, rest = divmod(len(given) - options.text_prompts, options.frame_prompts)
+    if rest == 0 and frames > 0:
+        fits = f"{frames} frames"
+        fix = (
             f"Set frames to {frames}: prompts of the transformer space fit the number they were"
             " trained with."
-            if rest == 0 and frames > 0
-            else "Set text_prompts, frame_prompts and frames to those they were trained with."
-        ),
-    )
-
-
-def _sizes(options: Options, clip: Mapping[str, Tensor]) -> Sizes:
-    """The sizes of the weights, if they are those of the backbone that the options name."""
-    sizes, named = sizes_of(clip), BACKBONES.get(options.backbone)
-    if named and sizes != named:
-        differ = [
-            f"{n} {vars(sizes)[n]}, not {value}"
-            for n, value in vars(named).items()
-            if vars(sizes)[n] != value
-        ]
-        raise Mismatch(
-            f"not the weights of {options.backbone}: {'; '.join(differ)}",
-            "Give weights of this size, or set backbone to that of the weights (any size:"
-            " weights).",
         )
-    return sizes
+    else:
+        fits = f"{len(given)} rows of texts and frames"
+        fix = "Set text_prompts, frame_prompts and frames to those they were trained with."
+    raise Mismatch(
+        f"the prompts of these weights are for {fits}, the options say {options.frames} frames"
+        f" ({options.text_prompts} text_prompts and {options.frame_prompts} of each frame)",
+        fix,
+    )

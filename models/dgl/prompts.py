@@ -8,10 +8,10 @@ once per step, or once per evaluation.
 Where we differ
 - The rows behind the end token of a text are not made: causal attention hides them from it
   (docs/specs/dgl.md, section 4). They stay parameters, and in the transformer space they are
-    context for all others. In the linear space their projection gets
-  the gradient 0, as published, and so weight decay.
-- Any sizes: published are vision width 768, as many global as frame prompts, as many layers as
-  blocks.
+  context for all others. In the linear space their projection gets the gradient 0, as published,
+  and therefore weight decay.
+- Any sizes. The published program fixes the vision width at 768 and needs as many global as frame
+  prompts and as many layers of prompts as blocks.
 """
 
 from typing import NamedTuple
@@ -19,14 +19,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.clip.blocks import Block
+from models.clip.blocks import Block, quick_gelu
 from models.clip.sizes import HEAD_WIDTH, Sizes
 from models.dgl.options import Options
 
 
-class Made(NamedTuple):
-    """Prompts by block: text (Lt, prefix, Wt), frames (Lv, T or 1, P, W); and video (G, W), in
-    front of all blocks.
+class PromptRows(NamedTuple):
+    """Prompts in front of each block, and those of the whole video, in front of all blocks.
+
+    text (Lt, prefix, Wt), frames (Lv, T or 1, P, W), video (G, W).
     """
 
     text: Tensor
@@ -35,20 +36,22 @@ class Made(NamedTuple):
 
 
 class Prompts(nn.Module):
-    """() -> Made. `video` and the rows of `space` are all that DGL learns."""
+    """All that DGL learns: `video` and the rows of `space`."""
 
     def __init__(self, options: Options, sizes: Sizes):
         super().__init__()
+        space = TransformerSpace if options.space == "transformer" else LinearSpace
         self.video = nn.Parameter(_uniform(sizes, 1, options.global_prompts, sizes.vision_width))
-        self.space = (Unified if options.space == "transformer" else Linear)(options, sizes)
+        self.space = space(options, sizes)
 
-    def forward(self) -> Made:
-        return Made(*self.space(), self.video[0])
+    def forward(self) -> PromptRows:
+        """Return text (Lt, prefix, Wt), frames (Lv, T or 1, P, W) and video (G, W)."""
+        text, frames = self.space()
+        return PromptRows(text=text, frames=frames, video=self.video[0])
 
 
-class Unified(nn.Module):
-    """The unified prompt transformer: a table of rows for texts and frames, one attention block
-    over each layer of it.
+class TransformerSpace(nn.Module):
+    """The unified prompt transformer: a table of rows, and one attention block over each layer.
 
     table (M + T P, L W): first the M rows of texts, then P of each frame; columns l W to (l + 1) W
     belong to layer l.
@@ -57,34 +60,34 @@ class Unified(nn.Module):
     def __init__(self, options: Options, sizes: Sizes):
         super().__init__()
         width = sizes.vision_width
-        self.n_text, self.prefix, self.n_frames = (
-            options.text_prompts,
-            options.prefix,
-            options.frames,
-        )
-        self.layers = _layers(options, sizes)
-        rows = options.text_prompts + options.frames * options.frame_prompts
-        self.table = nn.Parameter(torch.randn(rows, options.layers * width))
+        self.n_text = options.text_prompts
+        self.prefix = options.prefix
+        self.n_frames = options.frames
+        self.text_layers = min(options.layers, sizes.text_layers)
+        self.vision_layers = min(options.layers, sizes.vision_layers)
+        n_rows = options.text_prompts + options.frames * options.frame_prompts
+        self.table = nn.Parameter(torch.randn(n_rows, options.layers * width))
         self.block = Block(width, width // HEAD_WIDTH)
         nn.init.xavier_uniform_(self.block.attn.in_proj_weight)
         nn.init.zeros_(self.block.attn.out_proj.bias)
-        self.words = Words(width, sizes.text_width)
+        self.words = TextProjection(width, sizes.text_width)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        block, width = self.block, self.block.attn.out_proj.in_features
-        rows = self.table.unflatten(1, (-1, width)).transpose(0, 1)  # (L, U, W)
-        read = torch.cat(
-            [rows[:, : self.prefix], rows[:, self.n_text :]], 1
-        )  # those behind a text are only context
+        """Return the prompts of texts (Lt, prefix, Wt) and of frames (Lv, T, P, W)."""
+        block = self.block
+        width = block.attn.out_proj.in_features
+        rows = self.table.unflatten(1, (-1, width)).transpose(0, 1)  # (L, M + T P, W)
+        # rows behind the words of a text are only context
+        read = torch.cat([rows[:, : self.prefix], rows[:, self.n_text :]], 1)  # (L, U, W)
         mixed = read + block.attend(block.ln_1(read), block.ln_1(rows))
         mixed = mixed + block.mlp(block.ln_2(mixed))
-        text_layers, vision_layers = self.layers
-        frames = mixed[:vision_layers, self.prefix :].unflatten(1, (self.n_frames, -1))
-        return self.words(mixed[:text_layers, : self.prefix]), frames
+        text = mixed[: self.text_layers, : self.prefix]  # (Lt, prefix, W)
+        frames = mixed[: self.vision_layers, self.prefix :]  # (Lv, T P, W)
+        return self.words(text), frames.unflatten(1, (self.n_frames, -1))
 
 
-class Words(nn.Module):
-    """Rows of the vision width W to the text width Wt: two layers, twice as wide between them."""
+class TextProjection(nn.Module):
+    """From the vision width W to the text width Wt: two layers, twice as wide between them."""
 
     def __init__(self, width: int, text_width: int):
         super().__init__()
@@ -92,13 +95,12 @@ class Words(nn.Module):
         self.c_proj = nn.Linear(2 * width, text_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.c_fc(x)
-        return self.c_proj(x * torch.sigmoid(1.702 * x))
+        """(..., W) -> (..., Wt)."""
+        return self.c_proj(quick_gelu(self.c_fc(x)))
 
 
-class Linear(nn.Module):
-    """The unified linear projection: P rows per layer are the prompts of every frame and,
-    projected, those of texts.
+class LinearSpace(nn.Module):
+    """The unified linear projection: every frame gets the P rows of a layer, texts a projection.
 
     table (1, P, L W): columns l W to (l + 1) W belong to layer l. It makes 2 P rows for texts
     whatever `text_prompts`.
@@ -107,29 +109,24 @@ class Linear(nn.Module):
     def __init__(self, options: Options, sizes: Sizes):
         super().__init__()
         width = sizes.vision_width
-        self.prefix, self.layers = options.prefix, _layers(options, sizes)
+        self.prefix = options.prefix
+        self.text_layers = min(options.layers, sizes.text_layers)
+        self.vision_layers = min(options.layers, sizes.vision_layers)
         self.table = nn.Parameter(_uniform(sizes, 1, options.frame_prompts, options.layers * width))
         self.before = nn.Linear(width, sizes.text_width)
         self.behind = nn.Linear(width, sizes.text_width)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        text_layers, vision_layers = self.layers
-        rows = (
-            self.table[0].unflatten(1, (-1, self.before.in_features)).transpose(0, 1)
-        )  # (L, P, W)
-        text, n = rows[:text_layers], rows.shape[1]
-        # `behind` may have no row in front of the words; called with none, it has a gradient, 0,
-        # not None
-        text = torch.cat(
-            [self.before(text[:, : self.prefix]), self.behind(text[:, : max(0, self.prefix - n)])],
-            1,
-        )
-        return text, rows[:vision_layers, None]
-
-
-def _layers(options: Options, sizes: Sizes) -> tuple[int, int]:
-    """Blocks of the text and of the vision tower that get prompts."""
-    return min(options.layers, sizes.text_layers), min(options.layers, sizes.vision_layers)
+        """Return the prompts of texts (Lt, prefix, Wt) and of frames (Lv, 1, P, W)."""
+        width = self.before.in_features
+        rows = self.table[0].unflatten(1, (-1, width)).transpose(0, 1)  # (L, P, W)
+        text = rows[: self.text_layers]  # (Lt, P, W)
+        # usually no row of `behind` stands in front of the words; called with none, it has the
+        # gradient 0 and not None
+        n_behind = max(0, self.prefix - rows.shape[1])
+        before = self.before(text[:, : self.prefix])
+        behind = self.behind(text[:, :n_behind])
+        return torch.cat([before, behind], 1), rows[: self.vision_layers, None]
 
 
 def _uniform(sizes: Sizes, *shape: int) -> Tensor:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from models.base import Assets, Mismatch
-from models.clip.sizes import BACKBONES
+from models.clip.sizes import PREFIX, name_of
 from models.clip.towers import sizes_of
 from models.diffusion_ret.denoiser import sinusoids
 from models.diffusion_ret.options import Options
-from models.drl.published import EXTRACTOR, UNREAD, aggregation_of, blocks, ignored
-from models.parts.keys import Rule, to_ours, to_theirs
+from models.drl.published import EXTRACTOR, UNREAD, aggregation_of, ignored
+from models.parts.keys import Rule, count_parts, part_of, to_ours, to_theirs
 
 RECIPE = "diffusionret_msrvtt_2"  # of pipelines.yaml: how such files were trained
 _FIRST_RECIPE = "diffusionret_msrvtt_1"
@@ -97,16 +97,16 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
     init = {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }
-    sizes = sizes_of({n.removeprefix("clip."): v for n, v in init.items() if n.startswith("clip.")})
+    sizes = sizes_of(part_of(init, PREFIX))
     is_generative = any(name.startswith(tuple(_DENOISERS.values())) for name in init)
     found: dict[str, object] = {
-        "backbone": next((name for name, own in BACKBONES.items() if own == sizes), "given"),
+        "backbone": name_of(sizes),
         "aggregation": aggregation_of(init),
         "stage": "generation" if is_generative else "discrimination",
     }
     if sizes.context < Options().words:
         found["words"] = sizes.context
-    if count := blocks(init, "temporal.transformer.resblocks."):
+    if count := count_parts(init, "temporal.transformer.resblocks."):
         found["temporal_layers"] = count
     return Options.model_validate(found), Assets(init=init)
 

@@ -31,16 +31,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.base import Assets, Batch, Encoding, Mismatch, Shared, gather, load_init, own_rows
+from models.clip.build import build_clip
 from models.clip.towers import CLIP
 from models.drl.options import Options
 from models.parts.interaction import token_wise
 from models.parts.losses import contrastive, correlation, decorrelation
-from models.parts.temporal import Tight, pooled
+from models.parts.temporal import Tight, mean_direction
 from models.parts.words_frames import (
     EPS,
     Match,
     WordsFrames,
-    backbone,
     check_sizes,
     full_precision,
     halve,
@@ -58,7 +58,7 @@ def build(options: Options, assets: Assets) -> "Drl":
 
     Raises Mismatch if the weights are of another backbone than the options name, or do not fit.
     """
-    model = Drl(options, backbone(options, assets))
+    model = Drl(options, build_clip(options, assets))
     if assets.init is None:
         model.start_from_clip()
     load_init(model, assets)
@@ -201,7 +201,7 @@ class Drl(WordsFrames):
         if self.options.interaction == "xti":
             return {"frames": read["features"], "real": read["real"]}
         if self.options.interaction == "dp":
-            return {"vector": pooled(read["features"], read["real"])}
+            return {"vector": mean_direction(read["features"], read["real"])}
         return self._weighed(read, "frame_weight")
 
     def _weighed(self, read: Encoding, network: str) -> Encoding:

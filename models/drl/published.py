@@ -16,20 +16,19 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.base import Assets, Mismatch
-from models.clip.sizes import BACKBONES
+from models.clip.sizes import PREFIX, name_of
 from models.clip.towers import sizes_of
 from models.drl.options import Options
-from models.parts.keys import Rule, to_ours, to_theirs
+from models.parts.keys import PARAMETER, Rule, count_parts, part_of, to_ours, to_theirs
 
 RECIPE = "drl"  # of pipelines.yaml: how such files were trained
 SUFFIX = ".bin.0"  # the published program counts epochs here
 SIDE_FILE = ""
 IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
-_PARAMETER = r"(weight|bias)"
 UNREAD = "frame_position_embeddings.weight"
 EXTRACTOR = [  # what DiffusionRet names alike
-    Rule("clip.", "clip."),
+    Rule(PREFIX, PREFIX),
     Rule("frame_position_embeddings.", "temporal.positions.", "weight"),
     Rule("transformerClip.", "temporal.transformer."),
     Rule("lstm_visual.", "temporal.lstm."),
@@ -37,9 +36,9 @@ EXTRACTOR = [  # what DiffusionRet names alike
 _RULES = EXTRACTOR + [
     Rule("cross.embeddings.position_embeddings.", "cross.positions.", "weight"),
     Rule("cross.transformer.", "cross.transformer."),
-    Rule("cross.pooler.ln_pool.", "cross.ln_pool.", _PARAMETER),
-    Rule("cross.pooler.dense.", "cross.dense.", _PARAMETER),
-    Rule("similarity_dense.", "cross.similarity.", _PARAMETER),
+    Rule("cross.pooler.ln_pool.", "cross.ln_pool.", PARAMETER),
+    Rule("cross.pooler.dense.", "cross.dense.", PARAMETER),
+    Rule("similarity_dense.", "cross.similarity.", PARAMETER),
 ]
 _NETWORKS = {"text_weight_fc.": "word_weight.", "video_weight_fc.": "frame_weight."}
 
@@ -49,7 +48,7 @@ def rules(wti_arch: int) -> list[Rule]:
     there.
     """
     step = "0." if wti_arch == 1 else ""
-    rest = _PARAMETER if wti_arch == 1 else rf"[024]\.{_PARAMETER}"
+    rest = PARAMETER if wti_arch == 1 else rf"[024]\.{PARAMETER}"
     return _RULES + [Rule(theirs, ours + step, rest) for theirs, ours in _NETWORKS.items()]
 
 
@@ -99,18 +98,16 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
     init = {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }
-    sizes = sizes_of(
-        {n.removeprefix("clip."): v for n, v in state.items() if n.startswith("clip.")}
-    )
+    sizes = sizes_of(part_of(state, PREFIX))
     found: dict[str, object] = {
-        "backbone": next((name for name, own in BACKBONES.items() if own == sizes), "given"),
+        "backbone": name_of(sizes),
         "aggregation": aggregation_of(init),
         "interaction": _interaction(init),
     }
     if sizes.context < Options().words:
         found["words"] = sizes.context
     for name, prefix in (("temporal_layers", "temporal."), ("cross_layers", "cross.")):
-        if count := blocks(init, f"{prefix}transformer.resblocks."):
+        if count := count_parts(init, f"{prefix}transformer.resblocks."):
             found[name] = count
     if found["interaction"] == "wti":
         found["wti_arch"] = arch
@@ -160,10 +157,3 @@ def _interaction(state: Mapping[str, Tensor]) -> str:
     if "cross.similarity.weight" in state:
         return "xti"
     return "wti" if any(name.startswith("word_weight.") for name in state) else "dp"
-
-
-def blocks(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many different parts there are directly below the prefix."""
-    return len(
-        {name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)}
-    )

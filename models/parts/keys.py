@@ -1,6 +1,4 @@
-"""Renaming the entries of state dicts between published files and our models, strictly, in both
-directions.
-"""
+"""Rename the entries of state dicts between published files and our models, strictly, both ways."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,56 +8,89 @@ from torch import Tensor
 
 from models.base import Mismatch
 
+PARAMETER = r"(weight|bias)"  # what follows the prefix of a linear layer or a norm
+
 
 @dataclass(frozen=True)
 class Rule:
-    """One family of names: two prefixes, what may follow them, and how the tensors differ (default:
-    not at all).
+    """One family of names: two prefixes, what may follow them, and how the tensors differ.
+
+    rest: regular expression of what follows the prefix and is kept as it is. to_ours, to_theirs:
+    change a tensor on its way; None leaves it alone.
     """
 
     theirs: str
     ours: str
-    rest: str = r".+"  # regular expression of what follows the prefix, kept as it is
+    rest: str = r".+"
     to_ours: Callable[[Tensor], Tensor] | None = None
     to_theirs: Callable[[Tensor], Tensor] | None = None
+
+    def reverse(self) -> "Rule":
+        """Return the rule that undoes this one."""
+        return Rule(
+            theirs=self.ours,
+            ours=self.theirs,
+            rest=self.rest,
+            to_ours=self.to_theirs,
+            to_theirs=self.to_ours,
+        )
 
 
 def to_ours(
     state: Mapping[str, Tensor], rules: Iterable[Rule], ignored: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
-    """A published state dict under our names, in its order. ignored: {their key: why we do not need
-    it}.
+    """Return a published state dict under our names, in its order.
 
-    Raises Mismatch that lists every key no rule knows, or what is not a tensor.
+    ignored: {their key: why we do not need it}. Raises Mismatch that lists every key that no rule
+    knows and every value that is no tensor.
     """
-    renamed = [(rule.theirs, rule.ours, rule.rest, rule.to_ours) for rule in rules]
-    return _rename({k: v for k, v in state.items() if k not in (ignored or {})}, renamed)
+    skipped = ignored or {}
+    needed = {key: value for key, value in state.items() if key not in skipped}
+    return _rename(needed, list(rules))
 
 
 def to_theirs(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, Tensor]:
-    """Our state dict under the published names, in our order. Raises Mismatch for keys no rule
-    knows.
+    """Return our state dict under the published names, in our order.
+
+    Raises Mismatch that lists every key that no rule knows.
     """
-    return _rename(state, [(rule.ours, rule.theirs, rule.rest, rule.to_theirs) for rule in rules])
+    return _rename(state, [rule.reverse() for rule in rules])
 
 
-def _rename(state: Mapping[str, Tensor], rules: list[tuple]) -> dict[str, Tensor]:
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries whose names begin with `prefix`, named without it."""
+    return {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+
+
+def count_parts(names: Iterable[str], prefix: str) -> int:
+    """Return how many different parts lie directly below the prefix (blocks, say)."""
+    below = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return len({name.partition(".")[0] for name in below})
+
+
+def _rename(state: Mapping[str, Tensor], rules: list[Rule]) -> dict[str, Tensor]:
+    """The entries renamed from `theirs` to `ours`. Raises Mismatch for what no one rule fits."""
     renamed: dict[str, Tensor] = {}
     unknown = []
     for key, value in state.items():
-        fits = [
-            rule
-            for rule in rules
-            if isinstance(key, str) and re.fullmatch(re.escape(rule[0]) + rule[2], key)
-        ]
-        if len(fits) != 1 or not isinstance(value, Tensor):
+        fitting = [rule for rule in rules if _fits(rule, key)]
+        if len(fitting) != 1 or not isinstance(value, Tensor):
             unknown.append(str(key))
             continue
-        before, after, _, change = fits[0]
-        renamed[after + key.removeprefix(before)] = change(value) if change else value
+        rule = fitting[0]
+        name = rule.ours + key.removeprefix(rule.theirs)
+        renamed[name] = rule.to_ours(value) if rule.to_ours else value
     if unknown:
         raise Mismatch(
             f"{len(unknown)} unknown entries: {', '.join(sorted(unknown))}",
             "Is this a checkpoint of the system it is imported as?",
         )
     return renamed
+
+
+def _fits(rule: Rule, key: object) -> bool:
+    if not isinstance(key, str):
+        return False
+    return re.fullmatch(re.escape(rule.theirs) + rule.rest, key) is not None

@@ -1,13 +1,15 @@
-"""Frame features of a video in time: mean, sequence transformer, LSTM, and the transformer over
-text-video pairs.
+"""Frame features of a video in time: mean, sequence transformer, LSTM, transformer over pairs.
 
 Paper: Luo et al., CLIP4Clip (Neurocomputing 2022), section 3.3 (meanP, seqTransf, seqLSTM,
 tightTransf); CenterCLIP, DRL and DiffusionRet use the same. Published code: ArrowLuo/CLIP4Clip:
 modules/modeling.py, modules/module_cross.py; docs/specs/centerclip.md, section 7,
-docs/specs/drl.md, section 5. Where we differ
+docs/specs/drl.md, section 5.
+
+Where we differ
 - A video without a single real frame has the mean 0, not NaN.
 - What an LSTM gives for padding, which nothing reads, is the frame itself.
-- Only the row that is read of the last block over pairs is computed.
+- Of the last block over pairs, only the row that is read is computed.
+
 Features are (B, T, D), masks (B, T) bool, True for real frames, which come first.
 """
 
@@ -17,71 +19,76 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.base import Mismatch
-from models.clip.blocks import LayerNorm, Transformer
+from models.clip.blocks import LayerNorm, Transformer, quick_gelu
 from models.clip.sizes import HEAD_WIDTH
 from models.clip.towers import CLIP
 
-_HIDDEN = (
-    -1e6
-)  # added to attention towards padding, as published; a video of padding only stays finite
-_QUICK = 1.702
+_HIDDEN = -1e6  # added to attention towards padding, as published: all padding stays finite
 _STD = 0.02  # of new weights
 
 
-def pooled(frames: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the real frames' directions, of length 1 (0 without any): (B, T, D) -> (B, D)
-    float32.
+def mean_direction(frames: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the real frames' directions, scaled to length 1 (0 without any).
+
+    (B, T, D), mask (B, T) -> (B, D) float32.
     """
     share = mask / mask.sum(1, keepdim=True).clamp(min=1)  # (B, T)
-    return F.normalize((F.normalize(frames.float(), dim=-1) * share[..., None]).sum(1), dim=-1)
+    directions = F.normalize(frames.float(), dim=-1)  # (B, T, D)
+    mean = (directions * share[..., None]).sum(1)  # (B, D)
+    return F.normalize(mean, dim=-1)
 
 
 class Mean(nn.Module):
-    """Leaves frames as they are: all that meanP does happens in `pooled`."""
+    """Leaves frames as they are: all that meanP does happens in `mean_direction`."""
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) -> the same."""
         return frames
 
 
 class Sequence(nn.Module):
-    """What each frame finds among the real frames, added to it: (B, T, D) -> (B, T, D).
+    """A transformer over the frames of a video.
 
     positions: most frames it can read. eps: of the layer norms, 1e-12 in CLIP4Clip and DRL, 1e-5 in
-    CenterCLIP.
+    CenterCLIP. Raises Mismatch for a width that does not divide into heads.
     """
 
     def __init__(self, width: int, layers: int, positions: int, eps: float = 1e-5):
         super().__init__()
         self.positions = nn.Embedding(positions, width)
-        self.transformer = Transformer(width, layers, _heads(width), eps=eps)
+        self.transformer = Transformer(width, layers, _count_heads(width), eps=eps)
         nn.init.normal_(self.positions.weight, std=_STD)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        x = frames + _places(self.positions, frames.shape[1])
-        return self.transformer(x, _additive(mask, x.dtype)) + frames
+        """(B, T, D) -> each frame plus what it finds among the real frames, (B, T, D).
+
+        Raises Mismatch for more frames than positions.
+        """
+        x = frames + _first_positions(self.positions, frames.shape[1])
+        return self.transformer(x, _additive_mask(mask, x.dtype)) + frames
 
 
 class Recurrent(nn.Module):
-    """What an LSTM makes of the frames so far, added to each: (B, T, D) -> (B, T, D)."""
+    """An LSTM over the frames of a video."""
 
     def __init__(self, width: int):
         super().__init__()
         self.lstm = nn.LSTM(width, width, batch_first=True)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D) -> each frame plus what the LSTM says up to it, (B, T, D)."""
         lengths = mask.sum(1).clamp(min=1).cpu()
         packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
-        found, _ = pad_packed_sequence(
-            self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1]
-        )
+        packed, _ = self.lstm(packed)
+        found, _ = pad_packed_sequence(packed, batch_first=True, total_length=frames.shape[1])
         return found + frames
 
 
 class Tight(nn.Module):
-    """A score of each text-video pair from a transformer over the sentence and the frames
-    (tightTransf, DRL's XTI).
+    """A transformer over the sentence and the frames of each pair (tightTransf, DRL's XTI).
 
-    positions: at least 1 + T. heads: by default one per 64 channels.
+    positions: at least 1 + T. heads: by default one per 64 channels. Raises Mismatch for a width
+    that does not divide into heads.
     """
 
     def __init__(
@@ -96,7 +103,7 @@ class Tight(nn.Module):
         super().__init__()
         self.positions = nn.Embedding(positions, width)
         self.dropout = nn.Dropout(dropout)
-        self.transformer = Transformer(width, layers, heads or _heads(width), eps=eps)
+        self.transformer = Transformer(width, layers, heads or _count_heads(width), eps=eps)
         self.ln_pool = LayerNorm(width, eps)
         self.dense = nn.Linear(width, width)
         self.similarity = nn.Linear(width, 1)
@@ -106,30 +113,39 @@ class Tight(nn.Module):
         nn.init.zeros_(self.similarity.bias)
 
     def forward(self, sentence: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
-        """Scores (n, m), unbounded, of sentences (n, D) and videos (m, T, D) with mask (m, T)."""
-        n, m = len(sentence), len(frames)
-        pairs = [sentence[:, None, None].expand(-1, m, -1, -1), frames[None].expand(n, -1, -1, -1)]
-        x = torch.cat(pairs, 2).flatten(0, 1)  # (n m, 1+T, D)
-        x = self.dropout(x + _places(self.positions, x.shape[1]))
-        hidden = _additive(F.pad(mask, (1, 0), value=True).repeat(n, 1), x.dtype)
+        """Sentences (n, D) and videos (m, T, D) with mask (m, T) -> unbounded scores (n, m).
+
+        Raises Mismatch for more frames than there are positions.
+        """
+        n = len(sentence)
+        m = len(frames)
+        sentences = sentence[:, None, None].expand(-1, m, -1, -1)  # (n, m, 1, D)
+        videos = frames[None].expand(n, -1, -1, -1)  # (n, m, T, D)
+        x = torch.cat([sentences, videos], 2).flatten(0, 1)  # (n m, 1+T, D)
+        x = self.dropout(x + _first_positions(self.positions, x.shape[1]))
+        real = F.pad(mask, (1, 0), value=True).repeat(n, 1)  # (n m, 1+T)
+        hidden = _additive_mask(real, x.dtype)
         *blocks, last = self.transformer.resblocks
         for block in blocks:
             x = block(x, hidden)
-        top = self.dense(self.ln_pool(last.first(x, hidden)[:, 0]))
-        return self.similarity(top * torch.sigmoid(_QUICK * top)).view(n, m)
+        top = last.first(x, hidden)[:, 0]  # (n m, D)
+        top = self.dense(self.ln_pool(top))
+        return self.similarity(quick_gelu(top)).view(n, m)
 
     def pair_bytes(self, frames: int) -> int:
-        """Bytes a pair needs at its peak: its tokens as they are, normed, as q, k and v, and four
-        times as wide.
+        """Return the bytes that a pair with T = `frames` needs at its peak.
+
+        Its 1+T tokens are held as they are, normed, as q, k and v, and four times as wide.
         """
         return 4 * (1 + frames) * self.dense.in_features * 10
 
 
 @torch.no_grad()
 def copy_text_tower(clip: CLIP, positions: nn.Embedding, transformer: Transformer) -> None:
-    """Give them CLIP's text positions and first text blocks, as many as both have, as published.
+    """Start `positions` and `transformer` from CLIP's text positions and first text blocks.
 
-    Raises Mismatch for other widths or another number of positions.
+    As many blocks are copied as both have, as published. Raises Mismatch for other widths or
+    another number of positions.
     """
     theirs = clip.positional_embedding
     if theirs.shape != positions.weight.shape:
@@ -144,7 +160,8 @@ def copy_text_tower(clip: CLIP, positions: nn.Embedding, transformer: Transforme
         own.load_state_dict(block.state_dict())
 
 
-def _heads(width: int) -> int:
+def _count_heads(width: int) -> int:
+    """Raises Mismatch if the width does not divide into heads."""
     if width % HEAD_WIDTH:
         raise Mismatch(
             f"features of width {width} for heads of {HEAD_WIDTH}",
@@ -153,8 +170,8 @@ def _heads(width: int) -> int:
     return width // HEAD_WIDTH
 
 
-def _places(positions: nn.Embedding, length: int) -> Tensor:
-    """The first `length` position vectors, (length, D)."""
+def _first_positions(positions: nn.Embedding, length: int) -> Tensor:
+    """The first `length` position vectors, (length, D). Raises Mismatch if there are fewer."""
     if length > positions.num_embeddings:
         raise Mismatch(
             f"{length} positions in time, the weights have {positions.num_embeddings}",
@@ -163,7 +180,7 @@ def _places(positions: nn.Embedding, length: int) -> Tensor:
     return positions.weight[:length]
 
 
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def _additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """(B, T) bool -> (B, 1, 1, T): 0 where attention may look."""
     least = max(_HIDDEN, torch.finfo(dtype).min)  # float16 ends at 65504
     return torch.where(mask, 0.0, least).to(dtype)[:, None, None]

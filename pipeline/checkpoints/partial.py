@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.clip.sizes import PREFIX
 from pipeline.errors import DataError
 from pipeline.recipes.options import TrainOptions
 
@@ -25,7 +26,6 @@ _PARTS = {"file", "sha256", "names", "rounded"}
 _WORTH = (
     0.5  # of all numbers: a checkpoint that would not become much smaller had better stand alone
 )
-_CLIP = "clip."  # where models keep a CLIP, whose own files have no prefix
 
 
 def frozen(model: nn.Module, options: TrainOptions) -> list[str]:
@@ -184,7 +184,7 @@ def _given(file: Path) -> dict[str, Tensor]:
         if isinstance(value, dict) and value.get("format") == model_file.MODEL:
             return model_file.read_format(file, model_file.MODEL)["weights"]
     return {
-        _CLIP + n: v.float() if v.is_floating_point() else v
+        PREFIX + n: v.float() if v.is_floating_point() else v
         for n, v in clip_weights.read(file).items()
     }
 

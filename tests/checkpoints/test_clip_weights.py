@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.clip.published import export_hugging_face
 from models.clip.sizes import Sizes
 from models.clip.towers import CLIP
 from pipeline.checkpoints import clip_weights
 from pipeline.errors import DataError
+from tests.models.clip.hugging_face import as_hugging_face
 from tests.models.clip.small_clip import RESNET, VIT, frames, small_clip
 
 
@@ -62,7 +62,7 @@ def test_program_of_one_tower_is_refused(tmp_path: Path) -> None:
 
 def test_files_of_hugging_face_and_open_clip_are_recognised(tmp_path: Path) -> None:
     state = small_clip().state_dict()
-    torch.save(export_hugging_face(state), tmp_path / "pytorch_model.bin")
+    torch.save(as_hugging_face(state), tmp_path / "pytorch_model.bin")
     torch.save(
         {"epoch": 1, "name": "x", "state_dict": {f"module.{k}": v for k, v in state.items()}},
         tmp_path / "e.pt",
@@ -73,7 +73,7 @@ def test_files_of_hugging_face_and_open_clip_are_recognised(tmp_path: Path) -> N
 
 
 def test_safetensors_are_recognised_by_their_suffix(tmp_path: Path) -> None:
-    state, table, numbers = export_hugging_face(small_clip().state_dict()), {}, b""
+    state, table, numbers = as_hugging_face(small_clip().state_dict()), {}, b""
     for name, value in state.items():
         raw = value.detach().numpy().tobytes()
         place = [len(numbers), len(numbers) + len(raw)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import cli
-from models.clip.published import export_hugging_face
 from tests.feeding import frames_toy
+from tests.models.clip.hugging_face import as_hugging_face
 from tests.models.clip.small_clip import RESNET, VIT, small_clip
 
 
@@ -22,7 +22,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save({"weight": torch.zeros(3)}, folder / "no_clip.pt")
     torch.save(small_clip(VIT).state_dict(), folder / "small.pt")
     torch.save(small_clip(RESNET).state_dict(), folder / "resnet.pt")
-    damaged = export_hugging_face(small_clip(VIT).state_dict())
+    damaged = as_hugging_face(small_clip(VIT).state_dict())
     damaged.pop("text_model.encoder.layers.0.self_attn.k_proj.weight")
     torch.save(damaged, folder / "damaged.bin")
     return folder

@@ -18,7 +18,6 @@ from models.centerclip.published_training import (
     import_optimizer,
     parameter_order,
 )
-from models.clip.published import export_hugging_face
 from models.clip.towers import CLIP
 from pipeline import config
 from pipeline.checkpoints import model_file
@@ -27,6 +26,7 @@ from pipeline.checkpoints.word_files import Files
 from pipeline.errors import DataError
 from pipeline.recipes.recipe import parse
 from tests.models.centerclip.small_centerclip import SIZES, batch, scores, small
+from tests.models.clip.hugging_face import as_hugging_face
 from tests.models.clip.small_clip import small_clip
 
 MEDOIDS = {"frames": 2, "tokens": 9}
@@ -170,7 +170,7 @@ FORMS = {  # as others than OpenAI save them
         n if n.startswith("visual.") or n == "logit_scale" else f"text.{n}": v
         for n, v in state.items()
     },
-    "hugging face": export_hugging_face,
+    "hugging face": as_hugging_face,
 }
 
 

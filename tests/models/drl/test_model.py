@@ -199,7 +199,7 @@ def test_weights_of_another_architecture_are_refused_by_name() -> None:
 
 
 def test_weights_of_another_backbone_are_refused_with_what_differs() -> None:
-    with pytest.raises(Mismatch, match="patch 8 instead of 32"):
+    with pytest.raises(Mismatch, match="patch 8, not 32"):
         build(Options(), Assets(init=small_drl().state_dict()))
 
 

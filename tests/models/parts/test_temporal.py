@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from models.base import Mismatch
-from models.parts.temporal import Mean, Recurrent, Sequence, Tight, copy_text_tower, pooled
+from models.parts.temporal import Mean, Recurrent, Sequence, Tight, copy_text_tower, mean_direction
 from tests.models.centerclip.small_centerclip import SIZES
 from tests.models.clip.small_clip import small_clip
 
@@ -23,18 +23,18 @@ def test_the_mean_is_that_of_the_directions_of_real_frames() -> None:
 
     expected = torch.nn.functional.normalize(torch.stack(rows), dim=-1)
 
-    assert torch.allclose(pooled(FRAMES, MASK), expected, atol=1e-6)
+    assert torch.allclose(mean_direction(FRAMES, MASK), expected, atol=1e-6)
 
 
 def test_a_video_without_real_frames_has_the_mean_zero() -> None:
-    assert not pooled(FRAMES, torch.zeros_like(MASK)).any()
+    assert not mean_direction(FRAMES, torch.zeros_like(MASK)).any()
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda m: type(m).__name__)
 def test_what_lies_in_padding_changes_nothing(module: torch.nn.Module) -> None:
     other = torch.where(MASK[..., None], FRAMES, 100 * torch.randn_like(FRAMES))
 
-    first, second = (pooled(module(frames, MASK), MASK) for frames in (FRAMES, other))
+    first, second = (mean_direction(module(frames, MASK), MASK) for frames in (FRAMES, other))
 
     assert torch.allclose(first, second, atol=1e-5)
 
@@ -51,7 +51,8 @@ def test_the_order_of_frames_counts(module: torch.nn.Module) -> None:
     whole = torch.ones(3, 5, dtype=torch.bool)
 
     assert not torch.allclose(
-        pooled(module(FRAMES, whole), whole), pooled(module(FRAMES.flip(1), whole), whole)
+        mean_direction(module(FRAMES, whole), whole),
+        mean_direction(module(FRAMES.flip(1), whole), whole),
     )
 
 

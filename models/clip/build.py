@@ -1,0 +1,67 @@
+"""The CLIP that a system is built around: from its own checkpoint, from CLIP's weights, or new."""
+
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from models.base import Assets, Mismatch
+from models.clip.sizes import BACKBONES, PREFIX, Sizes, Variant
+from models.clip.towers import CLIP, sizes_of
+from models.parts.keys import part_of
+
+
+class Backbone(Protocol):
+    """What the options of a system say about its CLIP: the name of a ViT, or "given"."""
+
+    backbone: str
+    activation: Literal["quick_gelu", "gelu"]
+
+
+def build_clip(options: Backbone, assets: Assets, half_rounding: bool = False) -> CLIP:
+    """Return the CLIP inside `assets.init`, else the one of `assets.clip`, else an untrained one.
+
+    half_rounding: round `assets.clip` through float16 where the published programs do. Raises
+    Mismatch if the weights belong to a ResNet or to another backbone than the options name, if
+    they lack parts, or if there are neither weights nor a name.
+    """
+    variant = Variant(activation=options.activation)
+    if assets.init is not None:
+        weights = part_of(assets.init, PREFIX)
+        _check_backbone(options.backbone, weights)
+        return CLIP.from_state_dict(weights, variant, half_rounding=False)
+    if assets.clip is not None:
+        _check_backbone(options.backbone, assets.clip)
+        return CLIP.from_state_dict(assets.clip, variant, half_rounding=half_rounding)
+    if options.backbone not in BACKBONES:
+        raise Mismatch(
+            f"backbone: {options.backbone}, but there are no weights",
+            "Give weights to start from, or name a backbone.",
+        )
+    return CLIP(BACKBONES[options.backbone], variant)
+
+
+def _check_backbone(name: str, weights: Mapping[str, Tensor]) -> None:
+    """Raise Mismatch unless the weights are those of the ViT that the options name."""
+    sizes = sizes_of(weights)
+    if not sizes.patch:
+        raise Mismatch(
+            "weights of a ResNet, whose vision tower has no tokens to work on",
+            "Use weights of a ViT.",
+        )
+    named = BACKBONES.get(name)
+    if named is not None and sizes != named:
+        raise Mismatch(
+            f"not the weights of {name}: {_describe_difference(sizes, named)}",
+            "Give weights of this size, or set backbone to that of the weights (any ViT: given).",
+        )
+
+
+def _describe_difference(sizes: Sizes, named: Sizes) -> str:
+    actual = vars(sizes)
+    expected = vars(named)
+    return "; ".join(
+        f"{field} {actual[field]}, not {value}"
+        for field, value in expected.items()
+        if actual[field] != value
+    )
