@@ -4,6 +4,7 @@ A command is a file in pipeline/commands/ or a stage in pipeline/stages/; nothin
 it is called.
 """
 
+import contextlib
 import os
 import sys
 
@@ -15,7 +16,8 @@ import click
 
 from pipeline import __version__, log, registry
 from pipeline.core import ranks
-from pipeline.errors import ConfigError, TvrError
+from pipeline.errors import ConfigError, TvrError, system_error
+from pipeline.visible import Stream
 
 _PIPELINE = ("demo", "run", "status", "failures", "merge")
 
@@ -77,6 +79,14 @@ def main(arguments: list[str] | None = None) -> int:
     traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    with (
+        contextlib.redirect_stdout(Stream(sys.stdout)),
+        contextlib.redirect_stderr(Stream(sys.stderr)),
+    ):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
         result = cli.main(args=arguments, prog_name="python cli.py", standalone_mode=False)
@@ -91,12 +101,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone (`| head`)
         return 0
-    except PermissionError as error:
-        return _fail(
-            f"{error.filename}: no permission\n    Change its permissions or choose another --out.",
-            6,
-            debug,
+    except OSError as error:
+        refused = system_error(error)
+        return _fail(str(refused), refused.exit_code, debug)
+    except MemoryError:
+        message = (
+            "the memory is used up\n    Lower the batch size or --jobs, or close other programs."
         )
+        return _fail(message, 6, debug)
     except Exception as error:
         message = (
             f"internal error: {type(error).__name__}: {error}\n    Please report it with the output"

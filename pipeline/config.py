@@ -17,6 +17,7 @@ from pipeline.errors import ConfigError
 SHIPPED = registry.ROOT / "pipelines.yaml"
 _SECTIONS = ("datasets", "recipes", "pipelines")
 _LARGEST_BYTES = 1 << 20
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _MOST_NODES = 100_000  # a 300-byte file of nested aliases can stand for billions of nodes
 
 
@@ -81,6 +82,7 @@ class Config:
         return merged
 
     def _entry(self, section: str, name: str) -> dict:
+        name = str(name)
         entries = getattr(self, section)
         if name not in entries:
             raise ConfigError(
@@ -126,13 +128,22 @@ def _read(path: Path) -> dict[str, dict]:
                 for name, entry in entries.items()
                 if not isinstance(entry, dict)
             ]
-    sections = {section: value.get(section) or {} for section in _SECTIONS}
-    if not faults:
-        sections["pipelines"] = for_each.expand(sections["pipelines"], f"{path}: pipelines", faults)
-        _count_nodes(sections["pipelines"], str(path))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    sections = {section: _named(value.get(section) or {}) for section in _SECTIONS}
+    for entry in sections["pipelines"].values():
+        if isinstance(entry.get("steps"), dict):
+            entry["steps"] = _named(entry["steps"])
+    sections["pipelines"] = for_each.expand(sections["pipelines"], f"{path}: pipelines", faults)
+    _count_nodes(sections["pipelines"], str(path))
     if faults:
         raise ConfigError("\n".join(faults))
     return sections
+
+
+def _named(entries: dict) -> dict:
+    """Entries by name. YAML reads a name like 7 or 1.5 as a number: it is a name all the same."""
+    return {str(name): entry for name, entry in entries.items()}
 
 
 def _text(path: Path) -> str:
@@ -155,12 +166,18 @@ def _text(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with a list of keys that stand in one mapping twice: it keeps the last
-    and says nothing.
+    """PyYAML's safe loader without dates, which lists the keys that stand in one mapping twice.
+
+    A date is text: no option of ours is one, and folders are often called 2026-11-30.
 
     repeated: (key, node of the later one, line of the first from 0). Keys that `<<` brings may be
     given again.
     """
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in rules if tag != _TIMESTAMP]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -177,6 +194,11 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+_Loader.add_constructor(_TIMESTAMP, yaml.SafeLoader.construct_yaml_str)
+for _tag in ("set", "omap", "pairs", "binary"):  # no option of ours is one
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.construct_undefined)
+
+
 def safe_yaml(text: str, where: str) -> object:
     """Parse YAML without executing or exploding; ConfigError with line and column, also for keys
     given twice.
@@ -184,10 +206,19 @@ def safe_yaml(text: str, where: str) -> object:
     try:
         loader = _Loader(text)
         value = loader.get_single_data()
-    except (yaml.YAMLError, RecursionError) as error:
+    # what is no YAMLError comes from its constructors: a number of 5,000 digits, `!!int foo`
+    except (
+        yaml.YAMLError,
+        RecursionError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        problem = getattr(error, "problem", None) or type(error).__name__
+        problem = getattr(error, "problem", None) or _first_line(error)
         raise ConfigError(
             f"not valid YAML: {problem}", where=place, fix="Correct the file."
         ) from None
@@ -195,6 +226,11 @@ def safe_yaml(text: str, where: str) -> object:
         raise _twice(loader.repeated, where)
     _count_nodes(value, where)
     return value
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).partition("\n")[0][:160]
+    return text if len(text) > 1 and " " in text else f"a value that cannot be ({text or error!r})"
 
 
 def _twice(repeated: list[tuple[str, yaml.Node, int]], where: str) -> ConfigError:

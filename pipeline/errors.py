@@ -11,6 +11,8 @@ import errno
 import shutil
 from pathlib import Path
 
+from pipeline.visible import one_line
+
 
 class TvrError(Exception):
     """An error with its three parts. `str()` gives "where: what" and, on a second line, what to
@@ -24,7 +26,7 @@ class TvrError(Exception):
         self.what, self.where, self.fix = what, str(where), fix
 
     def __str__(self) -> str:
-        head = f"{self.where}: {self.what}" if self.where else self.what
+        head = f"{one_line(self.where)}: {self.what}" if self.where else self.what
         return f"{head}\n    {self.fix}" if self.fix else head
 
     def __reduce__(self):
@@ -106,6 +108,31 @@ _REFUSALS = {
 }
 
 
+# beyond those: what a retry may mend, and what no other path than this error's own can explain
+_FAILURES = {
+    errno.EIO: "input/output error: the disk or its connection failed",
+    errno.EMFILE: "too many open files for this process (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EISDIR: "a folder stands where a file is needed",
+    errno.EEXIST: "it exists already, as something else",
+    errno.ELOOP: "its links go in a circle",
+    errno.ENOENT: "it is not there (any more)",
+    errno.EACCES: "no permission",
+    errno.EPERM: "no permission",
+    errno.ESTALE: "the network file system has lost it (stale handle)",
+    errno.ENOTCONN: "the network file system is not connected",
+    errno.ENODEV: "its device is gone",
+    errno.ENXIO: "its device is gone",
+    errno.ETXTBSY: "it is in use",
+    errno.EBUSY: "it is in use",
+    errno.ENOMEM: "the system has no memory left",
+    errno.EAGAIN: "the system has no process or memory left for it",
+    errno.EINVAL: "the file system does not take it",
+}
+
+
 def refusal(error: OSError, path: object = "") -> SystemRefused | None:
     """The SystemRefused for an OSError that no retry can mend (disk full, quota, read-only, size
     limit), else None.
@@ -124,5 +151,24 @@ def refusal(error: OSError, path: object = "") -> SystemRefused | None:
         fix=(
             "Free space or choose another --out, then run the same command again: finished items"
             " are kept."
+        ),
+    )
+
+
+def system_error(error: OSError, path: object = "") -> SystemRefused:
+    """The SystemRefused for any OSError that nothing nearer to its cause has explained.
+
+    path: what was worked on, said where the error itself names no file.
+    """
+    known = refusal(error, path)
+    if known:
+        return known
+    what = _FAILURES.get(error.errno or 0) or error.strerror or type(error).__name__
+    return SystemRefused(
+        what,
+        where=error.filename or path,
+        fix=(
+            "Mend that or choose another path, then run the same command again: finished items are"
+            " kept."
         ),
     )

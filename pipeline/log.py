@@ -8,12 +8,16 @@ On a terminal progress is a bar with rate and time left; elsewhere a plain line 
 import contextlib
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.visible import one_line, unfiltered, visible
+
 _LINE_SECONDS = 30.0
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 logger = logging.getLogger("tvrkit")
 
 
@@ -24,6 +28,11 @@ def set_up(json_lines: bool = False, verbose: bool = False) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
+
+
+class _Visible(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 class _Json(logging.Formatter):
@@ -61,7 +70,7 @@ def to_file(path: Path) -> Iterator[None]:
     """Also append the log to a file (with times) while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(_Visible("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     try:
         yield
@@ -71,7 +80,9 @@ def to_file(path: Path) -> Iterator[None]:
 
 
 def pretty_json(value: object) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
+    """`value` as JSON for people; bytes of names that are no UTF-8 as escapes that read back."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def step_line(name: str, manifest: dict, new: int, seconds: float) -> None:
@@ -93,7 +104,7 @@ def item_failed(step: str, record: object) -> None:
     """One sentence about an item that was set aside."""
     source = f" ({record.source})" if record.source else ""
     warning(
-        f"{step}: {record.id}: {record.reason}: {record.message}{source}. Set aside.",
+        one_line(f"{step}: {record.id}: {record.reason}: {record.message}{source}. Set aside."),
         step=step,
         id=record.id,
     )
@@ -166,7 +177,7 @@ def _bar(name: str, total: int, done: int):
         Rate(""),
         TextColumn("{task.fields[failed]} failed"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=unfiltered(sys.stderr)),
         transient=True,
     )
     bar.add_task(name, total=total, completed=done, failed=0)

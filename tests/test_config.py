@@ -1,5 +1,7 @@
 """pipelines.yaml: what merges, what is refused, and what the messages say."""
 
+from pathlib import Path
+
 import pytest
 
 from pipeline import config
@@ -123,3 +125,24 @@ def test_assignment_sets_nested_values_as_yaml():
 def test_assignment_without_value_is_refused():
     with pytest.raises(ConfigError, match="step.option=value"):
         config.assign({}, "compress.fps", "--set")
+
+
+def test_dates_and_numbers_where_text_is_meant_are_text(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "datasets: {2020-01-01: {type: folder, root: 2020-01-01}}\n"
+        "pipelines: {7: {dataset: 2020-01-01, steps: {compress: {}}}}\n"
+    )
+
+    loaded = config.load(own)
+
+    assert loaded.dataset("2020-01-01")["root"] == "2020-01-01"
+    assert loaded.pipeline("7")["dataset"] == "2020-01-01"
+
+
+@pytest.mark.parametrize(
+    "text", ["!!int foo", "!!bool x", "!!float x", "0x_", '"\\U00110000"', "1" * 5000, "!!set {a}"]
+)
+def test_values_that_yaml_cannot_build_are_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        config.safe_yaml(text, "here")

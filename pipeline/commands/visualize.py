@@ -253,15 +253,12 @@ def _look(source: Path, view: _View) -> tuple["np.ndarray", list[str], str]:
 
 
 def _kept(path: Path) -> "np.ndarray":
-    import numpy as np
+    from pipeline.arrays import read_npy
 
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        what = str(getattr(error, "strerror", "") or error)
-        raise DataError(
-            f"not an array: {what}", where=path, fix="Give a .npy file of integers."
-        ) from error
+        return read_npy(path)
+    except DataError as error:
+        raise DataError(error.what, where=path, fix="Give a .npy file of integers.") from error
 
 
 def _write_frames(folder: Path, images: "np.ndarray", name: str) -> None:

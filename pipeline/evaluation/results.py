@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.arrays import read_npz, write_npy, write_npz
 from pipeline.core.files import atomic_write, disk_name
 from pipeline.core.state import usable_records
 from pipeline.errors import DataError
-from pipeline.evaluation.arrays import read_npz, write_npy, write_npz
 
 if TYPE_CHECKING:
     from pipeline.evaluation.retrieve import Result

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.arrays import read_npy, read_npz
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.arrays import read_npy, read_npz
 
 _MATRIX_NAMES = ("sim", "similarity", "scores", "t2v", "sims")
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from models.base import Inputs
+from pipeline.arrays import read_npy
 from pipeline.core.artefact import Artefact
 from pipeline.core.state import STATE
 from pipeline.datasets.parts.sources import video_sources
@@ -170,14 +171,12 @@ def load_vectors(path: Path) -> np.ndarray:
     file = path / VECTORS if path.is_dir() else path
     fix = f"Give the {VECTORS} of a word2vec step, or run that step again."
     try:
-        vectors = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot be read: {error}", where=file, fix=fix) from error
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype != np.float32:
-        shape = (
-            f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else "an archive"
-        )
-        raise DataError(f"expected float32 (words, dim), found {shape}", where=file, fix=fix)
+        vectors = np.array(read_npy(file))
+    except DataError as error:
+        raise DataError(error.what, where=file, fix=fix) from error
+    if vectors.ndim != 2 or vectors.dtype != np.float32:
+        found = f"{vectors.dtype} {vectors.shape}"
+        raise DataError(f"expected float32 (words, dim), found {found}", where=file, fix=fix)
     return vectors
 
 

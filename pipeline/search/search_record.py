@@ -13,9 +13,9 @@ import torch
 
 from models.base import Fusion, RetrievalModel
 from models.parts.noise import keys
+from pipeline.arrays import read_npz
 from pipeline.errors import ConfigError
 from pipeline.evaluation import results
-from pipeline.evaluation.arrays import read_npz
 from pipeline.evaluation.generation import as_evaluated
 from pipeline.evaluation.retrieve import Encoded, rankings
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipeline.arrays import read_npy
 from pipeline.core.adopted import resolve
 from pipeline.errors import DataError
 from pipeline.stores.big_file.reader import BigFile
@@ -91,12 +92,8 @@ def _read_gensim(path: Path, wanted: Iterable[str]) -> Vectors:
         held.get("vectors", held.get("syn0")),
     )
     try:
-        vectors = (
-            np.load(_beside(path), mmap_mode="r", allow_pickle=False)
-            if vectors is None
-            else vectors.values
-        )
-    except (OSError, ValueError, AttributeError) as error:
+        vectors = read_npy(_beside(path)) if vectors is None else vectors.values
+    except (DataError, AttributeError) as error:
         raise _wrong(path, f"its numbers cannot be read: {error}") from error
     fits = isinstance(words, list) and vectors.ndim == 2 and len(words) == len(vectors)
     if not fits or vectors.dtype.kind != "f" or vectors.shape[1] > _LARGEST_DIM:

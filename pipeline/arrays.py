@@ -3,7 +3,10 @@ for equal arrays.
 """
 
 import contextlib
+import lzma
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -14,6 +17,10 @@ from pipeline.core.files import atomic_path
 from pipeline.errors import DataError
 
 _FIX = "Save it again with numpy.save or numpy.savez (no object arrays, no pickles)."
+_NPY = b"\x93NUMPY"
+_ZIP = b"PK\x03\x04"
+_MOST_EXPANSION = 64  # bytes in memory for a byte of the archive
+_FREE_BYTES = 64 << 20  # up to here an archive may expand as it likes
 
 
 def read_npy(path: Path) -> np.ndarray:
@@ -21,10 +28,14 @@ def read_npy(path: Path) -> np.ndarray:
     holds objects.
     """
     try:
+        with path.open("rb") as file:
+            start = file.read(len(_NPY))
+        if start != _NPY:
+            raise ValueError(_what_begins_with(start))
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError("there is no such file", where=path, fix="Check the path.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise DataError(
             f"not a usable .npy file: {_first_line(error)}", where=path, fix=_FIX
         ) from error
@@ -38,10 +49,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return {
-                info.filename.removesuffix(".npy"): _member(archive, info)
-                for info in archive.infolist()
-            }
+            members = archive.infolist()
+            _check_expansion(path, members)
+            return {info.filename.removesuffix(".npy"): _member(archive, info) for info in members}
     except FileNotFoundError as error:
         raise DataError("there is no such file", where=path, fix="Check the path.") from error
     except (
@@ -49,8 +59,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         ValueError,
         EOFError,
         zipfile.BadZipFile,
-        NotImplementedError,
-    ) as error:  # last: odd compression
+        NotImplementedError,  # odd compression
+        SyntaxError,
+        tokenize.TokenError,
+        zlib.error,
+        lzma.LZMAError,
+    ) as error:
         raise DataError(
             f"not a usable .npz file: {_first_line(error)}", where=path, fix=_FIX
         ) from error
@@ -80,12 +94,25 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(
                 f"{info.filename} promises {promised:,} bytes and holds {info.file_size - start:,}"
             )
-        if info.file_size > 1000 * max(info.compress_size, 1) and info.file_size > 1 << 30:
-            raise ValueError(
-                f"{info.filename} expands {info.compress_size:,} bytes to {info.file_size:,}"
-            )
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _check_expansion(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raise ValueError if an archive would fill much more memory than its size on disk."""
+    expanded = sum(info.file_size for info in members)
+    size = path.stat().st_size
+    if expanded > max(_FREE_BYTES, _MOST_EXPANSION * size):
+        raise ValueError(f"{size:,} bytes that would expand to {expanded:,}")
+
+
+def _what_begins_with(start: bytes) -> str:
+    """What a file is, by its first bytes, that should have been a .npy file."""
+    if start.startswith(_ZIP):
+        return "a zip archive, as numpy.savez and torch.save write it, not one array"
+    if start.startswith(b"\x89HDF"):
+        return "an HDF5 file"
+    return "it does not begin as numpy.save begins"
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:

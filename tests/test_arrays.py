@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.arrays import read_npy, read_npz, write_npy, write_npz
 from pipeline.errors import DataError
-from pipeline.evaluation.arrays import read_npy, read_npz, write_npy, write_npz
 
 
 class Hostile:
