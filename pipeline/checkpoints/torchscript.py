@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import DataError
+from pipeline.text import pickle_cost
 
 _LARGEST_PICKLE = 64 << 20  # bytes; that of ViT-L/14 has less than 1 MB
 _MOST_PARTS = 200_000  # modules and values that a walk through the tree may meet
@@ -240,6 +241,7 @@ class _Reader(pickle.Unpickler):
                 raise _Refused(f"its pickle uses {opcode.name}")
             if opcode.name == "LONG_BINPUT" and argument > len(self._data):
                 raise _Refused(f"its pickle wants room for {argument:,} objects")
+        pickle_cost.check(self._data)
         return self.load()
 
     def find_class(self, module: str, name: str) -> object:

@@ -8,20 +8,15 @@ refused before it is looked up.
 
 import io
 import pickle
-import pickletools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.text import numpy_values
+from pipeline.text import numpy_values, pickle_cost
 
 _LARGEST = 512 << 20  # bytes; the largest published file is 6 MB
 _BUILTINS = {"builtins", "__builtin__"}  # Python 3 and 2
 _HARMLESS = {"set": set, "frozenset": frozenset}
-_PLACES = {
-    "PUT",
-    "LONG_BINPUT",
-}  # instructions that name a place in a list which is made that long at once
 
 
 class _Reader(pickle.Unpickler):
@@ -36,11 +31,7 @@ class _Reader(pickle.Unpickler):
 
         Reading them also finds texts and numbers that claim to be longer than the file.
         """
-        for instruction, argument, _ in pickletools.genops(self._data):
-            if instruction.name in _PLACES and argument > len(self._data):
-                raise pickle.UnpicklingError(
-                    f"wants room for {argument:,} objects, which was refused"
-                )
+        pickle_cost.check(self._data)
         return self.load()
 
     def find_class(self, module: str, name: str) -> Callable:
