@@ -26,6 +26,7 @@ from models.centerclip.spectral import space_time_neighbours
 from models.clip.sizes import BACKBONES
 from models.clip.towers import sizes_of
 from models.parts.keys import Rule, to_ours, to_theirs
+from models.parts.wrappers import in_dictionary
 
 # of pipelines.yaml: how such files were trained, if no settings lie beside them
 RECIPE = "centerclip_base"
@@ -36,6 +37,7 @@ SETTINGS_FILE = "hparams_train.json"  # in the same folder
 IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
 __all__ = [
+    "as_published",
     "export_file",
     "import_checkpoint",
     "recipe_of",
@@ -45,6 +47,7 @@ __all__ = [
     "training_facts",
 ]
 
+_ANCHOR = "clip.visual.conv1.weight"
 _CLIP4CLIP_EPS = 1e-12  # of the layer norms over frames
 _MODULE = "module."
 _POSITIONS, _UNREAD = "clip.visual.position_ids", "frame_position_embeddings.weight"
@@ -71,6 +74,11 @@ _LEARNT = {
     "tokencluster_inter.cluster_embed": "embedding",
     "tokencluster_inter.cluster_frame_embed": "frame_embedding",
 }
+
+
+def as_published(value: object) -> object:
+    """A file's content in the form its program writes, whatever it was wrapped in."""
+    return in_dictionary(value, _ANCHOR)
 
 
 def recognises(value: object) -> bool:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from models.base import Mismatch
 from models.parts.keys import PARAMETER, Rule, count_parts, to_ours
+from models.parts.wrappers import unwrapped
 
-_DISTRIBUTED = "module."
-_FIRST = {"visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"}
+_ANCHORS = ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight")
 _IGNORED = {
     r"input_resolution|context_length|vocab_size": "the sizes, told by the shapes",
     r"(.*\.)?attn_mask": "the causal mask, made for the length of each text",
@@ -42,13 +42,10 @@ _TOWERS = {"text_model": "", "vision_model": "visual."}
 
 
 def recognises(published: object) -> bool:
-    """Whether a file's content are the weights of a CLIP alone, not those of a whole system."""
-    if not isinstance(published, Mapping):
-        return False
-    state = published.get("state_dict", published)
-    if not isinstance(state, Mapping):
-        return False
-    return any(str(name).removeprefix(_DISTRIBUTED) in _FIRST for name in state)
+    """Whether what was read are weights of a CLIP, whatever they are wrapped in. Files of whole
+    systems have them too, so ask those systems first.
+    """
+    return unwrapped(published, _ANCHORS) is not None
 
 
 def import_weights(published: Mapping[str, object]) -> dict[str, Tensor]:
@@ -57,11 +54,10 @@ def import_weights(published: Mapping[str, object]) -> dict[str, Tensor]:
     The tensors are those given, except that q, k and v of Hugging Face are stacked. Raises
     Mismatch that names every entry that no CLIP we know has.
     """
-    state = published.get("state_dict", published)
-    if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
+    found = unwrapped(published, _ANCHORS)
+    state = published if found is None else found[0]
+    if not all(isinstance(name, str) for name in state):
         raise Mismatch("no state dict inside", "Give the weights of a CLIP.")
-    if all(name.startswith(_DISTRIBUTED) for name in state):
-        state = {name.removeprefix(_DISTRIBUTED): value for name, value in state.items()}
     ignored = {}
     for name in state:
         for pattern, why in _IGNORED.items():

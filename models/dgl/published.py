@@ -23,6 +23,7 @@ from models.clip.sizes import BACKBONES, Sizes
 from models.clip.towers import sizes_of
 from models.dgl.options import Options
 from models.parts.keys import Rule, to_ours, to_theirs
+from models.parts.wrappers import unwrapped
 
 RECIPE = "dgl_msrvtt"  # of pipelines.yaml: how such files were trained
 SUFFIX = ".pth.tar"
@@ -62,6 +63,12 @@ def _rules(space: str) -> list[Rule]:
     if space == "transformer":
         return _RULES
     return [Rule(_LINEAR, r.ours, r.rest) if r.theirs == _UNIFIED else r for r in _RULES]
+
+
+def as_published(value: object) -> object:
+    """A file's content in the form its program writes, whatever it was wrapped in."""
+    found = unwrapped(value, [_WORDS])
+    return value if found is None else found[1] | {"state_dict": found[0]}
 
 
 def recognises(value: object) -> bool:

@@ -22,8 +22,9 @@ from models.clip.sizes import PREFIX, name_of
 from models.clip.towers import sizes_of
 from models.diffusion_ret.denoiser import sinusoids
 from models.diffusion_ret.options import Options
-from models.drl.published import EXTRACTOR, UNREAD, aggregation_of, ignored
+from models.drl.published import ANCHOR, EXTRACTOR, UNREAD, aggregation_of, ignored
 from models.parts.keys import Rule, count_parts, part_of, to_ours, to_theirs
+from models.parts.wrappers import bare
 
 RECIPE = "diffusionret_msrvtt_2"  # of pipelines.yaml: how such files were trained
 _FIRST_RECIPE = "diffusionret_msrvtt_1"
@@ -46,6 +47,11 @@ _RULES = EXTRACTOR + [
     Rule("video_weight_fc.", "frame_weight.", _LAYERS),
     *(Rule(theirs, ours) for theirs, ours in _DENOISERS.items()),
 ]
+
+
+def as_published(value: object) -> object:
+    """The bare state dict that a file holds, whatever it was wrapped in."""
+    return bare(value, ANCHOR)
 
 
 def recognises(value: object) -> bool:

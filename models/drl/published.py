@@ -20,12 +20,14 @@ from models.clip.sizes import PREFIX, name_of
 from models.clip.towers import sizes_of
 from models.drl.options import Options
 from models.parts.keys import PARAMETER, Rule, count_parts, part_of, to_ours, to_theirs
+from models.parts.wrappers import bare
 
 RECIPE = "drl"  # of pipelines.yaml: how such files were trained
 SUFFIX = ".bin.0"  # the published program counts epochs here
 SIDE_FILE = ""
 IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
+ANCHOR = "clip.visual.conv1.weight"  # a name that each of these files has
 UNREAD = "frame_position_embeddings.weight"
 EXTRACTOR = [  # what DiffusionRet names alike
     Rule(PREFIX, PREFIX),
@@ -50,6 +52,11 @@ def rules(wti_arch: int) -> list[Rule]:
     step = "0." if wti_arch == 1 else ""
     rest = PARAMETER if wti_arch == 1 else rf"[024]\.{PARAMETER}"
     return _RULES + [Rule(theirs, ours + step, rest) for theirs, ours in _NETWORKS.items()]
+
+
+def as_published(value: object) -> object:
+    """The bare state dict that a file holds, whatever it was wrapped in."""
+    return bare(value, ANCHOR)
 
 
 def recognises(value: object) -> bool:

@@ -21,6 +21,7 @@ from models.base import Assets, Mismatch, RetrievalModel
 from models.dual_encoding.options import Options, Side
 from models.parts.keys import Rule, to_ours, to_theirs
 from models.parts.pruning import recognise
+from models.parts.wrappers import in_dictionary
 
 # of pipelines.yaml: how such files were trained, and how captions are read
 RECIPE = "dual_encoding_pp_published"
@@ -45,6 +46,7 @@ def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[s
     }
 
 
+_ANCHOR = "text_encoder.embedding.weight"
 _GRU = r"(weight|bias)_(ih|hh)_l0(_reverse)?"
 _PARAMETER = r"(weight|bias)"
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
@@ -86,6 +88,11 @@ def _rules(n_convs: Mapping[str, int]) -> list[Rule]:
                 Rule(f"{space}.{side}_projection.batch_norm.", f"{name}.{side}.norm.", _NORM)
             )
     return rules
+
+
+def as_published(value: object) -> object:
+    """A file's content in the form its program writes, whatever it was wrapped in."""
+    return in_dictionary(value, _ANCHOR)
 
 
 def recognises(value: object) -> bool:

@@ -25,6 +25,7 @@ from models.base import Assets, Mismatch
 from models.hybrid_space.model import SPECIAL
 from models.hybrid_space.options import Options
 from models.parts.keys import Rule, to_ours, to_theirs
+from models.parts.wrappers import bare
 
 # of pipelines.yaml: how such files were trained, and how captions are read
 RECIPE = "hybrid_space_published"
@@ -39,6 +40,7 @@ _SIDES = {
 _GRU = r"(weight|bias)_(ih|hh)_l0(_reverse)?"
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _MODULES = ("vid_encoding", "text_encoding", "vid_mapping", "text_mapping")
+_ANCHORS = ("rnn.weight_ih_l0", "rnn.weight_ih_l0", "mapping.fc1.weight", "mapping.fc1.weight")
 _FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/dual_encoding."
 
 
@@ -63,6 +65,14 @@ def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[s
         "bag": [f"TextData/vocabulary/bow/{words}.pkl", f"{stem}.bow_vocab.json"],
         "tags": [tags, f"{stem}.tag_vocab.json"],
     }
+
+
+def as_published(value: object) -> object:
+    """A file's content with no prefix in front of the names of its four state dicts."""
+    if not recognises(value) or not isinstance(value["model"], Sequence):
+        return value
+    anchors = zip(_ANCHORS, value["model"], strict=False)
+    return {**value, "model": [bare(part, anchor) for anchor, part in anchors]}
 
 
 def recognises(value: object) -> bool:

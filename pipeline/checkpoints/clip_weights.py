@@ -10,7 +10,7 @@ from models.base import Mismatch
 from models.clip.published import import_weights
 from models.clip.sizes import FILES
 from models.clip.towers import sizes_of
-from pipeline.checkpoints import model_file, safetensors, torchscript
+from pipeline.checkpoints import finite, model_file, safetensors, torchscript
 from pipeline.core.files import file_digest
 from pipeline.errors import DataError
 
@@ -33,9 +33,10 @@ def read(path: Path, backbone: str | None = None) -> dict[str, Tensor]:
     try:
         state = import_weights(_contents(path))
         sizes_of(state)  # whatever else the file is, say so here, where its name is known
-        return state
     except Mismatch as error:
         raise DataError(error.what, where=path, fix=error.fix) from error
+    finite.check(path, state)
+    return state
 
 
 def _contents(path: Path) -> dict:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from models.base import Assets, Inputs, Mismatch, RetrievalModel
 from pipeline import __version__, registry
-from pipeline.checkpoints import partial, sparse
+from pipeline.checkpoints import finite, first_bytes, partial, sparse
 from pipeline.core.files import atomic_path
 from pipeline.errors import ConfigError, DataError, refusal
 from pipeline.recipes.recipe import Recipe, parse
@@ -109,6 +109,7 @@ def read(path: Path, published: bool = False) -> object:
             where=path,
             fix="Name the file that training wrote: .../best.pt.",
         )
+    first_bytes.check(path)
     _check_archive(path)
     allowed = _published_names() if published else []
     try:
@@ -193,6 +194,17 @@ def _published_names() -> list:
 
 
 def _plain(value: object, path: Path) -> object:
+    """The same values without numpy's and argparse's own classes. Each container is walked once: a
+    hostile file of a few bytes can nest 2 to the power of 60 of them.
+    """
+    return _walked(value, path, {})
+
+
+def _walked(value: object, path: Path, met: dict[int, object]) -> object:
+    if isinstance(value, (dict, list, tuple)):
+        if id(value) not in met:
+            met[id(value)] = _parts(value, path, met)
+        return met[id(value)]
     if isinstance(value, numpy_values.Array):
         if value.values.dtype.kind != "f":
             what = f"holds a numpy array of {value.values.dtype}"
@@ -203,10 +215,14 @@ def _plain(value: object, path: Path) -> object:
             )
         return torch.from_numpy(value.values)
     if isinstance(value, argparse.Namespace):
-        return _plain(vars(value), path)
+        return _walked(vars(value), path, met)
+    return value
+
+
+def _parts(value: dict | list | tuple, path: Path, met: dict[int, object]) -> object:
     if isinstance(value, dict):
-        return {k: _plain(v, path) for k, v in value.items()}
-    return type(value)(_plain(v, path) for v in value) if type(value) in (list, tuple) else value
+        return {k: _walked(v, path, met) for k, v in value.items()}
+    return type(value)(_walked(v, path, met) for v in value)
 
 
 def read_format(path: Path, expected: str) -> dict:
@@ -276,13 +292,18 @@ def find(path: Path) -> Path:
     there is none.
     """
     path = Path(path)
-    for candidate in (path, path / "checkpoints" / "best.pt", path / "best.pt"):
+    ours = (path / "checkpoints" / "best.pt", path / "best.pt")
+    hugging_face = (path / "model.safetensors", path / "pytorch_model.bin")
+    for candidate in (path, *ours, *hugging_face):
         if candidate.is_file():
             return candidate
     raise DataError(
         "there is no checkpoint here",
         where=path,
-        fix="Give best.pt, or the folder of a train step.",
+        fix=(
+            "Give best.pt, or the folder of a train step, or that of a Hugging Face CLIP, which"
+            " holds model.safetensors."
+        ),
     )
 
 
@@ -295,6 +316,7 @@ def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
     path = find(path)
     value = read_format(path, MODEL)
     try:
+        finite.check(path, value["weights"])
         parsed = parse(value["recipe"])
         info = ModelInfo(parsed, value["facts"], value["training"])
         model = build_model(parsed, info.facts, init=value["weights"])

@@ -25,7 +25,7 @@ from torch import Tensor
 from models.base import Assets, Mismatch, RetrievalModel
 from models.clip.published import recognises
 from pipeline import log, registry
-from pipeline.checkpoints import clip_weights, model_file, torchscript, word_files
+from pipeline.checkpoints import clip_weights, finite, model_file, torchscript, word_files
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.checkpoints.word_files import Files, Words
 from pipeline.config import Config, merge
@@ -59,6 +59,7 @@ def import_file(
         options, assets = module.import_checkpoint(value, *settings)
     except Mismatch as error:
         raise DataError(error.what, where=file, fix=error.fix) from error
+    finite.check(file, assets.init)
     known = module.words_beside(file.name, value) if hasattr(module, "words_beside") else {}
     words = word_files.read(file, files, known, assets.n_words, assets.n_tags)
     _check_words(file, assets.n_words, assets.n_tags, words)
@@ -111,10 +112,11 @@ def _facts(words: Words, assets: Assets) -> dict:
 
 
 def is_clip(file: Path) -> bool:
-    """Whether a file holds weights of a CLIP alone, of whoever published it."""
+    """Whether a file holds weights of a CLIP and no system around it, of whoever published it."""
     if file.suffix == ".safetensors" or torchscript.is_program(file):
         return True
-    return file.is_file() and recognises(model_file.read(file, published=True))
+    value = model_file.read(file, published=True)
+    return recognises(value) and _system_of(value) is None
 
 
 def import_clip(
@@ -175,10 +177,9 @@ def _recognised(file: Path, wanted: str) -> tuple[str, ModuleType, Mapping]:
     """wanted: the model to try first; files of some systems (DRL without a head, CLIP4Clip) are
     alike.
     """
-    value, known = model_file.read(file, published=True), formats()
-    for name in sorted(known, key=lambda name: name != wanted):
-        if known[name].recognises(value):
-            return name, known[name], value
+    value = model_file.read(file, published=True)
+    if found := _system_of(value, wanted):
+        return found
     inside = (
         ", ".join(sorted(map(str, value))[:6])
         if isinstance(value, Mapping)
@@ -187,8 +188,18 @@ def _recognised(file: Path, wanted: str) -> tuple[str, ModuleType, Mapping]:
     raise DataError(
         f"no published checkpoint that is known here; inside: {inside}",
         where=file,
-        fix=f"Give a checkpoint of one of: {', '.join(known)}.",
+        fix=f"Give a checkpoint of one of: {', '.join(formats())}.",
     )
+
+
+def _system_of(value: object, wanted: str = "") -> tuple[str, ModuleType, Mapping] | None:
+    """(model, its module, the value in the form of its program), or None for an unknown file."""
+    known = formats()
+    for name in sorted(known, key=lambda name: name != wanted):
+        form = known[name].as_published(value)
+        if known[name].recognises(form):
+            return name, known[name], form
+    return None
 
 
 def _side_file(file: Path, suffix: str) -> Mapping:

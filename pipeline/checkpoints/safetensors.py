@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pipeline.checkpoints import first_bytes
 from pipeline.errors import DataError
 
 _LARGEST_TABLE = 100_000_000  # bytes, as the format says
@@ -35,6 +36,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
+        first_bytes.check(path)
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -86,6 +86,7 @@ def command(
     from pipeline.checkpoints.word_files import Files
     from pipeline.training import moments
 
+    file = model_file.find(file)
     if is_clip(file):
         info, weights = import_clip(file, config.load(path), recipe)
         start = None

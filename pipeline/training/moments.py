@@ -56,6 +56,8 @@ def of_published(file: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> 
         return None
     side = model_file.read(companion, published=True) if companion != file else {}
     published = model_file.read(file, published=True) if companion == file else {}
+    form = registry.model_part(info.recipe.model, "published")
+    published = form.as_published(published) if published else published
     try:
         found = module.import_training(published, side, info.recipe.options, weights)
     except (Mismatch, KeyError, TypeError, AttributeError, ValueError) as error:

@@ -15,7 +15,7 @@ from torch import Tensor
 from models.base import Mismatch, RetrievalModel
 from models.parts.pruning import keep_zeros
 from pipeline import log
-from pipeline.checkpoints import clip_weights, model_file, torchscript
+from pipeline.checkpoints import clip_weights, finite, model_file, torchscript
 from pipeline.recipes.recipe import Recipe
 
 _PREFIX = "clip."  # of CLIP's weights in every model that has one
@@ -36,6 +36,7 @@ def build(
     if not _is_ours(path):
         return model_file.build_model(recipe, facts, vectors=vectors, clip=clip_weights.read(path))
     start, options = model_file.read_format(path, model_file.MODEL), recipe.train.init
+    finite.check(path, start["weights"])
     model = _TAKE[options.take](recipe, facts, start["weights"], vectors)
     pruned = start["facts"].get("pruned")
     if pruned and options.keep_zeros and options.take == "all":

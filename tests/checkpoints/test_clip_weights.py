@@ -112,3 +112,25 @@ def test_what_is_no_clip_is_refused_with_the_name_of_the_file(
 
     with pytest.raises(DataError, match=r"other\.pt: .*\n"):
         clip_weights.read(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["clip.", "model.", "module._orig_mod.", "model.clip.module.", "backbone."]
+)
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "model_state_dict", "model"])
+def test_wrapped_weights_are_the_weights(prefix: str, wrapper: str, tmp_path: Path) -> None:
+    state = small_clip().state_dict()
+    named = {prefix + name: value for name, value in state.items()}
+    torch.save({wrapper: named, "epoch": 4} if wrapper else named, tmp_path / "w.pt")
+
+    assert same(clip_weights.read(tmp_path / "w.pt"), state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    state = small_clip().state_dict()
+    state["visual.proj"][0, 0] = value
+    torch.save(state, tmp_path / "w.pt")
+
+    with pytest.raises(DataError, match=r"NaN or infinity in 1 of .*visual\.proj"):
+        clip_weights.read(tmp_path / "w.pt")
