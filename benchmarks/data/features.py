@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from models.features import resnet
-from models.features.batches import TINY, Batches, load
+from models.features.batches import TINY, Batches, load_network
 
 BATCH = 8
 
@@ -30,7 +30,7 @@ def main() -> None:
         f" {torch.__version__}"
     )
     torch.manual_seed(0)
-    plain = resnet.build("resnet152").eval().requires_grad_(False)
+    plain = resnet.build_resnet("resnet152").eval().requires_grad_(False)
     images = np.random.default_rng(0).integers(0, 256, (2 * BATCH, 224, 224, 3), np.uint8)
     with torch.inference_mode():
         expected = plain(torch.from_numpy(images[:1]))
@@ -38,7 +38,7 @@ def main() -> None:
         "published: float32, batch 1": lambda n: one_by_one(plain, images[:n])
     }
     for precision in ("float32", "bfloat16"):
-        network = load("resnet152", copy.deepcopy(plain.state_dict()), precision, "cpu")
+        network = load_network("resnet152", copy.deepcopy(plain.state_dict()), precision, "cpu")
         batches = Batches(network, 224, BATCH, "cpu", full=False)
         sides[f"ours: {precision}, batch {BATCH}"] = lambda n, batches=batches: batched(
             batches, images[:n]
@@ -72,7 +72,7 @@ def batched(batches: Batches, images: np.ndarray) -> np.ndarray:
 def tiny() -> float:
     """Frames per CPU-second of the demo's network."""
     images = np.random.default_rng(0).integers(0, 256, (160, 64, 64, 3), np.uint8)
-    batches = Batches(load(TINY, None, "float32", "cpu"), 64, BATCH, "cpu", full=False)
+    batches = Batches(load_network(TINY, None, "float32", "cpu"), 64, BATCH, "cpu", full=False)
     batched(batches, images[:BATCH])
     start = time.process_time()
     batched(batches, images)

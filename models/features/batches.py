@@ -1,7 +1,6 @@
-"""Run a frame network over images that arrive one by one: precision, memory format, batches of a
-fixed size.
+"""Run a frame network over images that arrive one by one, in batches of a fixed size.
 
-On a CPU one thread per process and batches of 8 within one video are fastest; on a GPU the batches
+On a CPU one thread per process and batches of 8 within one video are fastest. On a GPU the batches
 mix videos and are always full (padded at the end), so that a row does not depend on which others it
 met.
 """
@@ -14,37 +13,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.features import resnet
+from models.features.resnet import load_resnet
 from models.features.tiny_random import TinyRandom
 
 Precision = Literal["float32", "bfloat16"]
 TINY = "tiny-random"
 
 
-def load(
+def load_network(
     name: str, state: Mapping[str, Tensor] | None, precision: Precision, device: str
 ) -> nn.Module:
-    """A network by name on its device; `state`: its weights (None for tiny-random, which is always
-    float32).
+    """Return a network by name on its device, ready for inference.
 
-    Raises ValueError if they are not the weights of this network.
+    state: its weights; None for tiny-random, which is always float32. Raises ValueError if they are
+    not the weights of this network.
     """
     if name == TINY:
         return TinyRandom().eval().to(device)
-    network = resnet.load(name, state).to(device)
+    network = load_resnet(name, state).to(device)
     return network.to(memory_format=torch.channels_last, dtype=getattr(torch, precision))
 
 
 class Batches:
-    """Images in, features out. `add` one image at a time; `drain` gives the features of all since
-    the last drain.
+    """Images in, features out: `add` one image at a time, `drain` the features since the last time.
 
     side: of the images. full: pad the last batch to the full size, so that every pass has the same
     shape.
     """
 
     def __init__(self, network: nn.Module, side: int, batch: int, device: str, full: bool):
-        self._network, self._device, self._full = network, device, full
+        self._network = network
+        self._device = device
+        self._full = full
         self._images = torch.zeros(
             batch, side, side, 3, dtype=torch.uint8, pin_memory=device != "cpu"
         )
@@ -53,14 +53,14 @@ class Batches:
         self._done: list[Tensor] = []
 
     def add(self, image: np.ndarray) -> None:
-        """uint8 RGB (side, side, 3); copied."""
+        """Take an image, uint8 RGB (side, side, 3); it is copied."""
         self._buffer[self._waiting] = image
         self._waiting += 1
         if self._waiting == len(self._images):
             self._run()
 
     def drain(self) -> np.ndarray:
-        """float32 (n, dim) in the order of `add`; at least one image must have been added."""
+        """Return float32 (n, dim) in the order of `add`, which must have been called."""
         if self._waiting:
             self._run()
         features = torch.cat(self._done).cpu().numpy()
@@ -69,23 +69,20 @@ class Batches:
 
     def clear(self) -> None:
         """Forget everything added since the last drain."""
-        self._waiting, self._done = 0, []
+        self._waiting = 0
+        self._done = []
 
     def _run(self) -> None:
-        used = slice(None) if self._full else slice(self._waiting)
+        images = self._images if self._full else self._images[: self._waiting]
         with torch.inference_mode(), _repeatable():
-            features = self._network(self._images[used].to(self._device, copy=True))[
-                : self._waiting
-            ]
-        self._done.append(features)
+            features = self._network(images.to(self._device, copy=True))
+        self._done.append(features[: self._waiting])
         self._waiting = 0
 
 
 @contextlib.contextmanager
 def _repeatable() -> Iterator[None]:
-    """One CPU thread, and GPU kernels chosen by shape alone, in full float32 where float32 is asked
-    for.
-    """
+    """Use one CPU thread, and GPU kernels that are chosen by shape alone and keep full float32."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,9 +1,10 @@
-"""ResNet-152 and ResNeXt-101 as extractors of frame features, with the parameter names of
-torchvision.
+"""ResNet-152 and ResNeXt-101 as extractors of frame features, with torchvision's parameter names.
 
 Papers: He et al. 2016, Deep Residual Learning, section 4.1 (bottleneck, table 1); Xie et al. 2017,
 Aggregated Residual Transformations, table 1. Names and shapes: pytorch/vision:
-torchvision/models/resnet.py (docs/specs/dual-encoding.md, section 12.6). Where we differ
+torchvision/models/resnet.py (docs/specs/dual-encoding.md, section 12.6).
+
+Where we differ
 - The stride sits on the 3x3 convolution, as in torchvision, not on the first 1x1 as in the paper.
 - `forward` ends with the average pool, 2048 values; `fc` exists only because the published files
   hold it.
@@ -25,20 +26,18 @@ LAYOUTS = {  # blocks per layer, groups, width per group
     "resnext101_64x4d": ((3, 4, 23, 3), 64, 4),
 }
 _EXPANSION = 4
-_MEAN, _STD = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # of the ImageNet weights, after division by 255
+# of the ImageNet weights, after division by 255
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (grouped, with the stride), 1x1, each with batch norm, added to the shortcut. (N, C,
-    H, W).
-    """
+    """1x1, 3x3 (grouped, with the stride), 1x1, each with batch norm, added to the shortcut."""
 
     def __init__(self, channels: int, planes: int, stride: int, groups: int, width: int):
         super().__init__()
-        inner, out = planes * width // 64 * groups, planes * _EXPANSION
+        inner = planes * width // 64 * groups
+        out = planes * _EXPANSION
         self.conv1 = nn.Conv2d(channels, inner, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=groups, bias=False)
@@ -52,15 +51,15 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, 4 planes, H / stride, W / stride)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
-        return F.relu(self.bn3(self.conv3(y)).add_(self.downsample(x)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y.add_(self.downsample(x)), inplace=True)
 
 
 class ResNet(nn.Module):
-    """uint8 RGB images (N, H, W, 3) -> float32 (N, 2048), the pooled output of the last stage. For
-    inference.
-    """
+    """The pooled output of the last stage. For inference."""
 
     dim = 512 * _EXPANSION
 
@@ -69,98 +68,99 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         channels = 64
-        for n, count in enumerate(blocks, 1):
-            planes, layer = 64 << (n - 1), []
-            for block in range(count):
-                layer.append(
-                    Bottleneck(channels, planes, 2 if n > 1 and block == 0 else 1, groups, width)
-                )
+        for n, n_blocks in enumerate(blocks):
+            planes = 64 << n
+            layer = []
+            for block in range(n_blocks):
+                stride = 2 if n > 0 and block == 0 else 1
+                layer.append(Bottleneck(channels, planes, stride, groups, width))
                 channels = planes * _EXPANSION
-            setattr(self, f"layer{n}", nn.Sequential(*layer))
+            setattr(self, f"layer{n + 1}", nn.Sequential(*layer))
         self.fc = nn.Linear(channels, 1000)
 
     def forward(self, images: Tensor) -> Tensor:
-        mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
+        """uint8 RGB images (N, H, W, 3) -> float32 (N, 2048)."""
+        mean = torch.tensor(_MEAN, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(_STD, device=images.device).view(1, 3, 1, 1)
         x = images.permute(0, 3, 1, 2)  # (N, 3, H, W), a view: these are channels_last strides
         x = ((x.float() / 255 - mean) / std).to(self.conv1.weight.dtype)
-        x = F.max_pool2d(
-            F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, padding=1
-        )  # (N, 64, H/4, W/4)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (N, 64, H/2, W/2)
+        x = F.max_pool2d(x, 3, 2, padding=1)  # (N, 64, H/4, W/4)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
         return x.float().mean((2, 3))
 
 
-def build(name: str) -> ResNet:
-    """An untrained network of LAYOUTS; inside `torch.device("meta")` it takes no memory."""
-    return ResNet(*LAYOUTS[name])
+def build_resnet(name: str) -> ResNet:
+    """Return an untrained network of LAYOUTS; inside `torch.device("meta")` it takes no memory."""
+    blocks, groups, width = LAYOUTS[name]
+    return ResNet(blocks, groups, width)
 
 
-def load(name: str, state: Mapping[str, Tensor]) -> ResNet:
-    """The network with these weights, ready for inference: evaluation mode, batch norms folded, no
-    `fc`.
+def load_resnet(name: str, state: Mapping[str, Tensor]) -> ResNet:
+    """Return the network with these weights for inference: batch norms folded, without `fc`.
 
-    `state`: a torchvision state dict. `fc` may be absent, and so may the batch counters that no
+    state: a torchvision state dict. `fc` may be absent, and so may the batch counters that no
     inference uses. Raises ValueError that names all missing, unexpected and misshapen keys.
     """
     with torch.device("meta"):
-        network = build(name)
+        network = build_resnet(name)
     wanted = network.state_dict()
     _check_keys(name, wanted, state)
-    counters = {
+    values = {
         key: torch.zeros((), dtype=torch.long)
         for key in wanted
         if key.endswith("num_batches_tracked")
     }
-    network.load_state_dict(
-        {**counters, **{k: v for k, v in state.items() if k in wanted}}, strict=False, assign=True
-    )
+    values |= {key: value for key, value in state.items() if key in wanted}
+    network.load_state_dict(values, strict=False, assign=True)
     network.fc = nn.Identity()
     return fold_batch_norms(network.eval()).requires_grad_(False)
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """Replace each (convolution, batch norm) pair by one convolution with bias; exact up to float32
-    rounding.
+    """Replace each convolution and its batch norm by one convolution with bias, in place.
+
+    The result is exact up to float32 rounding for inputs of any shape.
     """
     for module in list(network.modules()):
-        pairs = (
-            [(f"conv{n}", f"bn{n}") for n in (1, 2, 3)]
-            if not isinstance(module, nn.Sequential)
-            else [("0", "1")]
-        )
+        if isinstance(module, nn.Sequential):
+            pairs = [("0", "1")]
+        else:
+            pairs = [("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")]
         for conv_name, norm_name in pairs:
             norm = getattr(module, norm_name, None)
             if isinstance(norm, nn.BatchNorm2d):
-                setattr(module, conv_name, _folded(getattr(module, conv_name), norm))
+                setattr(module, conv_name, _fold(getattr(module, conv_name), norm))
                 setattr(module, norm_name, nn.Identity())
     return network
 
 
-def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    conv.weight = nn.Parameter(
-        (conv.weight.double() * scale.view(-1, 1, 1, 1)).float(), requires_grad=False
-    )
-    conv.bias = nn.Parameter(
-        (norm.bias.double() - norm.running_mean.double() * scale).float(), requires_grad=False
-    )
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()  # (C,)
+    weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
+    bias = norm.bias.double() - norm.running_mean.double() * scale
+    conv.weight = nn.Parameter(weight.float(), requires_grad=False)
+    conv.bias = nn.Parameter(bias.float(), requires_grad=False)
     return conv
 
 
 def _check_keys(name: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError that names all missing, unexpected and misshapen keys."""
     optional = {
         key for key in wanted if key.startswith("fc.") or key.endswith("num_batches_tracked")
     }
     faults = {
-        "missing": [k for k in wanted if k not in state and k not in optional],
-        "unexpected": [k for k in state if k not in wanted],
-        "of another shape": [k for k in state if k in wanted and state[k].shape != wanted[k].shape],
+        "missing": [key for key in wanted if key not in state and key not in optional],
+        "unexpected": [key for key in state if key not in wanted],
+        "of another shape": [
+            key for key in state if key in wanted and state[key].shape != wanted[key].shape
+        ],
     }
-    told = [
-        f"{len(keys)} {what}: {', '.join(keys[:5])}{' ...' if len(keys) > 5 else ''}"
-        for what, keys in faults.items()
-        if keys
-    ]
+    told = []
+    for what, keys in faults.items():
+        if keys:
+            more = " ..." if len(keys) > 5 else ""
+            told.append(f"{len(keys)} {what}: {', '.join(keys[:5])}{more}")
     if told:
         raise ValueError(f"these are not the weights of {name}: {'; '.join(told)}")

@@ -1,5 +1,4 @@
-"""A small frozen network for the demo: nothing is trained, its random filters come from a fixed
-seed.
+"""A small frozen network for the demo: its filters are random, from a fixed seed, not trained.
 
 It looks for up to two coloured things in a small picture and says what a linear reader can use:
 which colours there are, where each is and how large, and through random filters the outline of the
@@ -30,18 +29,17 @@ _PALETTE = (  # colour terms as RGB; the first three are surroundings, the rest 
 _SURROUNDINGS = 3
 _SHARPNESS = 0.03  # squared RGB distance (0 to 3) over which one colour term gives way to the next
 _DOUBT = 0.15  # a pixel counts for a thing only by what exceeds this probability
-_THINGS = 2  # of which the outline is described
-_WINDOW, _REACH = 16, 2.3  # pixels of the window; half its side in standard deviations of the thing
-_SMALLEST = (
-    0.04  # standard deviation below which a window grows no smaller, in half sides of the picture
-)
-_FILTERS, _TEXTURES, _GRID = 24, 16, 8
+_THINGS = 2  # whose outlines are described
+_WINDOW = 16  # pixels of a side
+_REACH = 2.3  # half the side of a window, in standard deviations of the thing
+_SMALLEST = 0.04  # a window shrinks no further at this deviation, in half sides of the picture
+_FILTERS = 24
+_TEXTURES = 16
+_GRID = 8
 
 
 class TinyRandom(nn.Module):
-    """uint8 RGB images (N, 64, 64, 3) -> float32 (N, dim). Always float32; one picture does not
-    influence another.
-    """
+    """A description of a picture, always float32. One picture does not influence another."""
 
     side = 64
     dim = (
@@ -57,15 +55,16 @@ class TinyRandom(nn.Module):
         random = torch.Generator().manual_seed(_SEED)
         palette = torch.tensor(_PALETTE) / 255
         self.register_buffer("palette", palette)
-        self.register_buffer("outline", _filters(_FILTERS, 1, 7, random))
-        self.register_buffer("texture", _filters(_TEXTURES, 3, 5, random))
+        self.register_buffer("outline", _random_filters(_FILTERS, 1, 7, random))
+        self.register_buffer("texture", _random_filters(_TEXTURES, 3, 5, random))
         self.register_buffer("places", torch.linspace(-1, 1, self.side))
 
     def forward(self, images: Tensor) -> Tensor:
+        """uint8 RGB images (N, 64, 64, 3) -> float32 (N, dim)."""
         x = images.permute(0, 3, 1, 2).float() / 255  # (N, 3, S, S)
-        named = self._colours(x)  # (N, C, S, S)
-        things = F.relu(named[:, _SURROUNDINGS:] - _DOUBT) / (1 - _DOUBT)
-        amount, centre, spread = self._where(things)  # (N, K), (N, K, 2), (N, K, 2)
+        named = self._name_colours(x)  # (N, C, S, S)
+        things = F.relu(named[:, _SURROUNDINGS:] - _DOUBT) / (1 - _DOUBT)  # (N, K, S, S)
+        amount, centre, spread = self._locate(things)  # (N, K), (N, K, 2), (N, K, 2)
         present = amount / (amount + 0.004)
         texture = F.relu(F.conv2d(x, self.texture, padding=2, stride=2))
         features = [
@@ -78,52 +77,49 @@ class TinyRandom(nn.Module):
             15 * texture.mean((2, 3)),
             texture.amax((2, 3)),
         ]
-        for k in amount.topk(_THINGS, dim=1).indices.unbind(1):
-            rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(len(x), device=x.device)
+        for k in amount.topk(_THINGS, dim=1).indices.unbind(1):  # (N,)
             description = self._describe(things[rows, k], centre[rows, k], spread[rows, k])
             features.append(present[rows, k, None] * description)
         return torch.cat(features, 1)
 
-    def _colours(self, x: Tensor) -> Tensor:
+    def _name_colours(self, x: Tensor) -> Tensor:
         """Probability of each colour term at each pixel, (N, 3, S, S) -> (N, C, S, S)."""
-        closeness = 2 * F.conv2d(x, self.palette[:, :, None, None]) - self.palette.square().sum(
-            1
-        ).view(1, -1, 1, 1)
+        inner = F.conv2d(x, self.palette[:, :, None, None])  # (N, C, S, S)
+        closeness = 2 * inner - self.palette.square().sum(1).view(1, -1, 1, 1)
         return (closeness / _SHARPNESS).softmax(1)
 
-    def _where(self, things: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Amount (N, K) in 0..1, centre and standard deviation (N, K, 2) as (x, y) in -1..1 of maps
-        (N, K, S, S).
+    def _locate(self, things: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Amount (N, K) in 0..1, centre and standard deviation (N, K, 2) of maps (N, K, S, S).
+
+        Places are (x, y) in -1..1.
         """
         amount = things.mean((2, 3)) + 1e-6
-        along = torch.stack([things.mean(2), things.mean(3)], 2) / (
-            self.side * amount[..., None, None]
-        )  # (N, K, 2, S)
+        along = torch.stack([things.mean(2), things.mean(3)], 2)  # (N, K, 2, S)
+        along = along / (self.side * amount[..., None, None])
         centre = (along * self.places).sum(-1)
         spread = ((along * self.places.square()).sum(-1) - centre.square()).clamp_min(0).sqrt()
         return amount, centre, spread
 
     def _describe(self, thing: Tensor, centre: Tensor, spread: Tensor) -> Tensor:
-        """What one thing (N, S, S) looks like through its window, and where it is, (N, 6*6 + 4 *
-        filters + 4).
-        """
-        reach = spread.amax(1, keepdim=True).clamp_min(_SMALLEST) * _REACH
-        window = torch.cat(
-            [torch.diag_embed(reach.expand(-1, 2)), centre[..., None]], 2
-        )  # (N, 2, 3)
+        """Things (N, S, S) through their windows, and their places: (N, 6*6 + 4 * filters + 4)."""
+        reach = spread.amax(1, keepdim=True).clamp_min(_SMALLEST) * _REACH  # (N, 1)
+        scale = torch.diag_embed(reach.expand(-1, 2))  # (N, 2, 2)
+        window = torch.cat([scale, centre[..., None]], 2)  # (N, 2, 3)
         grid = F.affine_grid(window, [len(thing), 1, _WINDOW, _WINDOW], align_corners=True)
-        view = F.grid_sample(thing[:, None], grid, align_corners=True)
-        view = view / (
-            view.mean((2, 3), keepdim=True) + 0.05
-        )  # a faint thing has the outline of a bright one
-        outline = F.adaptive_avg_pool2d(F.relu(F.conv2d(view, self.outline)), 2)
-        return torch.cat(
-            [F.adaptive_avg_pool2d(view, 6).flatten(1), outline.flatten(1), 2 * centre, 4 * spread],
-            1,
-        )
+        view = F.grid_sample(thing[:, None], grid, align_corners=True)  # (N, 1, 16, 16)
+        view = view / (view.mean((2, 3), keepdim=True) + 0.05)  # faint things look like bright ones
+        outline = F.relu(F.conv2d(view, self.outline))
+        parts = [
+            F.adaptive_avg_pool2d(view, 6).flatten(1),
+            F.adaptive_avg_pool2d(outline, 2).flatten(1),
+            2 * centre,
+            4 * spread,
+        ]
+        return torch.cat(parts, 1)
 
 
-def _filters(count: int, channels: int, side: int, random: torch.Generator) -> Tensor:
+def _random_filters(count: int, channels: int, side: int, random: torch.Generator) -> Tensor:
     """Random filters with most of their mean taken off, so that edges matter more than areas."""
     weights = torch.randn(count, channels, side, side, generator=random) / (side * channels**0.5)
     return 1.5 * (weights - 0.8 * weights.mean((1, 2, 3), keepdim=True))

@@ -15,105 +15,118 @@ from torch import Tensor, nn
 from models.base import Mismatch, RetrievalModel
 
 _LAYERS = (nn.GRU, nn.Conv1d, nn.Linear)
+_TELLING_SHARE = 1e-3  # of zeros: weights that were only trained are never exactly zero so often
 
 
 def prunable(
     model: nn.Module, *, weights: bool = True, biases: bool = False
 ) -> dict[str, nn.Parameter]:
-    """The parameters that share one pool, by name and in the order of the model."""
-    if not weights and not biases:
+    """Return the parameters that share one pool, by name and in the order of the model.
+
+    Raises Mismatch if neither weights nor biases are chosen.
+    """
+    kinds = []
+    if weights:
+        kinds.append("weight")
+    if biases:
+        kinds.append("bias")
+    if not kinds:
         raise Mismatch("nothing to prune", "Choose weights, biases or both.")
-    kinds = [kind for kind, wanted in (("weight", weights), ("bias", biases)) if wanted]
-    return {
-        f"{prefix}.{name}" if prefix else name: parameter
-        for prefix, module in model.named_modules()
-        if isinstance(module, _LAYERS)
-        for name, parameter in module.named_parameters(recurse=False)
-        if any(kind in name for kind in kinds)
-    }
+    pool = {}
+    for prefix, module in model.named_modules():
+        if not isinstance(module, _LAYERS):
+            continue
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            own_name = name.rpartition(".")[2]
+            if any(kind in own_name for kind in kinds):
+                pool[name] = parameter
+    return pool
 
 
 @torch.no_grad()
 def prune(
     model: nn.Module, rate: float, *, weights: bool = True, biases: bool = False
 ) -> dict[str, Tensor]:
-    """Zero the round(rate * pool) entries of smallest magnitude in place; masks by parameter name,
-    True = kept.
+    """Zero the round(rate * pool) entries of smallest magnitude in place; return what was kept.
 
-    rate: share of the pool, 0 to 1. Raises Mismatch for another rate, or if neither weights nor
-    biases are chosen.
+    That is a mask for each parameter in its shape, bool, True = kept. rate: share of the pool, 0 to
+    1. Raises Mismatch for another rate, or if neither weights nor biases are chosen.
     """
     pool = prunable(model, weights=weights, biases=biases)
-    kept = masks(pool, rate)
+    keep = masks(pool, rate)
     for name, parameter in pool.items():
-        parameter.mul_(kept[name])
-    return kept
+        parameter.mul_(keep[name])
+    return keep
 
 
 def keep_zeros(model: RetrievalModel, pruned: Mapping[str, object]) -> None:
-    """Let what pruning set to zero stay zero in training: entries that are zero get no gradient
-    from now on.
+    """Keep what pruning set to zero at zero in training: such entries get no gradient from now on.
 
-    Published pruning is never followed by training; with it, zeros would fill up again at the first
-    step. pruned: what `prune` did, {amount, weights, biases}. The weights themselves say which
-    entries, so nothing need be stored.
+    Published pruning is never followed by training; if it were, zeros would fill up again at the
+    first step. pruned: what `prune` did, {amount, weights, biases}. The weights themselves say
+    which entries, so nothing has to be stored.
     """
     pool = prunable(model, weights=bool(pruned["weights"]), biases=bool(pruned["biases"]))
     for parameter in pool.values():
-        parameter.register_hook(partial(_where_not_zero, parameter))
+        parameter.register_hook(partial(_mask_zeros, parameter))
     model.pruned = dict(pruned)
 
 
 def recognise(model: nn.Module) -> dict[str, object] | None:
-    """What `prune` must have done to a model whose file does not say: {amount, weights, biases},
-    None for nothing.
+    """Return what `prune` must have done to a model whose file does not say; None for nothing.
 
-    Weights that were only trained are never exactly zero in such numbers (a thousandth of them).
+    {amount, weights, biases}, as `keep_zeros` takes it.
     """
-    shares = {}
-    for kind in ("weights", "biases"):
-        pool = prunable(model, weights=kind == "weights", biases=kind == "biases").values()
-        zeros, size = (
-            sum(counts)
-            for counts in zip(*((int((p == 0).sum()), p.numel()) for p in pool), strict=True)
-        )
-        shares[kind] = (zeros, size) if zeros >= 1e-3 * size else (0, 0)
-    zeros, size = (sum(counts) for counts in zip(*shares.values(), strict=True))
-    found = {kind: share[0] > 0 for kind, share in shares.items()}
-    return {"amount": round(zeros / size, 4), **found} if zeros else None
+    zeros_in_all = 0
+    size_of_all = 0
+    is_pruned = {"weights": False, "biases": False}
+    for kind in is_pruned:
+        pool = prunable(model, weights=kind == "weights", biases=kind == "biases")
+        zeros = sum(int((parameter == 0).sum()) for parameter in pool.values())
+        size = sum(parameter.numel() for parameter in pool.values())
+        if zeros and zeros >= _TELLING_SHARE * size:
+            is_pruned[kind] = True
+            zeros_in_all += zeros
+            size_of_all += size
+    if not zeros_in_all:
+        return None
+    return {"amount": round(zeros_in_all / size_of_all, 4), **is_pruned}
 
 
-def _where_not_zero(parameter: nn.Parameter, grad: Tensor) -> Tensor:
+def _mask_zeros(parameter: nn.Parameter, grad: Tensor) -> Tensor:
     return grad.masked_fill(parameter == 0, 0)
 
 
 def masks(tensors: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
-    """What `prune` keeps of the tensors as one pool: bool, True = kept. Ties at the limit go by
-    position.
+    """Return what `prune` keeps of the tensors as one pool: bool in their shapes, True = kept.
+
+    Ties at the limit go by position. Raises Mismatch for a rate outside 0 to 1.
     """
     if not 0 <= rate <= 1:
         raise Mismatch(f"a pruning rate of {rate}", "Give a share between 0 and 1.")
     sizes = [tensor.numel() for tensor in tensors.values()]
     magnitudes = torch.cat([tensor.detach().abs().flatten() for tensor in tensors.values()])
-    kept = _largest(magnitudes, len(magnitudes) - round(rate * len(magnitudes)))
-    parts = zip(tensors.items(), kept.split(sizes), strict=True)
-    return {name: part.view(tensor.shape) for (name, tensor), part in parts}
+    n_kept = len(magnitudes) - round(rate * len(magnitudes))
+    parts = _largest(magnitudes, n_kept).split(sizes)
+    pairs = zip(tensors.items(), parts, strict=True)
+    return {name: part.view(tensor.shape) for (name, tensor), part in pairs}
 
 
 def _largest(values: Tensor, n: int) -> Tensor:
-    """Which n of the values (N,) are largest, bool; of equal ones the last."""
-    gone = len(values) - n
-    if gone == 0 or n == 0:
+    """Which n of the values (N,) are largest, bool (N,). Ties go to the highest index."""
+    n_others = len(values) - n
+    if n_others == 0 or n == 0:
         return torch.full_like(values, n > 0, dtype=torch.bool)
-    limit = values.kthvalue(gone).values
-    kept = values > limit
+    limit = values.kthvalue(n_others).values
+    largest = values > limit
     tied = (values == limit).nonzero().flatten()
-    kept[tied[len(tied) - (n - int(kept.sum())) :]] = True
-    return kept
+    n_missing = n - int(largest.sum())
+    largest[tied[len(tied) - n_missing :]] = True
+    return largest
 
 
 def sparsity(state: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
-    """Zeros and entries of every parameter or buffer by name."""
+    """Return (zeros, entries) of every parameter or buffer by name, of whatever shape."""
     return {
         name: (tensor.numel() - int(tensor.count_nonzero()), tensor.numel())
         for name, tensor in state.items()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.parts.splitmix import STEP, mix
 from pipeline.recipes.options import FrameMode, FrameOrder
 from pipeline.video.sampling import choose_frames
 
@@ -59,18 +60,10 @@ def uniform(samples: Samples, m: int, start: int = 0) -> np.ndarray:
     Counter-based (SplitMix64, Steele et al. 2014), so no generator is built per sample.
     """
     with np.errstate(over="ignore"):  # unsigned integers wrap round: that is the method
-        key = _mixed(_mixed(np.uint64(samples.seed)) + np.uint64(samples.epoch))
-        rows = _mixed(key + samples.rows.astype(np.uint64))
-        state = rows[:, None] + (
-            np.arange(start + 1, start + m + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        )
-        return (_mixed(state) >> np.uint64(11)) * 2.0**-53
-
-
-def _mixed(z: np.ndarray) -> np.ndarray:
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+        key = mix(mix(np.uint64(samples.seed)) + np.uint64(samples.epoch))
+        rows = mix(key + samples.rows.astype(np.uint64))
+        steps = np.arange(start + 1, start + m + 1, dtype=np.uint64) * STEP
+        return (mix(rows[:, None] + steps) >> np.uint64(11)) * 2.0**-53
 
 
 def _drawn(counts: np.ndarray, m: int, mode: FrameMode, samples: Samples) -> np.ndarray:

@@ -415,12 +415,12 @@ def _loaded(
     names: tuple[str, ...], files: tuple[str, ...], ways: tuple[Preprocess, ...], how: _How
 ) -> "tuple[Batches, ...]":
     """The networks of this process, loaded once."""
-    from models.features.batches import Batches, load
+    from models.features.batches import Batches, load_network
 
     loaded = []
     for name, file, way in zip(names, files, ways, strict=True):
         try:
-            network = load(name, _state(file) if file else None, how.precision, how.device)
+            network = load_network(name, _state(file) if file else None, how.precision, how.device)
         except ValueError as error:
             raise DataError(str(error), where=file, fix=how_to_get(name)) from error
         loaded.append(Batches(network, way.crop, how.batch, how.device, how.full))

@@ -9,7 +9,7 @@ from pipeline.cnn.networks import NETWORKS, how_to_get
 
 def test_sizes_are_those_of_the_networks():
     with torch.device("meta"):
-        dims = {name: resnet.build(name).dim for name in resnet.LAYOUTS} | {
+        dims = {name: resnet.build_resnet(name).dim for name in resnet.LAYOUTS} | {
             "tiny-random": TinyRandom.dim
         }
 

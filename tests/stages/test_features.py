@@ -287,7 +287,7 @@ def test_two_real_networks_are_joined_in_order_in_a_worker_with_its_memory_limit
     torch.manual_seed(0)
     names = ["resnext101_32x8d", "resnet152"]
     for name in names:
-        torch.save(resnet.build(name).state_dict(), tmp_path / f"{name}.pth")
+        torch.save(resnet.build_resnet(name).state_dict(), tmp_path / f"{name}.pth")
     options = {
         "weights": [tmp_path / f"{name}.pth" for name in names],
         "ten_crops": False,

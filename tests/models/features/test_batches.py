@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from models.features.batches import TINY, Batches, load
+from models.features.batches import TINY, Batches, load_network
 
 
 @pytest.fixture(scope="module")
 def network():
-    return load(TINY, None, "float32", "cpu")
+    return load_network(TINY, None, "float32", "cpu")
 
 
 def pictures(count: int) -> np.ndarray:

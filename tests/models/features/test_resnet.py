@@ -15,7 +15,7 @@ TOTALS = {"resnet152": 60_192_808, "resnext101_32x8d": 88_791_336, "resnext101_6
 
 def on_meta(name: str) -> ResNet:
     with torch.device("meta"):
-        return resnet.build(name)
+        return resnet.build_resnet(name)
 
 
 def small(groups: int = 1, width: int = 64) -> ResNet:
@@ -112,7 +112,7 @@ def test_a_classifier_and_batch_counters_may_be_absent():
         if "fc." not in k and "num_batches" not in k
     }
 
-    network = resnet.load("resnet152", state)
+    network = resnet.load_resnet("resnet152", state)
 
     assert not network.training
     assert network.layer3[35].conv2.bias.shape == (256,)
@@ -127,9 +127,9 @@ def test_every_wrong_key_is_named_before_anything_is_loaded():
         ValueError,
         match=r"missing: layer1\.0\.conv1\.weight; .*layer9\.weight; .*another shape: bn1\.w",
     ):
-        resnet.load("resnet152", state)
+        resnet.load_resnet("resnet152", state)
 
 
 def test_weights_of_another_network_are_refused():
     with pytest.raises(ValueError, match="not the weights of resnet152"):
-        resnet.load("resnet152", on_meta("resnext101_32x8d").state_dict())
+        resnet.load_resnet("resnet152", on_meta("resnext101_32x8d").state_dict())
