@@ -5,6 +5,7 @@ it is called.
 """
 
 import contextlib
+import inspect
 import os
 import sys
 
@@ -30,12 +31,15 @@ class Lazy(click.Group):
 
     def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         if name in registry.names("command"):
-            return registry.find("command", name).command
-        if name in registry.names("stage"):
+            found = registry.find("command", name).command
+        elif name in registry.names("stage"):
             from pipeline.commands._stage import stage_command
 
-            return stage_command(name)
-        return None
+            found = stage_command(name)
+        else:
+            return None
+        found.help = _with_examples(found.help or "")
+        return found
 
     def resolve_command(self, context: click.Context, args: list[str]):
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(context):
@@ -54,6 +58,12 @@ class Lazy(click.Group):
             with formatter.section(title):
                 kind = "stage" if title.startswith("Stages") else "command"
                 formatter.write_dl([(name, registry.summary(kind, name)) for name in members])
+
+
+def _with_examples(text: str) -> str:
+    """Mark indented paragraphs of a docstring, which are examples, as not to be wrapped."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(f"\b\n{part}" if part.startswith("    ") else part for part in paragraphs)
 
 
 @click.command(

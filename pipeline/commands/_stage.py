@@ -1,5 +1,5 @@
-"""The command of a stage, made from the stage: one flag per option and per need, with the option's
-own description.
+"""The command of a stage, made from the stage: a flag for every option and every need, with the
+option's own description.
 """
 
 import json
@@ -23,41 +23,62 @@ from pipeline.core.state import read_manifest
 from pipeline.core.todo import shard_folder
 from pipeline.errors import ConfigError, DataError
 
+_LAST = "Running"  # the section of what every stage takes
+
+
+class StageCommand(click.Command):
+    """A command whose help lists inputs, options, and what every stage takes in sections."""
+
+    def __init__(self, name: str, sections: dict[str, list[click.Parameter]], **more: object):
+        super().__init__(name, params=[p for part in sections.values() for p in part], **more)
+        self._sections = sections
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rest = [p for p in self.get_params(context) if p not in self.params]  # --help
+        for title, params in self._sections.items():
+            shown = params + (rest if title == _LAST else [])
+            with formatter.section(title):
+                formatter.write_dl([p.get_help_record(context) for p in shown], col_max=26)
+
 
 def stage_command(name: str) -> click.Command:
     """The click command that runs one stage without YAML. Same code and state files as `run`."""
     kind = registry.find("stage", name).Stage
-    needs = list(kind.needs.items())
-    params: list[click.Parameter] = []
-    for position, (need, spec) in enumerate(needs):
-        flags = (
-            ["--in", f"--{need.replace('_', '-')}"]
-            if position == 0
-            else [f"--{need.replace('_', '-')}"]
-        )
-        params.append(
-            click.Option([*flags, _need_key(need)], multiple=spec.many, help=_need_help(spec))
-        )
-    params.append(
-        click.Option(
-            ["-o", "--out", "out"],
-            required=True,
-            type=click.Path(path_type=Path),
-            help="folder to write",
-        )
+    out = click.Option(
+        ["-o", "--out", "out"],
+        required=True,
+        type=click.Path(path_type=Path),
+        help="folder to write",
     )
-    params += [
-        _option(field_name, field) for field_name, field in kind.Options.model_fields.items()
-    ]
-    params += [option() for option in RUN_OPTIONS]
-    params.append(
-        click.Option(["--json", "as_json"], is_flag=True, help="print the manifest as JSON")
-    )
+    as_json = click.Option(["--json", "as_json"], is_flag=True, help="print the manifest as JSON")
+    options = [_option(option, field) for option, field in kind.Options.model_fields.items()]
+    sections = {
+        "Inputs and output": [*_need_options(kind), out],
+        "Options": options,
+        _LAST: [*(option() for option in RUN_OPTIONS), as_json],
+    }
 
     def call(**values: object) -> None:
         _run(name, kind, values)
 
-    return click.Command(name, callback=call, params=params, help=registry.help_text("stage", name))
+    return StageCommand(
+        name,
+        {title: params for title, params in sections.items() if params},
+        callback=call,
+        help=registry.help_text("stage", name),
+    )
+
+
+def _need_options(kind: type[Stage]) -> list[click.Option]:
+    """A flag for every need; the first one is also called --in."""
+    options = []
+    for position, (need, spec) in enumerate(kind.needs.items()):
+        flags = ["--in"] * (position == 0) + [f"--{need.replace('_', '-')}"]
+        words = _need_help(spec) + ("" if spec.optional else "  [required]")
+        options.append(
+            click.Option([*flags, _need_key(need)], multiple=spec.many, metavar="PATH", help=words)
+        )
+    return options
 
 
 def _need_key(need: str) -> str:
@@ -65,15 +86,8 @@ def _need_key(need: str) -> str:
 
 
 def _need_help(spec: Need) -> str:
-    words = (
-        spec.help
-        or f"{spec.kind.replace('_', ' ')}: a file or folder, or the --out of the step that made it"
-    )
-    return (
-        words
-        + (" (optional)" if spec.optional else "")
-        + (" (may be repeated)" if spec.many else "")
-    )
+    words = spec.help or f"{spec.kind.replace('_', ' ')}: a file, a folder, or the --out of a step"
+    return words + (" (may be repeated)" if spec.many else "")
 
 
 def _option(name: str, field) -> click.Option:
@@ -85,7 +99,7 @@ def _option(name: str, field) -> click.Option:
         else PydanticUndefined
     )
     text = (field.description or "").strip()
-    shown = "" if default is PydanticUndefined else f"  [{_show(default)}]"
+    shown = _shown(default)
     if kind is bool:
         return click.Option(
             [f"{flag}/--no-{name.replace('_', '-')}", name], default=None, help=text + shown
@@ -110,10 +124,17 @@ def _simple_type(annotation: object) -> object:
     return str if annotation is Path else None
 
 
-def _show(default: object) -> str:
+def _shown(default: object) -> str:
+    """A default as help shows it: "  [...]", or nothing where there is none to name."""
+    if default is PydanticUndefined:
+        return "  [required]"
     if isinstance(default, BaseModel):
         default = default.model_dump(mode="json", exclude_defaults=True)
-    return str(default).lower() if isinstance(default, bool) or default is None else str(default)
+    if default is None or default in ({}, [], ""):
+        return ""
+    if isinstance(default, list):
+        return f"  [{', '.join(map(str, default))}]"
+    return f"  [{str(default).lower() if isinstance(default, bool) else default}]"
 
 
 def _run(name: str, kind: type[Stage], values: dict) -> None:

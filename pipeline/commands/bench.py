@@ -1,7 +1,8 @@
-"""Measure a part of a pipeline on this machine; `loader`: how fast training is fed, without a
-model.
+"""Measure a part of a pipeline on this machine.
 
-python cli.py bench loader demo
+    python cli.py bench loader demo
+
+`loader` feeds the train steps of a pipeline without a model and says how fast that is.
 """
 
 import json
@@ -21,19 +22,19 @@ def command() -> None:
 
 @command.command()
 @click.argument("pipeline")
-@click.option("--step", default="", metavar="STEP", help="which train step  [every one]")
+@click.option("--step", default="", metavar="STEP", help="train step to measure  [all of them]")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1),
     default=3.0,
     metavar="NUMBER",
-    help="for each step  [3]",
+    help="seconds for each step  [3]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1),
     metavar="INTEGER",
-    help="that read frames  [one per core, up to 8]",
+    help="threads that read frames  [one per core, up to 8]",
 )
 @click.option(
     "--set",
@@ -52,7 +53,7 @@ def command() -> None:
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
-    help="YAML file that adds to the shipped one",
+    help="YAML file over the shipped pipelines.yaml",
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def loader(

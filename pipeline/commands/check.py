@@ -1,11 +1,10 @@
-"""Compare a dataset with its video files and with the published protocol. Exit code 1 if something
-is wrong.
+"""Compare a dataset with its files and the published protocol.
 
     python cli.py check msrvtt-9k --videos data/small --fps 3 --short-side 224
 
-Every frame of every file is decoded (with --fast: the first). Videos that were looked at and did
-not change since are not opened again, so that a second check takes seconds; a stopped one goes on.
-The report is in OUT/report.json.
+Every frame of every file is decoded (with --fast only the first one). Videos that were looked at
+and have not changed are not opened again, so a second check takes seconds and a stopped one
+continues. The report is OUT/report.json. Exit code 1 if something is wrong.
 """
 
 import contextlib
@@ -35,12 +34,12 @@ from pipeline.errors import ComparisonFailed
 @click.option(
     "--videos",
     type=click.Path(path_type=Path),
-    help="folder of the files, or a step that made them",
+    help="folder of the files, or --out of the step that made them",
 )
 @click.option(
     "--fast",
     is_flag=True,
-    help="decode only the first frame: finds no truncated and no corrupted files",
+    help="decode only the first frame; truncated and corrupted files are then not found",
 )
 @click.option(
     "--fps",
@@ -55,7 +54,10 @@ from pipeline.errors import ComparisonFailed
     help="pixels their shorter side must have",
 )
 @click.option(
-    "--allow", multiple=True, type=click.Choice(list(KINDS)), help="not wrong (may be repeated)"
+    "--allow",
+    multiple=True,
+    type=click.Choice(list(KINDS)),
+    help=("a kind of fault to accept (may be repeated)"),
 )
 @click.option(
     "-o",
@@ -69,21 +71,21 @@ from pipeline.errors import ComparisonFailed
     type=click.IntRange(0),
     metavar="INTEGER",
     default=0,
-    help="workers  [0: one per core]",
+    help="worker processes  [one per core]",
 )
 @click.option(
     "--memory",
     type=click.FloatRange(0),
     metavar="NUMBER",
     default=4.0,
-    help="GiB of a worker, 0: any  [4]",
+    help="GiB per worker, 0: no limit  [4]",
 )
-@click.option("--retry-failed", is_flag=True, help="look again at files that could not be used")
+@click.option("--retry-failed", is_flag=True, help="look again at files that were set aside")
 @click.option(
     "--config",
     "path",
     type=click.Path(path_type=Path),
-    help="YAML that adds to the shipped pipelines.yaml",
+    help="YAML file over the shipped pipelines.yaml",
 )
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 def command(

@@ -1,8 +1,9 @@
-"""Convert the caption pickle of MSVD to JSON, once and for all: {video id: [caption, ...]}.
+"""Convert the caption pickle of MSVD to JSON.
 
-python cli.py convert-captions data/msvd/raw-captions.pkl --out data/msvd/raw-captions.json
+    python cli.py convert-captions data/msvd/raw-captions.pkl
 
-The pickle is read by an unpickler that admits containers, strings and numbers and runs nothing.
+The JSON is {video id: [caption, ...]}. The pickle is read by an unpickler that admits containers,
+strings and numbers and runs no code.
 """
 
 import json
@@ -21,9 +22,9 @@ from pipeline.errors import ConfigError
     "--out",
     type=click.Path(path_type=Path),
     default=None,
-    help="JSON file  [beside the pickle, as .json]",
+    help="JSON file to write  [beside the pickle]",
 )
-@click.option("--force", is_flag=True, help="replace a file that is there already")
+@click.option("--force", is_flag=True, help="replace an existing file")
 def command(pickle: Path, out: Path | None, force: bool) -> None:
     from pipeline.datasets.base import Faults
     from pipeline.datasets.msvd import read_captions
@@ -31,7 +32,7 @@ def command(pickle: Path, out: Path | None, force: bool) -> None:
     out = out or pickle.with_suffix(".json")
     if out.exists() and not force:
         raise ConfigError(
-            "is there already", where=out, fix="Choose another --out, or give --force."
+            "the file exists already", where=out, fix="Choose another --out, or give --force."
         )
     faults = Faults(pickle)
     captions = read_captions(pickle, faults)

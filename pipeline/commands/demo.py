@@ -1,9 +1,8 @@
-"""Run everything on the generated corpus: clips, stores, features, text, training, evaluation,
-report.
+"""Run every stage on a generated corpus, and report.
 
     python cli.py demo
 
-Killed anywhere, the same command goes on where it stopped and ends with the same bytes.
+If it is killed, the same command continues where it stopped and ends with the same bytes.
 """
 
 import time

@@ -1,10 +1,10 @@
-"""Show what a dataset is made of: counts, caption lengths, words that a model would cut, durations;
-table and plots.
+"""Show what a dataset consists of, as a table and plots.
 
     python cli.py describe msrvtt-9k --words 32
 
-Durations come from a `check` of the same dataset, if there was one, else from the annotations. The
-plots are in OUT/describe.png, and with the table in OUT/describe.html.
+It counts captions, their lengths, the words that a model would cut, and durations. Durations come
+from a `check` of the same dataset if there was one, else from the annotations. OUT/describe.png
+holds the plots, OUT/describe.html the plots and the table.
 """
 
 import base64
@@ -40,10 +40,10 @@ _ROWS = (
     "--words",
     type=click.IntRange(3),
     metavar="INTEGER",
-    help="tokens of a text  [the published protocol's]",
+    help="tokens that a model reads of a text  [the published protocol's]",
 )
 @click.option(
-    "--check", type=click.Path(path_type=Path), help="folder of a check  [data/work/check/DATASET]"
+    "--check", type=click.Path(path_type=Path), help="--out of check  [data/work/check/DATASET]"
 )
 @click.option(
     "-o",
@@ -55,7 +55,7 @@ _ROWS = (
     "--config",
     "path",
     type=click.Path(path_type=Path),
-    help="YAML that adds to the shipped pipelines.yaml",
+    help="YAML file over the shipped pipelines.yaml",
 )
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON")
 def command(

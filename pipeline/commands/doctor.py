@@ -1,7 +1,7 @@
-"""Check this machine: Python, packages, video codecs, ffmpeg, torch and GPU, disk, shipped assets.
+"""Check this machine: packages, codecs, GPU, disk, assets.
 
-Each line says ok, or what is missing and the command that mends it. Exit code 1 if something needed
-is missing.
+Each line says ok, or what is missing and which command mends it. Exit code 1 if something that is
+needed is missing.
 """
 
 import importlib

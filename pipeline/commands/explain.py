@@ -1,11 +1,11 @@
-"""Show what a model reads: its concepts, which word goes with which frame, or where in the frames
-it looks.
+"""Show what a model reads in a sentence and a video.
 
-python cli.py explain data/work/demo/train@dual --text "a red circle moves left" --video
-demo_test_0003 --out seen.png
+    python cli.py explain data/work/demo/train@dual --text "a red circle moves left" \\
+        --video demo_test_0003 --out seen.png
 
-The video is one that `evaluate` has encoded (results are found beside the checkpoint, or named with
---videos), or one of a folder of features (--features).
+Depending on the model it shows concepts, which word goes with which frame, or where in the frames
+the model looks. The video is one that `evaluate` has encoded (its results are found beside the
+checkpoint, or named with --videos), or one of a folder of features (--features).
 """
 
 import json
@@ -20,36 +20,42 @@ from pipeline.evaluation.locate import find_results
 
 @click.command(help=__doc__)
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--text", help="a sentence")
-@click.option("--video", metavar="ID", help="a video")
+@click.option("--text", help="sentence to explain")
+@click.option("--video", metavar="ID", help="video to explain: its id")
 @click.option(
     "--videos",
     type=click.Path(path_type=Path),
-    help="results that hold the video  [found beside the model]",
+    help="results that hold the video  [those beside the checkpoint]",
 )
 @click.option(
     "--features",
     type=click.Path(path_type=Path),
-    help="instead: features (a BigFile) that hold the video",
+    help="features (a BigFile) that hold the video, instead of results",
 )
 @click.option(
     "--frames",
     type=click.Path(path_type=Path),
-    help="a step that holds frames, to show them (words, looks)",
+    help="step that holds the frames, to draw them (words, looks)",
 )
 @click.option(
     "--block",
     type=click.IntRange(1),
     metavar="INTEGER",
-    help="looks: of this vision block  [the last]",
+    help="looks: vision block to draw  [the last]",
 )
 @click.option(
-    "--per-video", is_flag=True, help="looks: one colour scale for all frames  [one for each]"
+    "--per-video",
+    is_flag=True,
+    help=("looks: one colour scale for all frames instead of one for each"),
 )
 @click.option(
-    "--top", type=click.IntRange(1), metavar="INTEGER", default=10, help="concepts of each  [10]"
+    "--top",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    default=10,
+    help=("concepts: how many to list  [10]"),
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="a picture to write (.png)")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="picture to write (.png)")
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(
     checkpoint: Path,
@@ -66,7 +72,9 @@ def command(
 ) -> None:
     if text is None and video is None:
         raise ConfigError(
-            "nothing to explain", where="explain", fix="Give --text SENTENCE, --video ID or both."
+            "there is nothing to explain",
+            where="explain",
+            fix="Give --text SENTENCE, --video ID or both.",
         )
     if out and out.suffix.lower() != ".png":
         raise ConfigError(
@@ -144,7 +152,7 @@ def _explain_words(
     text, video = asked
     if text is None or video is None:
         raise ConfigError(
-            "this model compares words with frames, so it takes both",
+            "this model compares words with frames, so it needs a sentence and a video",
             where="explain",
             fix="Give --text and --video.",
         )
@@ -187,7 +195,7 @@ def _explain_looks(
     (text, video), (block, per_video) = asked, settings
     if video is None or frames is None:
         raise ConfigError(
-            "this model shows where in the frames it looks",
+            "this model needs a video and its frames, to show where in the frames it looks",
             where="explain",
             fix=(
                 "Give --video ID and --frames STEP: a tensors, frames or compress step that"

@@ -1,10 +1,10 @@
-"""Write a checkpoint of ours in the published form of its system.
+"""Write a checkpoint in the published form of its system.
 
-python cli.py export-checkpoint data/work/demo/train@dual --out exported.bin
+    python cli.py export-checkpoint data/work/demo/train@dual --out exported.bin
 
-Into a folder, the file is named after its recipe, a pruned one as published
-(<recipe>_pruned_w_0.3.bin). The vocabulary and the tags go beside it. Settings that the form cannot
-keep are listed.
+If --out is a folder, the file is named after its recipe, and a pruned one as published
+(<recipe>_pruned_w_0.3.bin). Vocabulary and tags are written beside it. Settings that the published
+form cannot hold are listed.
 """
 
 import json
@@ -22,7 +22,7 @@ from pipeline import log
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="file or folder to write  [required]",
+    help="file or folder to write",
 )
 @click.option("--json", "as_json", is_flag=True, help="print what was written as JSON")
 def command(checkpoint: Path, out: Path, as_json: bool) -> None:

@@ -1,6 +1,7 @@
-"""Show a row per item that was set aside, with the reason; --retry redoes them.
+"""List the items that were set aside, with the reason.
 
 python cli.py failures demo compress
+python cli.py failures demo compress --retry
 """
 
 import json
@@ -19,8 +20,14 @@ from pipeline.core.state import STATE, Journal, Record
 @click.command(help=__doc__)
 @click.argument("pipeline")
 @click.argument("step", required=False)
-@click.option("--retry", is_flag=True, help="redo the failed items of the step (or of every step)")
-@click.option("--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="as for run")
+@click.option("--retry", is_flag=True, help="redo the failed items of the step, or of every step")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="STEP.OPTION=VALUE",
+    help=("change an option, as in run (may be repeated)"),
+)
 @click.option(
     "--work",
     type=click.Path(path_type=Path),

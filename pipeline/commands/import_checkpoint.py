@@ -1,19 +1,16 @@
-"""Make a checkpoint of ours from a published one (Dual Encoding, CenterCLIP, CLIP4Clip, DRL, ...)
-or from a CLIP file.
+"""Make a checkpoint from a published one or a CLIP file.
 
-python cli.py import-checkpoint model.bin --vocab vocab.json --tags tag_vocab.json --out imported
-
-python cli.py import-checkpoint ~/VisualSearch/msrvtt10ktrain/.../model_best.pth.tar --out imported
-
-python cli.py import-checkpoint ViT-B-32.pt --recipe centerclip_zero_shot --out zero-shot
-
-Vocabulary and tags are found where the published programs keep them: vocab.json,
-TextData/vocabulary, TextData/tags beside the file or above it. Dual Encoding's .bin.ckpt,
-CenterCLIP's hparams_train.json and CLIP4Clip's pytorch_opt.bin.N are read if they lie beside their
-files; optimizer states go into best.moments.pt, for trainings that go on from there.
+    python cli.py import-checkpoint model.bin --vocab vocab.json --tags tag_vocab.json --out mine
+    python cli.py import-checkpoint model_best.pth.tar --out mine
+    python cli.py import-checkpoint ViT-B-32.pt --recipe centerclip_zero_shot --out zero-shot
 
 Nothing in the file is executed. The result is searched, evaluated, pruned and explained like any
 other checkpoint.
+
+Vocabulary and tags are found where the published programs keep them: vocab.json,
+TextData/vocabulary and TextData/tags beside the file or above it. Dual Encoding's .bin.ckpt,
+CenterCLIP's hparams_train.json and CLIP4Clip's pytorch_opt.bin.N are read if they lie beside the
+file. The state of an optimizer is kept in best.moments.pt, so that training can continue from it.
 """
 
 import json
@@ -30,23 +27,22 @@ from pipeline import config, log
     "--vocab",
     type=click.Path(path_type=Path),
     help=(
-        "its vocabulary: vocab.json, word_vocab_5.pkl, TextData/vocabulary, or the folder of a"
-        " vocab step  [found]"
+        "its vocabulary: vocab.json, word_vocab_5.pkl, TextData/vocabulary, or --out of vocab "
+        " [found]"
     ),
 )
 @click.option(
     "--bag",
     type=click.Path(path_type=Path),
     help=(
-        "hybrid_space: the vocabulary of its bags of words, where it is not that of --vocab "
-        " [found]"
+        "hybrid_space: the vocabulary of its bags of words, if it is not that of --vocab  [found]"
     ),
 )
 @click.option(
     "--tags",
     type=click.Path(path_type=Path),
     help=(
-        "its tags: tag_vocab.json, or the folder of a tags step  [found, else concepts have numbers"
+        "its tags: tag_vocab.json, or --out of tags  [found; without them concepts have numbers"
         " for names]"
     ),
 )
@@ -54,21 +50,21 @@ from pipeline import config, log
     "--recipe",
     default="",
     metavar="NAME",
-    help="how to read captions and train on  [the published one of its system]",
+    help="recipe that says how to read captions and how to train on  [the published one]",
 )
 @click.option(
     "-o",
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="file (.pt) or folder to write  [required]",
+    help="file (.pt) or folder to write",
 )
 @click.option(
     "--config",
     "path",
     type=click.Path(path_type=Path),
     default=None,
-    help="YAML file that adds to the shipped one",
+    help="YAML file over the shipped pipelines.yaml",
 )
 @click.option("--json", "as_json", is_flag=True, help="print what was found as JSON")
 def command(
@@ -102,7 +98,7 @@ def command(
             " goes on there"
         )
     if info.facts["tags"][:1] == ["tag 0"]:
-        log.warning("no --tags: the concepts have numbers for names (explain shows them)")
+        log.warning("without --tags the concepts have numbers for names, which explain shows")
     _report(target, info, sum(value.numel() for value in weights.values()), as_json)
 
 

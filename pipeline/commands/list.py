@@ -1,8 +1,8 @@
-"""List datasets, stages, models, recipes or pipelines, with one line each.
+"""List datasets, stages, models, recipes or pipelines.
 
     python cli.py list pipelines msvd drl
 
-WORDS: only those whose name holds every one of them.
+WORDS: show only names that contain every one of them.
 """
 
 import json
@@ -60,7 +60,7 @@ _LISTS = {
     "path",
     type=click.Path(path_type=Path),
     default=None,
-    help="YAML file that adds to the shipped",
+    help="YAML file over the shipped pipelines.yaml",
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(what: str, words: tuple[str, ...], path: Path | None, as_json: bool) -> None:

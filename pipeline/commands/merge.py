@@ -1,4 +1,4 @@
-"""Join the parts of a sharded step into the whole step.
+"""Join the parts of a sharded step.
 
 python cli.py run demo --only compress --shard 0/2
 python cli.py run demo --only compress --shard 1/2
@@ -18,7 +18,13 @@ from pipeline.core.plan import Pipeline
 @click.command(help=__doc__)
 @click.argument("pipeline")
 @click.argument("step")
-@click.option("--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="as for run")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="STEP.OPTION=VALUE",
+    help=("change an option, as in run (may be repeated)"),
+)
 @click.option(
     "--work",
     type=click.Path(path_type=Path),

@@ -1,9 +1,9 @@
-"""Score a saved similarity matrix: recall, median and mean rank, both directions.
+"""Score a saved similarity matrix in both directions.
 
-python cli.py metrics similarity.npy --rerank dsl --scale 100
+    python cli.py metrics similarity.npy --rerank dsl --scale 100
 
-FILE: .npy (rows = texts), or .npz with `sim` and, as needed, `owner` (video of each caption) or
-`captions_per_video`, `query_mask`, and `v2t` (else the transpose of `t2v`).
+FILE is a .npy (rows = texts), or a .npz with `sim` and, as needed, `owner` (the video of each
+caption) or `captions_per_video`, `query_mask`, and `v2t` (if it is not the transpose of `t2v`).
 """
 
 import json
@@ -30,22 +30,22 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
 
 @click.command(help=__doc__)
 @click.argument("file", type=_FILE)
-@click.option("--transposed", is_flag=True, help="rows are videos")
+@click.option("--transposed", is_flag=True, help="rows of the matrix are videos")
 @click.option(
     "--captions-per-video",
     type=click.IntRange(1),
     metavar="INTEGER",
-    help="consecutive captions of each [1]",
+    help="consecutive captions of each video  [1]",
 )
 @click.option(
     "--ties",
     type=click.Choice(_TIES),
     default=_TIES[0],
-    help="rank of a query that ties  [pessimistic]",
+    help="rank of a query whose own item ties with others  [pessimistic]",
 )
 @click.option(
     "--v2t", "convention", type=click.Choice(["captions", "groups"]), default="captions",
-    help="gallery of a video: all captions, or a group per video (its best)  [captions]",
+    help="gallery of a video: all captions, or the best caption of each video  [captions]",
 )  # fmt: skip
 @click.option(
     "--rerank",
@@ -58,69 +58,78 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
     type=float,
     metavar="NUMBER",
     default=1.0,
-    help="multiply scores first: 100 for cosines, dsl  [1]",
+    help="factor on all scores; for dsl on cosines: 100  [1]",
 )
-@click.option("--bank-t2v", type=_FILE, help="qbnorm: scores of other texts x these videos")
-@click.option("--bank-v2t", type=_FILE, help="qbnorm: scores of other videos x these texts")
+@click.option(
+    "--bank-t2v", type=_FILE, help=("qbnorm: scores of other texts (rows) for these videos")
+)
+@click.option(
+    "--bank-v2t", type=_FILE, help=("qbnorm: scores of other videos (rows) for these texts")
+)
 @click.option(
     "--bank-v2t-transposed",
     is_flag=True,
-    help="qbnorm: it is these texts x other videos, as DGL saves it",
+    help="qbnorm: rows of that bank are these texts, as DGL saves it",
 )
 @click.option(
     "--beta",
     type=float,
     metavar="NUMBER",
     default=20.0,
-    help="qbnorm: inverse temperature  [20, for cosines]",
+    help="qbnorm: inverse temperature  [20, right for cosines]",
 )
 @click.option(
     "--k",
     type=click.IntRange(1),
     metavar="INTEGER",
     default=1,
-    help="qbnorm: top items of a bank query  [1]",
+    help="qbnorm: top items of a bank query that become active  [1]",
 )
 @click.option(
     "--theta",
     type=click.IntRange(1),
     metavar="INTEGER",
     default=1,
-    help="qbnorm: times among them  [1]",
+    help="qbnorm: how often an item must be among these  [1]",
 )
 @click.option(
-    "--k-v2t", type=click.IntRange(1), metavar="INTEGER", help="qbnorm: another k for video to text"
+    "--k-v2t",
+    type=click.IntRange(1),
+    metavar="INTEGER",
+    help=("qbnorm: k for video to text  [--k]"),
 )
 @click.option(
     "--theta-v2t",
     type=click.IntRange(1),
     metavar="INTEGER",
-    help="qbnorm: another theta for video to text",
+    help="qbnorm: theta for video to text  [--theta]",
 )
 @click.option(
     "--search-beta",
     metavar="FROM:TO:STEP",
-    help="qbnorm: the beta with the best t2v R@1 (DGL: 0.5:1:0.01, on logits)",
+    help="qbnorm: take the beta with the best t2v R@1 (DGL: 0.5:1:0.01 on logits)",
 )
 @click.option(
-    "--denoiser", type=_FILE, help="diffusion: checkpoint of a DiffusionRet, second stage"
+    "--denoiser", type=_FILE, help="diffusion: checkpoint of the second stage of DiffusionRet"
 )
 @click.option(
-    "--videos", type=_FILE, help="diffusion: its evaluation of the same split  [found beside it]"
+    "--videos", type=_FILE, help="diffusion: its results on the same split  [those beside it]"
 )
 @click.option(
     "--seed",
     type=click.IntRange(0),
     metavar="INTEGER",
-    help="diffusion: of the noise  [as evaluated]",
+    help="diffusion: seed of the noise  [as evaluated]",
 )
 @click.option("--ks", default="1,5,10,50", help="ranks at which recall is reported  [1,5,10,50]")
-@click.option("--map", "with_map", is_flag=True, help="also mean average precision (slower)")
+@click.option(
+    "--map", "with_map", is_flag=True, help=("also compute mean average precision (slower)")
+)
 @click.option(
     "--nan",
     type=click.Choice(["error", "lowest"]),
     default="error",
-    help="what a NaN score is  [error]",
+    help="what a NaN score means  [error]",
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON, not rounded")
 def command(
@@ -215,13 +224,15 @@ def _read_banks(sides: dict[str, "np.ndarray"], settings: dict) -> dict[str, "np
     if settings["rerank"] != "qbnorm":
         if settings["search_beta"]:
             raise ConfigError(
-                "there is a beta only in qbnorm", where="--search-beta", fix="Add --rerank qbnorm."
+                "--search-beta looks for the beta of qbnorm",
+                where="--search-beta",
+                fix="Add --rerank qbnorm.",
             )
         return {}
     paths = {side: settings[f"bank_{side}"] for side in sides if settings[f"bank_{side}"]}
     if not paths:
         raise ConfigError(
-            "no bank of other queries",
+            "qbnorm needs a bank of other queries",
             where="--rerank qbnorm",
             fix="Give --bank-t2v, --bank-v2t or both.",
         )
@@ -261,7 +272,7 @@ def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarr
 
     if settings["denoiser"] is None:
         raise ConfigError(
-            "no denoiser",
+            "diffusion needs a denoiser",
             where="--rerank diffusion",
             fix="Give --denoiser the checkpoint of a DiffusionRet.",
         )

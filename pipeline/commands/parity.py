@@ -1,9 +1,9 @@
-"""Compare our numbers with recorded cases: every folder with a case.json at or below PATH.
+"""Compare with recorded cases of the published programs.
 
-python cli.py parity tests/golden/metrics
+    python cli.py parity tests/golden/metrics
 
-Exit code 1 if a difference is beyond its tolerance, an expected array, value or file was not
-compared, or a kind is unknown.
+Every folder with a case.json at or below PATH is a case. Exit code 1 if a difference is beyond its
+tolerance, if an expected array, value or file was not compared, or if a kind is unknown.
 """
 
 import json

@@ -1,11 +1,10 @@
-"""Write the path files of the published readers: video_path.json, and with --dataset the DRL fork's
-two lists.
+"""Write the path files that published readers expect.
 
     python cli.py paths data/msrvtt/videos --dataset msrvtt-9k --out lists
 
-video_path.json: {file name without suffix: path below VIDEOS} (CenterCLIP, DGL). video_dict.json:
-{video id: path} and sentence_dict.json: {"0": [video id, [caption, start, end]], ...} of one split
-(the DRL fork).
+video_path.json is {file name without suffix: path below VIDEOS} (CenterCLIP, DGL). With --dataset
+come the two lists of alro923/DRL for one split: video_dict.json {video id: path} and
+sentence_dict.json {"0": [video id, [caption, start, end]], ...}.
 """
 
 from pathlib import Path
@@ -20,8 +19,8 @@ from pipeline.datasets.parts import path_files
 
 @click.command(help=__doc__)
 @click.argument("videos", type=click.Path(path_type=Path))
-@click.option("--dataset", help="dataset whose captions go into the lists of the fork")
-@click.option("--split", default="test", help="its split  [test]")
+@click.option("--dataset", help="dataset whose captions go into the lists of alro923/DRL")
+@click.option("--split", default="test", help="split of that dataset  [test]")
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path(), help="folder to write  [.]"
 )
@@ -29,7 +28,7 @@ from pipeline.datasets.parts import path_files
     "--config",
     "path",
     type=click.Path(path_type=Path),
-    help="YAML that adds to the shipped pipelines.yaml",
+    help="YAML file over the shipped pipelines.yaml",
 )
 def command(videos: Path, dataset: str | None, split: str, out: Path, path: Path | None) -> None:
     found = path_files.video_paths(videos)

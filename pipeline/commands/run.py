@@ -2,7 +2,7 @@
 
     python cli.py run demo --until compress --set compress.fps=1
 
-Stopped at any instant (Ctrl-C, kill -9, power), the same command continues and ends with the same
+If it is stopped (Ctrl-C, kill -9, a power cut), the same command continues and ends with the same
 bytes.
 """
 
@@ -27,13 +27,13 @@ from pipeline.core.status import UP_TO_DATE, assess_all, missing_inputs
     "--only",
     default="",
     metavar="STEP",
-    help="run just this step; what it reads must be up to date",
+    help="run only this step; whatever it reads must be up to date",
 )
 @click.option(
     "--force",
     multiple=True,
     metavar="STEP",
-    help="redo this step although it is up to date (may be repeated)",
+    help="redo this step even if it is up to date (may be repeated)",
 )
 @click.option(
     "--set",
@@ -42,7 +42,7 @@ from pipeline.core.status import UP_TO_DATE, assess_all, missing_inputs
     metavar="STEP.OPTION=VALUE",
     help="change an option (may be repeated)",
 )
-@click.option("--dry-run", is_flag=True, help="say what would be done, and do nothing")
+@click.option("--dry-run", is_flag=True, help="only say what would be done")
 @click.option(
     "--work",
     type=click.Path(path_type=Path),

@@ -1,9 +1,9 @@
-"""Rank videos for a typed query, or captions for a video, by a trained model.
+"""Rank videos for a query, or captions for a video.
 
-python cli.py search data/work/demo/train@dual "a red circle moves left" --top 5
+    python cli.py search data/work/demo/train@dual "a red circle moves left" --top 5
 
---records writes answers as alro923/DRL does, {"text", "video", "video_path_list"}; with no query at
-all, one for every sentence that was evaluated.
+--records writes the answers as alro923/DRL does: {"text", "video", "video_path_list"}. Without a
+query it writes one record for every sentence that was evaluated.
 """
 
 import json
@@ -27,40 +27,37 @@ if TYPE_CHECKING:
     "--index",
     type=click.IntRange(0),
     metavar="N",
-    help="instead of a query: sentence N of the split",
+    help="sentence N of the evaluated split, instead of a query",
 )
 @click.option(
     "--video",
     metavar="ID",
-    help="instead of a query: a video (id, or a file), to rank captions for",
+    help="video (an id or a file) to rank captions for, instead of a query",
 )
 @click.option("--prompt", is_flag=True, help="ask for one query after another")
 @click.option(
     "--features",
     type=click.Path(path_type=Path),
-    help="with --video: features of videos that were not evaluated",
+    help="features of videos that were not evaluated, with --video",
 )
 @click.option(
     "--videos",
     type=click.Path(path_type=Path),
-    help=(
-        "results (or one checkpoint's folder in them) with the encodings  [found beside the"
-        " checkpoint]"
-    ),
+    help="results with the encodings  [those beside the checkpoint]",
 )
 @click.option(
-    "--top", type=click.IntRange(1), metavar="INTEGER", default=10, help="answers to show  [10]"
+    "--top", type=click.IntRange(1), metavar="INTEGER", default=10, help=("number of answers  [10]")
 )
 @click.option(
     "--records",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="write all answers here (.json)",
+    help="file to write all answers to (.json)",
 )
 @click.option(
     "--paths",
     default="{}",
-    help="what records call a video, {} for its id, e.g. videos/{}.mp4  [{}]",
+    help="how records name a video; {} stands for its id, e.g. videos/{}.mp4  [{}]",
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(
@@ -79,8 +76,10 @@ def command(
     asked = (query is not None) + (index is not None) + (video is not None) + prompt
     if asked > 1 or not (asked or records) or (records and (video is not None or prompt)):
         raise ConfigError(
-            "give one of: a query, --index, --video, --prompt; --records goes with the first two,"
-            " or alone",
+            (
+                "exactly one of a query, --index, --video and --prompt is needed; --records goes"
+                " with the first two, or alone"
+            ),
             where="search",
             fix='For example: search BEST.pt "a dog runs"',
         )
@@ -105,7 +104,9 @@ def command(
         query, own = search_record.sentence(folder, index)
     if not query.strip():
         raise ConfigError(
-            "an empty query", where="search", fix='Write a sentence: search BEST.pt "a dog runs"'
+            "an empty query",
+            where="search",
+            fix='Write a sentence: search BEST.pt "a dog runs"',
         )
     unknown = info.text_encoder.unknown_words(query)
     if unknown:

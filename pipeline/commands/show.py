@@ -1,7 +1,8 @@
-"""Show a recipe with everything it extends and every default filled in, as YAML; and how many
-numbers of it train.
+"""Show a recipe with every default filled in, as YAML.
 
-python cli.py show dual_encoding_pp
+    python cli.py show dual_encoding_pp
+
+The last line says how many parameters the model has and how many of them train.
 """
 
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.recipes.recipe import Recipe, parse
     "path",
     type=click.Path(path_type=Path),
     default=None,
-    help="YAML file that adds to the shipped",
+    help="YAML file over the shipped pipelines.yaml",
 )
 def command(recipe: str, path: Path | None) -> None:
     parsed = parse(config.load(path).recipe(recipe))

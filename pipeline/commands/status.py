@@ -1,6 +1,8 @@
-"""Show a row per step of a pipeline: its state and why, items done and failed, time, size.
+"""Show the state of every step of a pipeline.
 
-python cli.py status demo
+    python cli.py status demo
+
+A row per step: items done and failed, time, size, and why the step is not up to date.
 """
 
 import json
@@ -16,7 +18,13 @@ from pipeline.core.status import State, assess_all
 
 @click.command(help=__doc__)
 @click.argument("pipeline")
-@click.option("--set", "overrides", multiple=True, metavar="STEP.OPTION=VALUE", help="as for run")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="STEP.OPTION=VALUE",
+    help=("change an option, as in run (may be repeated)"),
+)
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
@@ -28,7 +36,7 @@ from pipeline.core.status import State, assess_all
     "path",
     type=click.Path(path_type=Path),
     default=None,
-    help="YAML file that adds to the shipped one",
+    help="YAML file over the shipped pipelines.yaml",
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_json: bool) -> None:

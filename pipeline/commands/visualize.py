@@ -1,12 +1,11 @@
-"""Draw the frames that a model would see of a video, at compressed quality, with its captions: one
-PNG.
+"""Draw the frames of a video that a model would see.
 
     python cli.py visualize video7020 --dataset msrvtt-9k --out sheet.png
 
-The video is compressed as the compress step would, the frames are chosen as for testing (or by
---mode), and cropped to the square of the model. With --single and --patches every frame and every
-32 x 32 patch is written as well; --kept greys out the patches that a token reduction dropped. An id
-that begins with - goes last, after --.
+The video is compressed as the compress step would do it; its frames are chosen as for testing (or
+by --mode) and cropped to the square of the model. Captions are printed below. --single and
+--patches also write every frame and every patch of 32 x 32; --kept greys out the patches that a
+token reduction dropped. An id that begins with - goes last, after --.
 """
 
 import tempfile
@@ -48,12 +47,12 @@ class _View:
 
 @click.command(help=__doc__)
 @click.argument("video")
-@click.option("--recipe", metavar="NAME", help="take the frames that this recipe is tested with")
+@click.option("--recipe", metavar="NAME", help="recipe whose choice of frames is drawn")
 @click.option(
     "--frames",
     type=click.IntRange(1, 512),
     metavar="INTEGER",
-    help="frames per video  [12, or the recipe's]",
+    help="frames of the video  [12, or the recipe's]",
 )
 @click.option("--mode", type=click.Choice(_MODES), help="which frames  [centers, or the recipe's]")
 @click.option(
@@ -61,28 +60,28 @@ class _View:
     type=click.IntRange(0),
     metavar="INTEGER",
     default=0,
-    help="of the modes that draw  [0]",
+    help="seed of modes that draw at random  [0]",
 )
 @click.option(
     "--fps",
     type=click.FloatRange(0, 240, min_open=True),
     metavar="NUMBER",
     default=3.0,
-    help="compressed  [3]",
+    help="frames per second of the compressed video  [3]",
 )
 @click.option(
     "--short-side",
     type=click.IntRange(16, 4096),
     metavar="INTEGER",
     default=224,
-    help="compressed  [224]",
+    help="short side of the compressed video  [224]",
 )
 @click.option(
     "--crf",
     type=click.IntRange(0, 51),
     metavar="INTEGER",
     default=23,
-    help="compressed, 0 best  [23]",
+    help="quality of the compressed video, 0 is best  [23]",
 )
 @click.option(
     "--size",
@@ -90,34 +89,38 @@ class _View:
     metavar="INTEGER",
     help="side of the crop  [--short-side]",
 )
-@click.option("--dataset", help="dataset with its captions; VIDEO may then be an id")
+@click.option("--dataset", help="dataset of the video, whose id VIDEO may then be")
 @click.option(
-    "--videos", type=click.Path(path_type=Path), help="folder of its files, if not the one it names"
+    "--videos",
+    type=click.Path(path_type=Path),
+    help=("folder of the files, if it is not the one that the dataset names"),
 )
 @click.option(
     "--caption",
     "captions",
     multiple=True,
     metavar="TEXT",
-    help="a caption to print (may be repeated)",
+    help="caption to print (may be repeated)",
 )
 @click.option(
     "--kept",
     type=click.Path(path_type=Path),
-    help=".npy, int (segments, kept): patches to leave as they are",
+    help=".npy of integers (segments, kept): patches that stay visible",
 )
 @click.option("--single", is_flag=True, help="also write crop-1.png, crop-2.png, ...")
 @click.option(
-    "--patches", is_flag=True, help="also write crop-1/crop-1-1.png, ...: 32 x 32, column by column"
+    "--patches",
+    is_flag=True,
+    help=("also write crop-1/crop-1-1.png, ...: patches of 32 x 32, column by column"),
 )
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="PNG to write  [VIDEO.sheet.png, here]"
+    "-o", "--out", type=click.Path(path_type=Path), help="PNG to write  [VIDEO.sheet.png]"
 )
 @click.option(
     "--config",
     "path",
     type=click.Path(path_type=Path),
-    help="YAML that adds to the shipped pipelines.yaml",
+    help="YAML file over the shipped pipelines.yaml",
 )
 def command(video: str, out: Path | None, captions: tuple[str, ...], **values: object) -> None:
     from pipeline.explain.contact_sheet import covered, sheet
@@ -233,7 +236,9 @@ def _look(source: Path, view: _View) -> tuple["np.ndarray", list[str], str]:
             clip = decode_clip(Path(folder, "small.mp4"), FrameChoice("all"))
         except ItemError as error:
             raise DataError(
-                f"it cannot be used: {error}", where=source, fix="Get the file again."
+                f"it cannot be used: {error}",
+                where=source,
+                fix=("Replace the file by a whole one."),
             ) from error
     candidates = np.arange(0, len(clip.images), view.every)
     chosen, real = choose_frames(

@@ -1,8 +1,8 @@
-"""Take a ready feature folder (BigFile): check it, fingerprint it, do not copy it.
+"""Take a ready feature folder (BigFile) without copying it.
 
 Every row is read and must be finite; sizes, ids and lists of frames must agree. The step's folder
-then holds a pointer (`adopted.json`) that stores follow when they are opened. What is adopted is
-always features: another kind of artefact is given to the step that reads it by its path.
+then holds a pointer (`adopted.json`) that stores follow when they are opened. Only features can be
+adopted: any other artefact is named by its path in the step that reads it.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ _ROWS_AT_ONCE = 4096
 class Options(BaseModel, extra="forbid"):
     path: Path = Field(
         description=(
-            "a folder with feature.bin, id.txt, shape.txt and, for features of frames,"
+            "folder with feature.bin, id.txt, shape.txt and, for features of frames,"
             " video2frames.txt"
         )
     )
@@ -82,5 +82,8 @@ def _expect_finite(store: BigFile) -> None:
             f"{len(bad):,} of {store.rows:,} rows hold NaN or infinite values:"
             f" {', '.join(map(repr, bad[:3]))}",
             where=store.path,
-            fix="Make these features again, or leave the videos out: no row is dropped silently.",
+            fix=(
+                "Extract these features again, or leave their videos out: no row is dropped"
+                " silently."
+            ),
         )

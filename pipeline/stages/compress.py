@@ -1,8 +1,10 @@
-"""Compress videos to small H.264 files: few frames per second, a small short side, no sound.
+"""Compress videos to small H.264 files without sound.
 
-Damaged files give what decodes of them; what cannot be used is set aside with its reason. The
-original is never copied in place of a result. Source: docs/specs/preprocessing.md, sections 3 and
-4.
+    python cli.py compress --in raw --out small --fps 3 --short-side 224
+
+A damaged file gives the part of it that decodes. A file that cannot be used is set aside with the
+reason; the original is never copied in place of a result. Source: docs/specs/preprocessing.md,
+sections 3 and 4.
 """
 
 from collections.abc import Iterable
@@ -16,7 +18,7 @@ from pipeline.video.compress import Options, compress, time_limit
 
 
 class Stage(stage.Stage):
-    needs = {"videos": Need("video_files", help="folder of videos, or videos of a dataset")}
+    needs = {"videos": Need("video_files", help="folder of videos, or a dataset")}
     makes = "video_files"
     runs = "workers"
     store = "files"

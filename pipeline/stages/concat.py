@@ -1,9 +1,10 @@
-"""Join several features of the same frames into longer rows, in the order of the inputs.
+"""Join several features of the same frames into longer rows.
 
-The order of rows is that of the first input, whose rows must lie video by video, as all published
-and our own files do.
-Source: xuchaoxi/video-cnn-feat: concat_features.py (docs/specs/preprocessing.md, section 1.7): the
-sets of ids must be equal.
+    python cli.py concat --in resnext --in resnet --out joined
+
+The values of a row follow the order of the inputs. Rows keep the order of the first input, whose
+rows must lie video by video, and all inputs must have the same ids. Source:
+xuchaoxi/video-cnn-feat: concat_features.py (docs/specs/preprocessing.md, section 1.7).
 """
 
 from collections.abc import Iterable
@@ -82,5 +83,5 @@ def _expect_same_ids(first: BigFile, other: BigFile) -> None:
     raise DataError(
         "; ".join(counts),
         where=other.path,
-        fix="Features can be joined only if they were made from the same frames.",
+        fix="Join only features that were made from the same frames.",
     )

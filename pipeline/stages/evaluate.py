@@ -1,10 +1,10 @@
-"""Rank a split with each checkpoint: metrics both ways, ranks of every query, encodings for search.
+"""Rank a split with each checkpoint, in both directions.
 
-python cli.py evaluate --in data/work/demo/train --tensors data/work/demo/tensors --annotations demo
---out results
+    python cli.py evaluate --in data/work/demo/train@dual --tensors data/work/demo/tensors \\
+        --annotations demo --out results
 
-Out, per checkpoint: metrics.json, ranks.npz, gallery.json, encodings.npz (layout:
-pipeline/evaluation/results.py).
+For each checkpoint it writes metrics.json, ranks.npz (the rank of every query), gallery.json and
+encodings.npz (for `search`); pipeline/evaluation/results.py describes them.
 """
 
 from collections import Counter
@@ -40,39 +40,41 @@ _TIMEOUT_MINUTES = 60  # how long processes wait for each other
 
 class QueryBank(BaseModel, extra="forbid"):
     split: str = Field("train", description="split whose captions and videos are the bank")
-    size: int = Field(5000, ge=1, description="captions and videos taken from it, evenly spaced")
+    size: int = Field(
+        5000, ge=1, description=("captions and videos taken from that split, evenly spaced")
+    )
     beta: float = Field(20.0, gt=0, description="inverse temperature, for unscaled scores")
     k: int = Field(1, ge=1, description="top items of each bank query that become active")
     theta: int = Field(
-        1, ge=1, description="times an item must be among them (1: QB-Norm; 3 and 5: DGL)"
+        1, ge=1, description="how often an item must be among these (1: QB-Norm; 3 and 5: DGL)"
     )
 
 
 class Sampling(BaseModel, extra="forbid"):
-    seed: int = Field(0, ge=0, lt=2**63, description="of the noise: another seed, other ranks")
-    steps: int | None = Field(
-        None, ge=1, description="steps of the reverse chain (default: as the model says)"
+    seed: int = Field(
+        0, ge=0, lt=2**63, description=("seed of the noise; another seed gives other ranks")
     )
+    steps: int | None = Field(None, ge=1, description="steps of the reverse chain  [the model's]")
     t2v_candidates: int | None = Field(
-        None, ge=1, description="best videos of a text that are re-ranked (the same)"
+        None, ge=1, description="best videos of a text that are re-ranked  [the model's]"
     )
     v2t_candidates: int | None = Field(
-        None, ge=1, description="best texts of a video that are re-ranked (the same)"
+        None, ge=1, description="best texts of a video that are re-ranked  [the model's]"
     )
     t2v_factor: float | None = Field(
-        None, gt=0, description="factor on samples before their softmax (the same)"
+        None, gt=0, description="factor on samples before their softmax  [the model's]"
     )
     v2t_factor: float | None = Field(None, gt=0, description="the same, from video to text")
     t2v_alpha: float | None = Field(
-        None, ge=0, description="weight of that softmax beside the score (the same)"
+        None, ge=0, description="weight of that softmax beside the score  [the model's]"
     )
     v2t_alpha: float | None = Field(None, ge=0, description="the same, from video to text")
     features: Literal["denoiser", "model"] = Field(
         "denoiser",
         description=(
-            "what rerank diffusion reads: the split as the denoiser's own extractor encodes it, or"
-            " encodings of the evaluated model, if it has a sentence vector and frame vectors of"
-            " the denoiser's width"
+            "what rerank diffusion reads: the split as the denoiser's own extractor encodes it,"
+            " or the evaluated model's encodings if these hold sentence and frame vectors of the"
+            " denoiser's width"
         ),
     )
 
@@ -88,70 +90,82 @@ class Options(BaseModel, extra="forbid"):
         ["none"],
         min_length=1,
         description=(
-            "none; dsl and qbnorm use other queries too: numbers of their own; diffusion: the best"
-            " candidates of any model, ordered anew by --denoiser"
+            "a list of: none; dsl and qbnorm (these use other queries too); diffusion (--denoiser"
+            " orders the best candidates anew)"
         ),
     )
     sampling: Sampling = Field(
         Sampling(),
         description=(
-            "how denoisers draw: seed, steps, t2v_ and v2t_candidates, _factor, _alpha (default: as"
-            " the model says); features, which rerank diffusion reads: denoiser (its own extractor"
-            " encodes the split) or model (encodings of the evaluated one, which need a sentence"
-            " vector and frame vectors of the denoiser's width)"
+            "how denoisers sample: {seed, steps, features, t2v_candidates, t2v_factor, t2v_alpha,"
+            " v2t_...}  [as the model says]"
         ),
     )
     ties: Literal["pessimistic", "optimistic", "average", "expanded"] = Field(
-        "pessimistic", description="rank of a query whose own item ties with others"
+        "pessimistic", description="rank of a query whose own item has the same score as others"
     )
     v2t: Literal["captions", "groups"] = Field(
         "captions",
-        description="gallery of a video: all captions, or a group per video (its best caption)",
+        description="gallery of a video: all captions, or the best caption of each video",
     )
     t2v_median: Literal["mean", "lower"] = Field(
         "mean",
         description=(
-            "median of an even number of texts (published with several captions per video: lower)"
+            "median of an even number of texts (lower is published for several captions per video)"
         ),
     )
     dsl_scale: float | None = Field(
-        None, gt=0, description="factor on scores before dsl (default: the model's, or 100)"
+        None, gt=0, description="factor on scores before dsl  [the model's, or 100]"
     )
-    bank: QueryBank = Field(QueryBank(), description="the query bank of qbnorm")
+    bank: QueryBank = Field(
+        QueryBank(), description=("query bank of qbnorm: {split, size, beta, k, theta}")
+    )
     chunk: int | None = Field(
         None,
         ge=-1,
-        description=(
-            "encode in file order, so many at once, -1: all (published: 2000 val, 1000 test)"
-        ),
+        description="items per chunk, in file order; -1: all (published: 2000 val, 1000 test)",
     )
     save_similarity: bool = Field(False, description="also write the score matrices (.npy)")
-    examples: int = Field(6, ge=0, description="best and worst queries to keep for the report")
+    examples: int = Field(6, ge=0, description="best and worst queries kept for the report")
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the encoders; bfloat16: faster where the processor has it"
+        "float32",
+        description=("precision of the encoders; bfloat16 is faster if the processor has it"),
     )
-    batch_size: int = Field(64, ge=1, description="items encoded at once")
+    batch_size: int = Field(64, ge=1, description="items encoded at once, without --chunk")
     memory_mb: int = Field(256, ge=1, description="MB for a block of scores")
     device: str = Field(
-        "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one"
+        "auto",
+        pattern="^(auto|cpu|cuda(:[0-9]+)?)$",
+        description=("auto: the GPU, if there is one"),
     )
     loader_threads: int | None = Field(
-        None, ge=1, description="threads that read frames (default: one per core, up to 8)"
+        None, ge=1, description="threads that read frames  [one per core, up to 8]"
     )
 
 
 class Stage(stage.Stage):
     needs = {
-        "checkpoints": Need("checkpoint", many=True, help="trained models"),
-        "tensors": Need("tensors", optional=True, help="the tensor cache: fastest"),
-        "features": Need(
-            "features", optional=True, help="frame features, where there is no tensor cache"
+        "checkpoints": Need(
+            "checkpoint", many=True, help=("trained models: best.pt, or --out of train")
         ),
-        "store": Need("frame_store", optional=True, help="frames, where there is no tensor cache"),
-        "videos": Need("video_files", optional=True, auto=False, help="video files to decode"),
+        "tensors": Need(
+            "tensors", optional=True, help=("tensor cache of frames or features: the fastest")
+        ),
+        "features": Need(
+            "features", optional=True, help="frame features, if there is no tensor cache"
+        ),
+        "store": Need(
+            "frame_store", optional=True, help=("frame store, if there is no tensor cache")
+        ),
+        "videos": Need(
+            "video_files", optional=True, auto=False, help=("video files to decode: the slowest")
+        ),
         "annotations": Need("annotations"),
         "denoiser": Need(
-            "checkpoint", optional=True, auto=False, help="a generative model, for rerank diffusion"
+            "checkpoint",
+            optional=True,
+            auto=False,
+            help=("DiffusionRet checkpoint for rerank diffusion"),
         ),
     }
     makes = "results"
@@ -297,16 +311,16 @@ def _check(stage: Stage) -> None:
     )
     if is_wanted and not is_given:
         raise ConfigError(
-            "diffusion, but no denoiser is given",
+            "rerank names diffusion, but there is no denoiser",
             where="evaluate.rerank",
             fix=(
-                "Add `denoiser: train@...` to the step, or --denoiser CHECKPOINT: DiffusionRet of"
-                " stage generation."
+                "Add `denoiser: train@...` to the step, or give --denoiser CHECKPOINT: a"
+                " DiffusionRet of stage generation."
             ),
         )
     if is_given and not is_wanted:
         raise ConfigError(
-            "given, but nothing is re-ranked by it",
+            "a denoiser is given, but rerank does not name diffusion",
             where="evaluate.denoiser",
             fix="Add diffusion to rerank.",
         )

@@ -1,8 +1,11 @@
 """Turn frames into CNN features, stored as a BigFile.
 
-Frames of the videos (or of a frame store, when one is named) at the published half-second rule or
-every few seconds; ImageNet networks with torchvision's weight files, or the untrained network of
-the demo. Several networks are concatenated in the order they are named. Source:
+    python cli.py features --in small --out features --networks '[resnet152]' \\
+        --weights '[resnet152-f82ba261.pth]'
+
+Frames come from videos, or from a frame store if one is named, by the published half-second rule
+or every few seconds. Networks are ImageNet's with torchvision's weight files, or the untrained one
+of the demo; the features of several are joined in the order in which they are named. Source:
 docs/specs/preprocessing.md, sections 1.7 and 7, docs/specs/dual-encoding.md, section 12.
 """
 
@@ -42,30 +45,38 @@ class Options(Limits):
     networks: list[NetworkName] = Field(
         ["resnext101_32x8d", "resnet152"],
         min_length=1,
-        description="their features are joined in this order",
+        description="networks, whose features are joined in this order",
     )
     weights: dict[NetworkName, Path] | list[Path] = Field(
         [],
         description=(
-            "files of https://download.pytorch.org/models/, by network or in the order of networks"
+            "weight files of https://download.pytorch.org/models/, by network or in the order of"
+            " networks"
         ),
     )
     every: Annotated[float, Field(gt=0)] | Literal["half-second"] = Field(
         "half-second",
-        description="seconds between frames; half-second: the published rule, on frame numbers",
+        description=(
+            "seconds between frames; half-second: the published rule, which counts frames"
+        ),
     )
     preprocess: Profile = Field(
         "vcf",
         description=(
-            "vcf: squash to 256 as published; torchvision: short side 256; torchvision-v2: 232"
+            "vcf: squash to 256 x 256, as published; torchvision: short side 256; torchvision-v2:"
+            " short side 232"
         ),
     )
     ten_crops: bool = Field(
-        True, description="mean over ten crops as published (ten times the work), or the centre"
+        True,
+        description=(
+            "take the mean over ten crops, as published (ten times the work), or only the centre"
+            " crop"
+        ),
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         "float32",
-        description="auto: bfloat16 where the hardware has it (3 to 5 times faster), else float32",
+        description="auto: bfloat16 if the hardware has it (3 to 5 times faster), else float32",
     )
     batch: int | None = Field(
         None, ge=1, le=4096, description="images per pass [8 on a CPU, 128 on a GPU]"
@@ -140,7 +151,7 @@ class Stage(BigFileStage):
             "video_files", optional=True, help="folder of videos, or a step that makes them"
         ),
         "frames": Need(
-            "frame_store", optional=True, auto=False, help="a frame store to read instead of videos"
+            "frame_store", optional=True, auto=False, help=("frame store to read instead of videos")
         ),
     }
     runs = "workers"
@@ -259,9 +270,9 @@ class Stage(BigFileStage):
             yield from video_sources(self.inputs["videos"], cache).sources
         else:
             raise ConfigError(
-                "there is nothing to read",
+                "there are neither videos nor frames to read",
                 where="features",
-                fix="Name videos (--in) or a frame store.",
+                fix="Give videos (--in) or a frame store (--frames).",
             )
 
     def _clip(self, video_id: str, path: Path) -> "StoredClip | ClipReader":

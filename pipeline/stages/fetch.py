@@ -1,10 +1,10 @@
-"""Download videos from lists of addresses, and compress each one as soon as it is here.
-
-User and password: TVRKIT_FETCH_USER and TVRKIT_FETCH_PASSWORD in the environment, or a netrc file.
-Interrupted files go on where they stopped. With `compress` the original is removed once the small
-file is verified.
+"""Download listed videos, and compress each one on arrival.
 
     python cli.py fetch --links list.txt --out data/lsmdc/videos --compress '{fps: 3}' --jobs 8
+
+TVRKIT_FETCH_USER and TVRKIT_FETCH_PASSWORD in the environment, or a netrc file, give user and
+password. An interrupted file continues where it stopped. With `compress` the original is removed
+once the small file is verified.
 """
 
 import hashlib
@@ -28,40 +28,42 @@ _HOUR = 3600.0
 class Options(BaseModel, extra="forbid"):
     links: list[Path] = Field(
         min_length=1,
-        description="text files: one address per line, if known followed by its SHA-256 or MD5",
+        description=(
+            "text files with an address per line, followed by its SHA-256 or MD5 if that is known"
+        ),
     )
     compress: Compression | None = Field(
         None,
-        description=(
-            "options of the compress stage, {} for its defaults; null keeps what was downloaded"
-        ),
+        description="options of the compress stage, {} for its defaults; null keeps the download",
     )
     folders: bool = Field(
-        False, description="ids begin with the last folder of the address (published layout)"
+        False, description="let ids begin with the last folder of the address (published layout)"
     )
     netrc: Path | None = Field(
-        None, description="file with user and password per host (else $NETRC, ~/.netrc)"
+        None, description="file with user and password of each host  [$NETRC, ~/.netrc]"
     )
     plain_password: bool = Field(
-        False, description="send the password to http addresses too, readable on the way"
+        False, description="send the password to http addresses too, where others can read it"
     )
     rate: float | None = Field(
-        None, gt=0, description="MB per second of all workers together; null: no limit"
+        None, gt=0, description="MB per second for all workers together; null: no limit"
     )
     tries: int = Field(
         5,
         ge=1,
         le=100,
-        description="attempts in a row that bring less than 1 MB; then a file is set aside",
+        description="attempts in a row with less than 1 MB, after which a file is set aside",
     )
     pause: float = Field(
-        1.0, ge=0, le=60, description="seconds before the second attempt; doubles each time, to 60"
+        1.0, ge=0, le=60, description="seconds before the second attempt; they double up to 60"
     )
     patience: float = Field(
-        30.0, gt=0, description="seconds without data after which a connection is given up"
+        30.0, gt=0, description="seconds without data, after which a connection is closed"
     )
-    max_bytes: int = Field(16 << 30, ge=1, description="bytes of one file")
-    max_hours: float = Field(12.0, gt=0, description="hours for one file; what has come is kept")
+    max_bytes: int = Field(16 << 30, ge=1, description="largest file, in bytes")
+    max_hours: float = Field(
+        12.0, gt=0, description=("hours for one file; what has arrived by then is kept")
+    )
 
     @field_validator("links", mode="before")
     @classmethod

@@ -1,7 +1,9 @@
-"""Put the frames of videos into one LMDB store that training reads at random.
+"""Store the frames of videos in one LMDB file for training.
 
-By default every frame of the compressed videos as a JPEG; with `direct` straight from the
-originals, so that the pictures suffer one lossy step instead of two. Formats:
+    python cli.py frames --in small --out frames
+
+By default every frame of the compressed videos is kept as a JPEG. With `direct` frames are taken
+from the original videos, so that pictures are compressed once instead of twice. Formats:
 docs/specs/preprocessing.md, section 5.
 """
 
@@ -34,30 +36,37 @@ _LARGEST_SIDE = 65_535
 
 class Options(Limits):
     direct: bool = Field(
-        False, description="choose and scale frames of the originals; no compressed videos needed"
+        False,
+        description=("choose and scale frames of the original videos; compress is not needed"),
     )
     fps: float = Field(3, gt=0, le=240, description="frames per second (direct)")
     short_side: int = Field(224, ge=16, le=4096, description="pixels of the shorter side (direct)")
     frame_rule: Literal["grid", "published", "published-vfr"] = Field(
         "grid",
         description=(
-            "which source frames: on the grid k/fps, or those that ffmpeg -r shows (direct)"
+            "which source frames: those on the grid k/fps, or those that ffmpeg -r shows (direct)"
         ),
     )
     size_rule: Literal["short", "clip4clip"] = Field(
-        "short", description="keep the aspect, or squash portrait video as published (direct)"
+        "short",
+        description=("keep the aspect ratio, or squash portrait videos as published (direct)"),
     )
     layout: Literal["jpeg", "raw", "yuv", "mp4"] = Field(
-        "jpeg", description="JPEG, RGB or 4:2:0 bytes per frame, or whole video files as published"
+        "jpeg",
+        description=(
+            "what is stored: a JPEG, RGB or 4:2:0 bytes per frame, or whole video files, as"
+            " published"
+        ),
     )
     quality: int = Field(90, ge=1, le=100, description="JPEG quality")
     crop: Literal["none", "center"] = Field(
-        "none", description="keep frames whole, or only their central square"
+        "none", description="keep whole frames, or only their central square"
     )
     placement: Literal["inline", "pack"] = Field(
         "inline",
         description=(
-            "all in the LMDB file, or pictures in flat files beside it (sets larger than memory)"
+            "inline: all in the LMDB file; pack: pictures in flat files beside it, for sets"
+            " larger than memory"
         ),
     )
 
@@ -73,7 +82,7 @@ class Options(Limits):
 
 
 class Stage(Base):
-    needs = {"videos": Need("video_files", help="folder of videos, or a compress step")}
+    needs = {"videos": Need("video_files", help="folder of videos, or --out of compress")}
     makes = "frame_store"
     runs = "workers"
     store = "single"

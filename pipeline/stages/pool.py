@@ -1,4 +1,6 @@
-"""Pool the frame features of each video into one vector (mean, max or gauss).
+"""Pool the frame features of each video into one vector.
+
+    python cli.py pool --in features --method mean --out pooled
 
 Source: xuchaoxi/video-cnn-feat: videocnn/feature_pooling.py (docs/specs/preprocessing.md, section
 1.7).
@@ -20,7 +22,10 @@ from pipeline.stores.big_file.stage import BigFileStage, Rows, content
 
 class Options(BaseModel, extra="forbid"):
     method: Literal["mean", "max", "gauss"] = Field(
-        "mean", description="gauss: mean weighted by exp(-|i - n/2| / 4) for frame i of n"
+        "mean",
+        description=(
+            "how frames are pooled; gauss: mean weighted by exp(-|i - n/2| / 4) for frame i of n"
+        ),
     )
 
 

@@ -1,8 +1,8 @@
-"""Look into every video: decode it, and note frames, rate, size, length, codec and digest.
+"""Decode every video and note its frames, size and digest.
 
 Decoding every frame is the only way to find truncated and corrupted files; `fast` decodes the first
-one. A video counts as looked at as long as its file stays the same (size, times, inode). The
-`check` command compares the notes with the annotations.
+frame only. A video is not decoded again while its file stays the same (size, times, inode). The
+`check` command compares these notes with the annotations.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from pipeline.video.frame_rule import FrameChoice, Limits
 
 class Options(Limits):
     fast: bool = Field(
-        False, description="decode the first frame only, and compare only files of equal size"
+        False, description="decode only the first frame, and compare only files of equal size"
     )
 
 
@@ -44,9 +44,7 @@ class _File:
 
 class Stage(stage.Stage):
     needs = {
-        "videos": Need(
-            "video_files", help="folder of videos, videos of a dataset, or a step that makes some"
-        )
+        "videos": Need("video_files", help="folder of videos, a dataset, or --out of compress")
     }
     makes = "report"
     runs = "workers"

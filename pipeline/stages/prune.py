@@ -1,11 +1,10 @@
-"""Prune a checkpoint: its smallest weights become zero, and the file becomes smaller.
+"""Set the smallest weights of a checkpoint to zero.
 
-python cli.py prune --in data/work/demo/train@dual --amount 0.3 --out pruned
+    python cli.py prune --in data/work/demo/train@dual --amount 0.3 --out pruned
 
-One pool over all GRU, convolution and linear layers of the model (global L1, no training
-afterwards), as published.
-Out: checkpoints/best.pt, which every command takes like any other checkpoint, and pruning.json:
-zeros of each module, size ratios, bytes on disk.
+The weights of all GRU, convolution and linear layers form one pool (global L1), as published;
+nothing is trained afterwards. It writes checkpoints/best.pt, which stores only what is not zero and
+works like any other checkpoint, and pruning.json: zeros of each module, size ratios, bytes on disk.
 """
 
 import json
@@ -26,18 +25,14 @@ class Options(BaseModel, extra="forbid"):
     amount: float = Field(
         ge=0,
         le=1,
-        description=(
-            "share of the pool that becomes zero, 0 to 1 (rows D to F of the paper: not recorded)"
-        ),
+        description="share of the pool that becomes zero, 0 to 1",
     )
-    weights: bool = Field(True, description="weights are in the pool")
-    biases: bool = Field(False, description="biases are in the pool (row F of the paper: both)")
+    weights: bool = Field(True, description="put weights into the pool")
+    biases: bool = Field(False, description="put biases into the pool (row F of the paper: both)")
     reference: int | None = Field(
         None,
         ge=1,
-        description=(
-            "parameters that size ratios refer to (default: this model's; the paper: 69176796)"
-        ),
+        description="parameters that size ratios refer to; the paper's: 69176796  [this model's]",
     )
 
     @model_validator(mode="after")
@@ -48,11 +43,7 @@ class Options(BaseModel, extra="forbid"):
 
 
 class Stage(stage.Stage):
-    needs = {
-        "checkpoint": Need(
-            "checkpoint", help="the trained model: best.pt, or the folder of a train step"
-        )
-    }
+    needs = {"checkpoint": Need("checkpoint", help="trained model: best.pt, or --out of train")}
     makes = "checkpoint"
     runs = "inline"
     Options = Options

@@ -1,9 +1,9 @@
-"""Write one self-contained HTML page on everything that led to some results.
+"""Write one HTML page on everything behind some results.
 
-python cli.py report --in data/work/demo/evaluate --out report
+    python cli.py report --in data/work/demo/evaluate --out report
 
-Out: report.html. Equal inputs give equal bytes, so times and the command as typed are not in it but
-in a second page, _state/times.html, which report.html shows in place when it lies beside it.
+report.html needs no other file. Equal inputs give equal bytes, so times and the command as typed
+are in a second page, _state/times.html, which report.html shows if it lies beside it.
 """
 
 import platform
@@ -72,7 +72,7 @@ class _Made:
 
 
 class Stage(stage.Stage):
-    needs = {"results": Need("results", many=True, help="what evaluate wrote")}
+    needs = {"results": Need("results", many=True, help="results: --out of evaluate")}
     makes = "report"
     runs = "inline"
     Options = Options

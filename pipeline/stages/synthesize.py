@@ -1,8 +1,8 @@
-"""Draw the demo corpus: real H.264 clips with their captions.
+"""Draw the demo corpus: real H.264 clips with captions.
 
-Each clip is drawn from its scene and encoded at its own length, size, frame rate and rotation.
-`TextData/` gets the captions in the Dual Encoding format (`<video id>#<n> <text>`), one file per
-split.
+Each clip is drawn from its scene and encoded with a length, size, frame rate and rotation of its
+own. `TextData/` holds the captions in the Dual Encoding format (`<video id>#<n> <text>`), one file
+per split.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,12 @@ class Stage(Base):
     runs: ClassVar[str] = "workers"
 
     class Options(BaseModel, extra="forbid"):
-        crf: int = Field(20, ge=1, le=40, description="H.264 quality: lower is better and larger")
+        crf: int = Field(
+            20,
+            ge=1,
+            le=40,
+            description=("H.264 quality; a lower number gives better and larger files"),
+        )
 
     def items(self) -> Iterable[Item]:
         for clip in self._dataset().clips():

@@ -1,7 +1,10 @@
-"""Find the tags of every video in its captions: nouns, verbs and adjectives as base forms, counted.
+"""Find the tags of every video in its captions.
 
-The tagger is NLTK's when its data are on this machine, else the one that comes with the toolkit;
-the manifest says which. Lemmas always follow NLTK 3.8, which made the published files.
+    python cli.py tags --in captions.txt --out tags
+
+Tags are nouns, verbs and adjectives in their base forms, with counts. NLTK's tagger is used if its
+data are on this machine, else the one that comes with the toolkit; the manifest says which. Base
+forms always follow NLTK 3.8, which made the published files.
 """
 
 from collections.abc import Callable, Iterable
@@ -27,27 +30,29 @@ class Stage(Base):
     makes: ClassVar[str] = "tags"
 
     class Options(BaseModel, extra="forbid"):
-        size: int = Field(512, ge=1, description="tags in the vocabulary at most")
+        size: int = Field(512, ge=1, description="largest number of tags in the vocabulary")
         vocab_min_count: int = Field(
-            5, ge=1, description="a tag must occur so often in all captions"
+            5, ge=1, description="how often a tag must occur in all captions"
         )
         min_count: int = Field(
-            2, ge=1, description="a video's own captions must hold its tag so often"
+            2, ge=1, description="how often a tag must occur in a video's own captions"
         )
         split: str = Field("train", description="split whose captions are read")
         form: Literal["dual_encoding_pp", "hybrid_space"] = Field(
             "dual_encoding_pp",
             description=(
-                "which published files to write; hybrid_space keeps tags outside the vocabulary for"
-                " videos, and has no vocab_min_count"
+                "which published files to write; hybrid_space also keeps tags outside the"
+                " vocabulary, and ignores vocab_min_count"
             ),
         )
-        tagger: Choice = Field("auto", description="auto: nltk if its data are found, else offline")
+        tagger: Choice = Field(
+            "auto", description=("auto: nltk if its data are found, else the toolkit's own")
+        )
         nltk_data: Path | None = Field(
-            None, description="folder of NLTK's data (else $NLTK_DATA and NLTK's usual places)"
+            None, description="folder of NLTK's data  [$NLTK_DATA, NLTK's usual places]"
         )
         wordnet: Path | None = Field(
-            None, description="folder of WordNet files (else the tables of the toolkit)"
+            None, description="folder of WordNet files  [the toolkit's tables]"
         )
 
     def items(self) -> Iterable[Item]:

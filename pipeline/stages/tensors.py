@@ -1,8 +1,10 @@
-"""Cache model-ready arrays (frames, features) in files that training maps into memory.
+"""Cache frames or features in files that training maps.
 
-One cache per kind, in the sub folders frames/ and features/: uint8 (T, S, S, 3) as decoders deliver
-it, or float rows (T, F). 150,528 bytes per 224-pixel frame: the estimate is printed first, and a
-disk that cannot hold it is refused.
+    python cli.py tensors --store frames --frames '{size: 224}' --out tensors
+
+Each kind has a cache of its own, in frames/ and features/: uint8 (T, S, S, 3) as decoders deliver
+it, or float rows (T, F). A frame of 224 pixels takes 150,528 bytes: the estimate is printed first,
+and a cache that does not fit on the disk is refused.
 """
 
 import shutil
@@ -32,20 +34,25 @@ Kind = Literal["frames", "features"]
 
 class Options(BaseModel, extra="forbid"):
     frames: FramesOptions | None = Field(
-        None, description="cache frames (of a frame store, or of videos)"
+        None,
+        description=(
+            "cache frames of a frame store or of videos: {size, ...}; {} for the defaults"
+        ),
     )
-    features: FeaturesOptions | None = Field(None, description="cache features (of a BigFile)")
+    features: FeaturesOptions | None = Field(
+        None, description=("cache features of a BigFile: {} for the defaults")
+    )
 
 
 class Stage(Base):
     needs = {
-        "store": Need("frame_store", optional=True, help="frame store to cache frames of"),
-        "bigfile": Need("features", optional=True, help="BigFile to cache features of"),
+        "store": Need("frame_store", optional=True, help="frame store whose frames are cached"),
+        "bigfile": Need("features", optional=True, help="BigFile whose features are cached"),
         "videos": Need(
             "video_files",
             optional=True,
             auto=False,
-            help="videos to decode when there is no frame store",
+            help="videos to decode, if there is no frame store",
         ),
     }
     makes = "tensors"
@@ -141,7 +148,7 @@ class Stage(Base):
             parts["features"] = FeatureInput(features, wanted.features, digests)
         if not parts:
             raise ConfigError(
-                "it is told to cache nothing",
+                "nothing to cache",
                 where="tensors",
                 fix="Set frames: {}, features: {}, or both.",
             )

@@ -1,8 +1,11 @@
-"""Train a retrieval model by a recipe; go on where an interrupted training stopped.
+"""Train a model by a recipe, or continue an interrupted run.
 
-Out: checkpoints/best.pt (weights, recipe, vocabulary: loads alone), checkpoints/last.pt (to go on),
-metrics.jsonl and config.yaml. TensorBoard files and the log hold times, so they lie in _state/
-(tensorboard --logdir OUT/_state).
+    python cli.py train --recipe drl --init ViT-B-32.pt --store frames \\
+        --annotations captions.csv --out model
+
+It writes checkpoints/best.pt (weights, recipe and vocabulary: it needs no other file),
+checkpoints/last.pt (to continue from), metrics.jsonl and config.yaml. TensorBoard files and the
+log hold times, so they lie in _state/ (tensorboard --logdir OUT/_state).
 """
 
 import shutil
@@ -41,16 +44,18 @@ _READ_FOR = {
 
 
 class Options(BaseModel, extra="forbid"):
-    recipe: dict | str = Field(description="a recipe of pipelines.yaml, or {model, options, train}")
+    recipe: dict | str = Field(
+        description=("name of a recipe, {extends: NAME, ...}, or {model, options, train}")
+    )
     device: str = Field(
-        "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="auto: a GPU if there is one"
+        "auto",
+        pattern="^(auto|cpu|cuda(:[0-9]+)?)$",
+        description=("auto: the GPU, if there is one"),
     )
     threads: int | None = Field(
         None,
         ge=1,
-        description=(
-            "CPU threads (default: physical cores, or OMP_NUM_THREADS); kept when a run goes on"
-        ),
+        description="CPU threads, the same for the whole run  [physical cores, or OMP_NUM_THREADS]",
     )
     save_seconds: float = Field(
         300.0, gt=0, description="seconds between checkpoints within an epoch"
@@ -59,29 +64,31 @@ class Options(BaseModel, extra="forbid"):
         None, ge=1, description="steps between checkpoints within an epoch"
     )
     loader_threads: int | None = Field(
-        None, ge=1, description="threads that read frames (default: one per core, up to 8)"
+        None, ge=1, description="threads that read frames  [one per core, up to 8]"
     )
     tensorboard: bool = Field(True, description="write TensorBoard files below _state/")
 
 
 class Stage(stage.Stage):
     needs = {
-        "tensors": Need("tensors", optional=True, help="the tensor cache that feeds training"),
+        "tensors": Need(
+            "tensors", optional=True, help=("tensor cache of frames or features: the fastest")
+        ),
         "features": Need(
-            "features", optional=True, help="frame features, read where there is no tensor cache"
+            "features", optional=True, help="frame features, if there is no tensor cache"
         ),
         "store": Need(
-            "frame_store", optional=True, help="frames, read where there is no tensor cache"
+            "frame_store", optional=True, help="frame store, if there is no tensor cache"
         ),
         "videos": Need(
             "video_files",
             optional=True,
             auto=False,
-            help="video files, decoded at every step: slow",
+            help="video files, decoded at every step: the slowest",
         ),
         "annotations": Need("annotations"),
-        "vocab": Need("vocab", optional=True, help="vocabulary, for models that read words"),
-        "tags": Need("tags", optional=True, help="tags per video, for models that learn concepts"),
+        "vocab": Need("vocab", optional=True, help="vocabulary, if the model reads words"),
+        "tags": Need("tags", optional=True, help="tags of videos, if the model learns concepts"),
         "word_vectors": Need(
             "word_vectors", optional=True, help="first values of the word embedding"
         ),
@@ -89,7 +96,7 @@ class Stage(stage.Stage):
             "checkpoint",
             optional=True,
             auto=False,
-            help="weights to start from (CLIP: docs/datasets.md)",
+            help="weights to start from: a checkpoint, or a CLIP file",
         ),
     }
     makes = "checkpoint"

@@ -1,15 +1,12 @@
-"""Make one feature folder (BigFile) of several: text files of features, BigFile folders; scale the
-rows on the way.
+"""Join feature files and folders into one BigFile.
 
-python cli.py union --in id.feature.txt --out features
+    python cli.py union --in id.feature.txt --out features
+    python cli.py union --in train --in val --norm l2 --out features
 
-python cli.py union --in train --in val --norm l2 --out features
-
-Text files hold "id v1 v2 ... vD" per line. Rows come in the order of the inputs; of rows with the
-same id the first counts, rows with values that are not finite are left out, and both are counted.
-Source: danieljf24/hybrid_space:
-util/txt2bin.py; danieljf24/w2vv: merge_feat, norm_feat (docs/specs/dual-encoding.md, sections 9.1,
-11.3).
+A text file holds "id v1 v2 ... vD" on each line. Rows keep the order of the inputs. If several rows
+have the same id, the first one counts; rows with values that are not finite are left out. Both are
+counted. Source: danieljf24/hybrid_space: util/txt2bin.py; danieljf24/w2vv: merge_feat, norm_feat
+(docs/specs/dual-encoding.md, sections 9.1 and 11.3).
 """
 
 from collections.abc import Iterable, Iterator
@@ -40,15 +37,19 @@ _TINY = 1e-9  # as published: a row of zeros stays one
 
 class Options(BaseModel, extra="forbid"):
     norm: Literal["none", "l1", "l2"] = Field(
-        "none", description="divide each row by the sum or length of its values"
+        "none",
+        description=(
+            "divide each row by the sum of its absolute values (l1) or by its length (l2)"
+        ),
     )
     signed_sqrt: bool = Field(
-        False, description="before that, replace each value by its root, the sign kept"
+        False, description="before that, replace each value by its square root and keep its sign"
     )
     frames: Literal["auto", "yes", "no"] = Field(
         "auto",
         description=(
-            "ids are those of frames, <video>_<number>; auto: if all are, or the inputs list frames"
+            "whether ids name frames, <video>_<number>; auto: yes if all do, or if the inputs"
+            " list frames"
         ),
     )
     text: bool = Field(
@@ -67,7 +68,7 @@ class Stage(Base):
         given = self.inputs["features"]
         if not given:
             raise DataError(
-                "no features given",
+                "there are no features to join",
                 where="union",
                 fix="Name a text file or a BigFile folder with --in.",
             )
@@ -84,9 +85,9 @@ class Stage(Base):
         first = next(rows, None)
         if first is None:
             raise DataError(
-                "there is no row in it",
+                "it holds no row",
                 where=sources[0],
-                fix="Expected rows of an id and its values.",
+                fix="Give a file whose lines hold an id and its values.",
             )
         with BigFileWriter(self.out, len(first[1])) as writer:
             writer.append(first[0], [first[0]], first[1][None])
@@ -123,7 +124,7 @@ class Stage(Base):
                     raise DataError(
                         what,
                         where=where,
-                        fix="Only features of the same network can be put together.",
+                        fix="Join only features of the same network.",
                     )
                 if item_id in seen:
                     report["repeated"] += 1

@@ -1,7 +1,9 @@
 """Make the vocabulary of the captions: words and their ids.
 
-Words are cleaned (letters and digits, lower case), counted over the captions of one split, and kept
-from `min_count` on.
+    python cli.py vocab --in captions.txt --out vocab
+
+Words are cleaned (letters and digits, lower case) and counted over the captions of one split. Those
+that occur at least `min_count` times are kept.
 """
 
 import json
@@ -28,14 +30,16 @@ class Stage(Base):
     makes: ClassVar[str] = "vocab"
 
     class Options(BaseModel, extra="forbid"):
-        min_count: int = Field(5, ge=1, description="a word must occur so often in the captions")
-        size: int = Field(50_000, ge=1, description="words at most, special entries not counted")
+        min_count: int = Field(5, ge=1, description="how often a word must occur in the captions")
+        size: int = Field(
+            50_000, ge=1, description=("largest number of words, special entries not counted")
+        )
         split: str = Field("train", description="split whose captions are counted")
         form: Literal["dual_encoding_pp", "hybrid_space"] = Field(
             "dual_encoding_pp",
             description=(
-                "dual_encoding_pp: most frequent word first; hybrid_space: in order of appearance,"
-                " no largest size, and a second vocabulary for the bag of words"
+                "dual_encoding_pp: the most frequent word first; hybrid_space: order of"
+                " appearance, any number of words, and a second vocabulary for bags of words"
             ),
         )
 

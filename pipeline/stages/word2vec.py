@@ -1,7 +1,9 @@
-"""Lay out word vectors as the initial embedding of a vocabulary.
+"""Lay out word vectors for the words of a vocabulary.
+
+    python cli.py word2vec --in vocab --source data/word2vec --out vectors
 
 Vectors come from a published file, are learnt from the captions with gensim, or are random. Row 0
-(padding) is zero; a word without a vector, special entries among them, gets uniform(-1, 1) values
+(padding) is zero. A word without a vector, special entries included, gets uniform(-1, 1) values
 from the seed.
 """
 
@@ -29,7 +31,7 @@ class Stage(Base):
     needs: ClassVar[dict[str, Need]] = {
         "vocab": Need("vocab"),
         "annotations": Need(
-            "annotations", optional=True, help="captions to learn from, with --train"
+            "annotations", optional=True, help="captions to learn vectors from, with --train"
         ),
     }
     makes: ClassVar[str] = "word_vectors"
@@ -43,19 +45,14 @@ class Stage(Base):
             ),
         )
         train: Training | None = Field(
-            None, description="learn them from the captions, e.g. {dim: 300}"
+            None, description="learn vectors from the captions, e.g. {dim: 300}"
         )
-        random: int | None = Field(
-            None, ge=1, description="no vectors: random rows of so many values"
-        )
+        random: int | None = Field(None, ge=1, description="use random vectors of this many values")
         split: str = Field("train", description="split whose captions are learnt from")
-        seed: int = Field(0, ge=0, lt=2**32, description="of the random rows and of the training")
+        seed: int = Field(0, ge=0, lt=2**32, description="seed of random vectors and of learning")
         as_published: bool = Field(
             False,
-            description=(
-                "repeat the published defect: random rows for all words, also for those with a"
-                " vector"
-            ),
+            description="repeat the published defect: random vectors even for words that have one",
         )
 
         @model_validator(mode="after")
@@ -107,7 +104,7 @@ class Stage(Base):
                 f"none of the {len(words):,} words of the vocabulary has a vector there, e.g."
                 f" {', '.join(words[4:8])}",
                 where=self.options.source,
-                fix="Give vectors of lower-case words of the captions' language.",
+                fix="Give vectors for lower-case words in the language of the captions.",
             )
         return vectors
 

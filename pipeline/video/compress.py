@@ -47,31 +47,34 @@ class Options(Limits, extra="forbid"):
     )
     engine: Literal["pyav", "ffmpeg"] = Field(
         "pyav",
-        description=(
-            "pyav: in process, only what is shown is decoded; ffmpeg: the published command"
-        ),
+        description="pyav decodes only what is shown; ffmpeg is the published command",
     )
     frame_rule: Literal["grid", "published", "published-vfr"] = Field(
         "grid",
         description=(
-            "which frames: the last one at every 1/fps, or what `ffmpeg -r` takes (mp4; avi and"
-            " mkv)"
+            "which frames: the last one before every 1/fps, or those of `ffmpeg -r` (for mp4;"
+            " vfr: avi, mkv)"
         ),
     )
     size_rule: Literal["short", "clip4clip"] = Field(
-        "short", description="clip4clip squashes portrait video as the published command does"
+        "short",
+        description=(
+            "short keeps the aspect ratio; clip4clip squashes portrait videos, as published"
+        ),
     )
     square_pixels: bool = Field(
-        False, description="apply the pixel aspect of the source (published: ignored)"
+        False, description="apply the pixel aspect ratio of the source (published: ignored)"
     )
     crf: int = Field(23, ge=0, le=51, description="x264 quality, 0 best")
     preset: _PRESETS = Field("veryfast", description="x264 preset (published: medium)")
-    gop: int = Field(250, ge=1, description="frames between key frames; 1 for random reads")
+    gop: int = Field(
+        250, ge=1, description=("frames from one key frame to the next; 1 for random access")
+    )
     verify: Literal["fast", "full"] = Field(
-        "fast", description="decode the first frame of a result, or all"
+        "fast", description="decode the first frame of every result, or all of it"
     )
     strict: bool = Field(
-        False, description="set damaged videos aside instead of keeping what decodes"
+        False, description="set damaged videos aside instead of keeping the part that decodes"
     )
 
     @model_validator(mode="after")

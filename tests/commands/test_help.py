@@ -1,0 +1,57 @@
+"""What --help shows."""
+
+import click
+import pytest
+
+import cli
+from pipeline import registry
+
+
+def shown(*command: str) -> str:
+    group = cli.cli
+    context = click.Context(group, info_name="cli.py")
+    found = group.get_command(context, command[0])
+    return found.get_help(click.Context(found, info_name=command[0], parent=context))
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_every_command_has_one_line_in_the_list_of_commands() -> None:
+    listed = [(kind, name) for kind in ("command", "stage") for name in registry.names(kind)]
+
+    assert {name for kind, name in listed if len(registry.summary(kind, name)) > 60} == set()
+
+
+@pytest.mark.parametrize("stage", registry.names("stage"))
+def test_help_of_a_stage_marks_every_input_that_must_be_given(stage: str) -> None:
+    needs = registry.find("stage", stage).Stage.needs
+    inputs = words(shown(stage).partition("Options:")[0])
+
+    assert inputs.count("[required]") == 1 + sum(not need.optional for need in needs.values())
+
+
+def test_help_of_train_marks_the_recipe_as_required() -> None:
+    recipe = words(shown("train")).partition("--recipe")[2].partition("--device")[0]
+
+    assert recipe.endswith("[required] ")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "merge", "explain"])
+def test_examples_in_help_keep_their_lines(command: str) -> None:
+    example = [
+        line
+        for line in registry.help_text(
+            "stage" if command == "evaluate" else "command", command
+        ).split("\n")
+        if line.startswith("    ")
+    ]
+
+    assert len(example) > 1
+    assert set(example) <= {line.removeprefix("  ") for line in shown(command).split("\n")}
+
+
+def test_defaults_that_are_nothing_are_not_shown() -> None:
+    assert "[none]" not in shown("train")
+    assert "[{}]" not in shown("evaluate")
