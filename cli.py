@@ -61,9 +61,11 @@ class Lazy(click.Group):
 
 
 def _with_examples(text: str) -> str:
-    """Mark indented paragraphs of a docstring, which are examples, as not to be wrapped."""
+    """Mark the examples of a docstring, which are paragraphs of commands, as not to be wrapped."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(f"\b\n{part}" if part.startswith("    ") else part for part in paragraphs)
+    return "\n\n".join(
+        f"\b\n{part}" if part.lstrip().startswith("python cli.py") else part for part in paragraphs
+    )
 
 
 @click.command(

@@ -40,16 +40,14 @@ def test_help_of_train_marks_the_recipe_as_required() -> None:
 
 @pytest.mark.parametrize("command", ["evaluate", "merge", "explain"])
 def test_examples_in_help_keep_their_lines(command: str) -> None:
-    example = [
-        line
-        for line in registry.help_text(
-            "stage" if command == "evaluate" else "command", command
-        ).split("\n")
-        if line.startswith("    ")
+    kind = "stage" if command == "evaluate" else "command"
+    examples = [
+        part for part in registry.help_text(kind, command).split("\n\n") if "cli.py" in part
     ]
+    lines = examples[0].split("\n")
 
-    assert len(example) > 1
-    assert set(example) <= {line.removeprefix("  ") for line in shown(command).split("\n")}
+    assert len(lines) > 1
+    assert set(lines) <= {line.removeprefix("  ") for line in shown(command).split("\n")}
 
 
 def test_defaults_that_are_nothing_are_not_shown() -> None:
