@@ -311,7 +311,7 @@ def _check(stage: Stage) -> None:
     )
     if is_wanted and not is_given:
         raise ConfigError(
-            "rerank names diffusion, but there is no denoiser",
+            "rerank names diffusion, but no denoiser is given",
             where="evaluate.rerank",
             fix=(
                 "Add `denoiser: train@...` to the step, or give --denoiser CHECKPOINT: a"
