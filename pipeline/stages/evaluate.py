@@ -320,7 +320,7 @@ def _check(stage: Stage) -> None:
         )
     if is_given and not is_wanted:
         raise ConfigError(
-            "a denoiser is given, but rerank does not name diffusion",
+            "a denoiser is given, but nothing is re-ranked by it",
             where="evaluate.denoiser",
             fix="Add diffusion to rerank.",
         )
