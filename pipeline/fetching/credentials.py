@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pipeline.errors import ConfigError
 
@@ -32,9 +32,11 @@ class Login:
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
 
 
-def login(host: str, netrc_file: Path | None = None) -> Login | None:
-    """What to tell `host`, None if nothing is known. ConfigError for half a login or a netrc file
-    others can read.
+def login(server: str, netrc_file: Path | None = None) -> Login | None:
+    """What to tell `server` (a host, or host:port), None if nothing is known.
+
+    Of a netrc file the entry of that server counts, else the one of its host.
+    Raises ConfigError for half a login or a netrc file that others can read.
     """
     user, password = os.environ.get(USER), os.environ.get(PASSWORD)
     if (user is None) != (password is None):
@@ -44,27 +46,50 @@ def login(host: str, netrc_file: Path | None = None) -> Login | None:
         )
     if user is not None and password is not None:
         return Login(user, password)
-    entry = _entries(netrc_file).get(host)
+    entries = _entries(netrc_file)
+    entry = entries.get(server) or entries.get(_host(server))
     return Login(entry[0] or "", entry[2] or "") if entry else None
 
 
-def check_hosts(hosts: Iterable[str], netrc_file: Path | None = None) -> None:
-    """ConfigError if one password of the environment would be sent to several hosts, or a login
-    cannot be read.
+def check_servers(servers: Iterable[str], netrc_file: Path | None = None) -> None:
+    """Check that every password goes to one server: another port is another server.
+
+    Raises ConfigError if the password of the environment, or of an entry of the netrc file, would
+    be sent to several, or if a login cannot be read.
     """
-    names = sorted(set(hosts))
+    names = sorted(set(servers))
     if USER in os.environ and len(names) > 1:
         raise ConfigError(
-            f"the lists name {len(names)} hosts ({', '.join(names[:3])}), and a password is meant"
-            " for one",
+            f"the lists name {len(names)} servers ({', '.join(names[:3])}), and a password is"
+            " meant for one",
             where=USER,
             fix=(
-                f"Unset {USER} and {PASSWORD}, and write a netrc file with an entry per host"
+                f"Unset {USER} and {PASSWORD}, and write a netrc file with an entry per server"
                 " (--netrc)."
             ),
         )
     for name in names[:1]:
         login(name, netrc_file)
+    entries = {} if USER in os.environ else _entries(netrc_file)
+    for host in sorted({_host(name) for name in names} & entries.keys()):
+        served = [n for n in names if _host(n) == host and (n == host or n not in entries)]
+        if len(served) > 1:
+            raise ConfigError(
+                f"the entry {host} would serve {len(served)} servers: {', '.join(served[:3])}",
+                where="netrc",
+                fix=f"Write an entry for each of them, such as: machine {served[-1]} login ...",
+            )
+
+
+def _server(parts: SplitResult) -> str:
+    """As `Link.server`, for an address that is http."""
+    host = parts.hostname or ""
+    return host if parts.port in (None, 80) else f"{host}:{parts.port}"
+
+
+def _host(server: str) -> str:
+    name, colon, port = server.rpartition(":")
+    return name if colon and port.isdigit() else server
 
 
 def check_encrypted(urls: Iterable[str], netrc_file: Path | None = None) -> None:
@@ -76,8 +101,9 @@ def check_encrypted(urls: Iterable[str], netrc_file: Path | None = None) -> None
         for parts in map(urlsplit, urls)
         if parts.scheme == "http" and parts.hostname not in LOCAL
     ]
-    known = {host for host in {parts.hostname or "" for parts in plain} if login(host, netrc_file)}
-    named = [parts for parts in plain if parts.hostname in known]
+    names = {_server(parts) for parts in plain}
+    known = {name for name in names if login(name, netrc_file)}
+    named = [parts for parts in plain if _server(parts) in known]
     if named:
         raise ConfigError(
             f"{len(named):,} addresses are http, over which anybody can read the password for"

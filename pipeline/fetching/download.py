@@ -69,7 +69,7 @@ def download(link: Link, part: Path, rules: Rules, login: Login | None, limit: R
     file; OSError when the disk is full.
     """
     part.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(part):
+    with _locked(part), _discarded_when_useless(part):
         note = _read_note(part, link)
         if note.sha256:
             return note.sha256
@@ -88,6 +88,17 @@ def download(link: Link, part: Path, rules: Rules, login: Login | None, limit: R
                 if failures >= rules.tries:
                     raise ItemError("io_error", f"{error} (tried {failures} times)") from error
                 time.sleep(max(_pause(rules, link.url, failures), min(error.after, _LONGEST_PAUSE)))
+
+
+@contextlib.contextmanager
+def _discarded_when_useless(part: Path) -> Iterator[None]:
+    """Remove the partial file where no later attempt can go on with it."""
+    try:
+        yield
+    except ItemError as error:
+        if error.reason != "io_error" or not part.stat().st_size:
+            discard(part)
+        raise
 
 
 def discard(part: Path) -> None:

@@ -39,8 +39,12 @@ class Link:
         return shown(self.url)
 
     @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
+    def server(self) -> str:
+        """Host, and its port where it is not the usual one: what a password is meant for."""
+        parts = urlsplit(self.url)
+        usual = {"http": 80, "https": 443}.get(parts.scheme)
+        host = parts.hostname or ""
+        return host if parts.port in (None, usual) else f"{host}:{parts.port}"
 
 
 @dataclass(frozen=True)

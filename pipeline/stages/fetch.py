@@ -82,10 +82,10 @@ class Stage(stage.Stage):
     _ignored = 0
 
     def items(self) -> Iterable[Item]:
-        from pipeline.fetching.credentials import check_encrypted, check_hosts
+        from pipeline.fetching.credentials import check_encrypted, check_servers
 
         found = read_links(self.options.links, self.options.folders)
-        check_hosts((link.host for link in found.links), self.options.netrc)
+        check_servers((link.server for link in found.links), self.options.netrc)
         if not self.options.plain_password:
             check_encrypted((link.url for link in found.links), self.options.netrc)
         self._ignored = found.ignored
@@ -112,7 +112,7 @@ class Stage(stage.Stage):
             options.max_bytes,
         )
         limit = RateLimit(self.out / STATE / "rate", options.rate and options.rate * 1e6)
-        sha256 = download.download(link, part, rules, login(link.host, options.netrc), limit)
+        sha256 = download.download(link, part, rules, login(link.server, options.netrc), limit)
         fetched = {"fetched_bytes": part.stat().st_size, "fetched_sha256": sha256}
         try:
             outcome = (
@@ -136,6 +136,7 @@ class Stage(stage.Stage):
         from pipeline.video.reader import probe
 
         info = probe(part)
+        reason = "truncated" if _is_cut_short(part) else None
         name = disk_name(item.id, item.payload.suffix)
         (self.out / name).parent.mkdir(parents=True, exist_ok=True)
         commit_file(part, self.out / name)
@@ -146,7 +147,8 @@ class Stage(stage.Stage):
             "height": info.height,
             "codec": info.codec,
         }
-        return Outcome("ok", None, {name: written(self.out / name)}, facts)
+        status = "damaged" if reason else "ok"
+        return Outcome(status, reason, {name: written(self.out / name)}, facts)
 
     def finish(self, records: list[Record]) -> dict:
         self._remove_parts({record.id for record in records})
@@ -173,3 +175,15 @@ class Stage(stage.Stage):
 
     def _part(self, link: Link) -> Path:
         return self._part_folder / (hashlib.sha256(link.url.encode()).hexdigest() + ".part")
+
+
+def _is_cut_short(part: Path) -> bool:
+    """Whether a film ends before its own structure says.
+
+    A server that says a wrong length is believed by every client; the film itself tells.
+    """
+    from pipeline.video.container import open_video
+    from pipeline.video.frame_rule import Limits
+
+    with open_video(part, Limits()) as video:
+        return video.is_cut_short

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.fetching.credentials import PASSWORD, USER, Login, check_encrypted, check_hosts, login
+from pipeline.fetching.credentials import (
+    PASSWORD,
+    USER,
+    Login,
+    check_encrypted,
+    check_servers,
+    login,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -85,9 +92,9 @@ def test_one_password_is_not_sent_to_two_hosts(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(USER, "me")
     monkeypatch.setenv(PASSWORD, "secret")
 
-    check_hosts(["a", "a"])
-    with pytest.raises(ConfigError, match="2 hosts"):
-        check_hosts(["a", "b"])
+    check_servers(["a", "a"])
+    with pytest.raises(ConfigError, match="2 servers"):
+        check_servers(["a", "b"])
 
 
 def test_a_password_for_http_addresses_is_refused_before_anything_is_asked(
@@ -106,3 +113,24 @@ def test_a_password_for_http_addresses_is_refused_before_anything_is_asked(
 
 def test_http_addresses_of_a_host_without_a_password_are_fine():
     check_encrypted(["http://films.example/a.mp4"])
+
+
+def test_the_password_of_the_environment_never_goes_to_another_port(monkeypatch) -> None:
+    monkeypatch.setenv(USER, "me")
+    monkeypatch.setenv(PASSWORD, "secret")
+
+    check_servers(["host:8443", "host:8443"])
+    with pytest.raises(ConfigError, match="2 servers"):
+        check_servers(["host", "host:8443"])
+
+
+def test_an_entry_of_a_netrc_serves_one_port_unless_each_has_its_own(tmp_path: Path) -> None:
+    path = netrc(tmp_path, "machine host login me password secret")
+    with pytest.raises(ConfigError, match="would serve 2 servers: host, host:8443"):
+        check_servers(["host", "host:8443"], path)
+
+    both = netrc(
+        tmp_path, "machine host login me password secret\nmachine host:8443 login x password y"
+    )
+    check_servers(["host", "host:8443"], both)
+    assert login("host:8443", both) == Login("x", "y")

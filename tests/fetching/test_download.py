@@ -229,7 +229,7 @@ def test_a_redirect_to_anything_but_the_web_is_refused(place: str, web: Web, tmp
         fetch(web, "go/film.mp4", tmp_path / "x.part")
 
     assert len(web.asked) == 1
-    assert (tmp_path / "x.part").read_bytes() == b""
+    assert not (tmp_path / "x.part").exists()
 
 
 def test_redirects_in_a_circle_end(web: Web, tmp_path: Path):
@@ -265,7 +265,7 @@ def test_a_file_beyond_the_limit_is_cut_off(path: str, web: Web, tmp_path: Path)
         )
 
     assert caught.value.reason == "too_large"
-    assert (tmp_path / "x.part").stat().st_size <= 2000
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
@@ -281,7 +281,7 @@ def test_checksums_are_compared(kind: str, web: Web, tmp_path: Path):
         )
 
     assert caught.value.reason == "bad_value"
-    assert (tmp_path / "y.part").read_bytes() == b""
+    assert not (tmp_path / "y.part").exists()
 
 
 def test_nobody_listening_ends_soon(tmp_path: Path):

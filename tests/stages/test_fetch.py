@@ -127,7 +127,7 @@ def test_what_fails_is_set_aside_and_the_rest_comes(web: Web, tmp_path: Path):
         "a": "", "gone": "missing", "text": "unreadable", "s": "io_error", "b": "io_error"
     }  # fmt: skip
     assert files(tmp_path / "out") == ["a.mp4"]
-    assert sorted(parts(tmp_path)) == [".json", ".part", ".part", ".part"]
+    assert sorted(parts(tmp_path)) == [".json", ".part"]  # the one that can go on
 
 
 def test_a_second_run_asks_for_nothing_and_a_changed_list_for_what_is_new(web: Web, tmp_path: Path):
@@ -276,3 +276,10 @@ def test_many_kills_leave_the_same_bytes_as_none(web: Web, tmp_path: Path):
     for name in names:
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert list((tmp_path / "killed/_state/partial").iterdir()) == []
+
+
+def test_a_film_that_the_server_ends_early_is_no_whole_one(web: Web, tmp_path: Path):
+    go(stage(web, tmp_path, "plain/broken.mp4"))
+
+    (record,) = read_records(tmp_path / "out" / "_state" / "items.jsonl")
+    assert (record.status, record.reason) == ("damaged", "truncated")
