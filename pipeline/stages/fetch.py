@@ -136,7 +136,7 @@ class Stage(stage.Stage):
         from pipeline.video.reader import probe
 
         info = probe(part)
-        reason = "truncated" if _is_cut_short(part) else None
+        is_cut_short = _is_cut_short(part)
         name = disk_name(item.id, item.payload.suffix)
         (self.out / name).parent.mkdir(parents=True, exist_ok=True)
         commit_file(part, self.out / name)
@@ -147,8 +147,10 @@ class Stage(stage.Stage):
             "height": info.height,
             "codec": info.codec,
         }
-        status = "damaged" if reason else "ok"
-        return Outcome(status, reason, {name: written(self.out / name)}, facts)
+        outputs = {name: written(self.out / name)}
+        if is_cut_short:
+            return Outcome("damaged", None, outputs, facts, "truncated", "the film ends early")
+        return Outcome("ok", None, outputs, facts)
 
     def finish(self, records: list[Record]) -> dict:
         self._remove_parts({record.id for record in records})
