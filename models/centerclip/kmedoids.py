@@ -1,14 +1,13 @@
-"""k-medoids++ on many small sets of tokens at once, with a result that depends on nothing but the
-tokens.
+"""k-medoids++ on many small sets of tokens at once; the result depends on nothing but the tokens.
 
 Paper: Zhao et al., CenterCLIP (SIGIR 2022), section 3.2.1 and algorithm 1; its start is KKZ
-(Katsavounidis 1994).
-Published code: mzhaoshuai/CenterCLIP: modules/cluster/fast_kmeans.py (docs/specs/centerclip.md,
-sections 5.1 and 5.2). Where we differ
+(Katsavounidis 1994). Published code: mzhaoshuai/CenterCLIP: modules/cluster/fast_kmeans.py
+(docs/specs/centerclip.md, sections 5.1 and 5.2).
+
+Where we differ
 - Distances are exactly symmetric with a zero diagonal, and values that are equal up to rounding go
   to the lowest index. The published float32 distances are neither, so that rounding decides which
-    token of a pair becomes the medoid, and
-  the medoids change with the batch size.
+  token of a pair becomes the medoid, and the medoids change with the batch size.
 - A row stops when its own medoids rest; the published test is a mean over the rows that share a
   chunk.
 - Costs are sums over the same cluster in an N x N matrix, not in K masked copies of it.
@@ -24,21 +23,26 @@ from torch import Tensor
 Metric = Literal["euclidean", "cosine"]
 
 _TINY = 1e-6  # added to the lengths that tokens are divided by, as published
-_SAME_POINT = (
-    1e-13  # of the squared lengths: closer than float32 can tell apart, so the distance is 0
-)
+# of the squared lengths: closer than float32 can tell apart, so the distance is 0
+_SAME_POINT = 1e-13
 # of the largest value: float64 rounding is far below, differences that mean anything far above
 _TIE = 1e-8
 _CHUNK_BYTES = 64 << 20
 
 
 class Clusters(NamedTuple):
-    """medoids (R, K) int64: token ids, ascending. assign (R, N) int64: number of each token's
-    medoid in that row.
-    """
+    """medoids (R, K) int64: token ids, ascending. assign (R, N) int64: which of K is nearest."""
 
     medoids: Tensor
     assign: Tensor
+
+
+def join_rows(parts: list[Clusters]) -> Clusters:
+    """Return the rows of all parts, (R, K) and (R, N), in their order."""
+    return Clusters(
+        medoids=torch.cat([part.medoids for part in parts]),
+        assign=torch.cat([part.assign for part in parts]),
+    )
 
 
 @torch.compiler.disable  # the number of rounds depends on the data
@@ -55,45 +59,43 @@ def kmedoids(
     lengths: Tensor | None = None,
     chunk_bytes: int = _CHUNK_BYTES,
 ) -> Clusters:
-    """K medoids of each of R sets of N tokens (R, N, D), 1 <= k <= N. No gradient; autocast does
-    not matter.
+    """Return K medoids of each of R sets of N tokens (R, N, D), 1 <= k <= N.
 
-    p: of the Minkowski distance (metric euclidean). tol: a row stops when its medoids together
-    moved less, in L2.
-    pre_norm: cluster tokens of length 1. lengths (R, N): the longest token is the first medoid, by
-    default the L2 norm. chunk_bytes bounds the working memory, O(N^2 + N D) per row, and changes
-    nothing else. ValueError for k beyond N.
+    No gradient; autocast does not matter. p: of the Minkowski distance (metric euclidean). tol: a
+    row stops when its medoids together moved less, in L2. pre_norm: cluster tokens of length 1.
+    lengths (R, N): the longest token is the first medoid, by default of the L2 norm. chunk_bytes
+    bounds the working memory, O(N^2 + N D) per row, and changes nothing else.
+
+    Raises ValueError for k beyond N.
     """
-    rows, n, dim = tokens.shape
+    n_rows, n, dim = tokens.shape
     if not 1 <= k <= n:
         raise ValueError(f"{k} medoids of {n} tokens")
+    # other exponents cost a pass over all pairs: float32 tokens are compared in float32, which
+    # takes half the time
+    is_slow = metric == "euclidean" and p != 2
+    in_float32 = is_slow and tokens.dtype != torch.float64
+    chunk = max(1, chunk_bytes // (8 * n * (4 * n + 2 * dim)))
+    parts = []
     with torch.autocast(tokens.device.type, enabled=False):
-        each = max(1, chunk_bytes // (8 * n * (4 * n + 2 * dim)))
-        parts = []
-        for start in range(0, rows, each):
-            x = tokens[start : start + each].double()
-            norms = x.norm(dim=-1)
-            longest = norms if lengths is None else lengths[start : start + each].double()
-            x = x / (norms + _TINY)[..., None] if pre_norm else x
-            # other exponents cost a pass over all pairs: float32 tokens are compared in float32,
-            # half the time
-            of = (
-                x.float()
-                if p != 2 and metric == "euclidean" and tokens.dtype != torch.float64
-                else x
-            )
-            parts.append(
-                _cluster(x, distances(of, metric, p), _first_max(longest), k, max_iter, tol)
-            )
-    return Clusters(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        for start in range(0, n_rows, chunk):
+            rows = slice(start, start + chunk)
+            x = tokens[rows].double()  # (r, N, D)
+            norms = x.norm(dim=-1)  # (r, N)
+            longest = norms if lengths is None else lengths[rows].double()
+            if pre_norm:
+                x = x / (norms + _TINY)[..., None]
+            d = distances(x.float() if in_float32 else x, metric, p)  # (r, N, N)
+            first = _first_max(longest)  # (r,)
+            parts.append(_cluster(x, d, first, k=k, max_iter=max_iter, tol=tol))
+    return join_rows(parts)
 
 
 def distances(x: Tensor, metric: Metric = "euclidean", p: float = 2.0) -> Tensor:
-    """All distances within each row of tokens (R, N, D), (R, N, N) float64: exactly symmetric, zero
-    diagonal.
+    """Return all distances within each row of tokens (R, N, D): (R, N, N) float64.
 
-    Computed in float64; with other exponents p than 2 as exactly as the tokens are given.
-    cosine: 1 - <a, b> / ((|a| + 1e-6)(|b| + 1e-6)).
+    They are exactly symmetric with a zero diagonal, and computed in float64; with exponents p other
+    than 2 as exactly as the tokens are given. cosine: 1 - <a, b> / ((|a| + 1e-6)(|b| + 1e-6)).
     """
     if metric == "cosine":
         x = x.double()
@@ -108,17 +110,16 @@ def distances(x: Tensor, metric: Metric = "euclidean", p: float = 2.0) -> Tensor
 
 
 def squared_distances(x: Tensor) -> Tensor:
-    """Squared L2 distances within each row of tokens (R, N, D), (R, N, N) float64, as exact as
-    `distances`.
+    """Return squared L2 distances within each row of tokens (R, N, D): (R, N, N) float64.
 
-    From inner products: 100 times faster than subtracting pair by pair, and in float64 still
-    exacter than that in float32. Tokens that float32 cannot tell apart have distance 0.
+    They come from inner products: 100 times faster than subtracting pair by pair, and in float64
+    still more accurate than that in float32. Tokens that float32 cannot tell apart have distance 0.
     """
     x = x.double()
     x = x - x.mean(1, keepdim=True)  # the common part would only cost digits
     inner = torch.bmm(x, x.transpose(1, 2))
     inner = inner + inner.transpose(1, 2)  # twice the inner products, exactly symmetric
-    half = inner.diagonal(dim1=1, dim2=2) / 2
+    half = inner.diagonal(dim1=1, dim2=2) / 2  # (R, N), squared lengths
     scale = half[:, :, None] + half[:, None, :]
     d = (scale - inner).clamp_(min=0)
     return d.masked_fill_(d <= _SAME_POINT * scale, 0)
@@ -127,12 +128,14 @@ def squared_distances(x: Tensor) -> Tensor:
 def _cluster(x: Tensor, d: Tensor, first: Tensor, k: int, max_iter: int, tol: float) -> Clusters:
     """Start, rounds of assignment and update, sort; rows are independent of each other."""
     tie = _TIE * d.amax((1, 2))[:, None]  # (R, 1)
-    medoids = _start(d, first, k, tie)
+    medoids = _start(d, first, k, tie)  # (R, K)
     active = torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
     for _ in range(max_iter):
-        new = torch.where(active, _update(d, _assign(d, medoids, tie), k, tie), medoids)
-        moved = _moved(x, medoids, new)
-        medoids, active = new, (moved >= tol) & (moved > 0)
+        assign = _assign(d, medoids, tie)  # (R, N)
+        new = torch.where(active, _update(d, assign, k, tie), medoids)
+        moved = _distance_moved(x, medoids, new)  # (R, 1)
+        medoids = new
+        active = (moved >= tol) & (moved > 0)
         if not active.any():
             break
     medoids = medoids.sort(1).values
@@ -140,12 +143,11 @@ def _cluster(x: Tensor, d: Tensor, first: Tensor, k: int, max_iter: int, tol: fl
 
 
 def _start(d: Tensor, first: Tensor, k: int, tie: Tensor) -> Tensor:
-    """KKZ: from the first medoid on, always the token farthest from all medoids so far. (R, K)."""
+    """KKZ: after the first medoid always the token farthest from all medoids so far. (R, K)."""
     chosen = first[:, None]
     medoids = [chosen]
-    nearest = torch.full_like(
-        d[:, 0], torch.inf
-    )  # (R, N), distance to the nearest medoid; -inf: is one itself
+    # (R, N), distance to the nearest medoid; a medoid itself has -inf
+    nearest = torch.full_like(d[:, 0], torch.inf)
     for _ in range(k - 1):
         nearest = torch.minimum(nearest, _take(d, chosen)[:, 0])
         nearest.scatter_(1, chosen, -torch.inf)
@@ -155,44 +157,52 @@ def _start(d: Tensor, first: Tensor, k: int, tie: Tensor) -> Tensor:
 
 
 def _assign(d: Tensor, medoids: Tensor, tie: Tensor) -> Tensor:
-    """The nearest medoid of each token, of equal ones the first; a medoid belongs to itself. (R,
-    N).
+    """Index of the medoid nearest to each token, (R, N).
+
+    Ties go to the lowest index; a medoid is always assigned to itself.
     """
+    k = medoids.shape[1]
     near = _take(d, medoids)  # (R, K, N)
-    near.scatter_(2, medoids[..., None], -1.0 - 2 * tie[..., None].expand(-1, medoids.shape[1], -1))
-    limit = near.amin(1, keepdim=True) + tie[..., None]
-    number = torch.arange(medoids.shape[1], device=d.device)[:, None]
-    return torch.where(near <= limit, number, medoids.shape[1]).amin(1)
+    itself = -1.0 - 2 * tie[..., None].expand(-1, k, -1)  # below every distance and its tie
+    near.scatter_(2, medoids[..., None], itself)
+    limit = near.amin(1, keepdim=True) + tie[..., None]  # (R, 1, N)
+    number = torch.arange(k, device=d.device)[:, None]  # (K, 1)
+    return torch.where(near <= limit, number, k).amin(1)
 
 
 def _update(d: Tensor, assign: Tensor, k: int, tie: Tensor) -> Tensor:
-    """The token of each cluster with the smallest sum of distances to its members, of equal ones
-    the first. (R, K).
+    """The token of each cluster with the smallest sum of distances to its members, (R, K).
+
+    Ties go to the lowest index.
     """
-    rows, n = assign.shape
-    cost = torch.where(assign[:, :, None] == assign[:, None, :], d, 0.0).sum(-1)  # (R, N)
-    least = cost.new_full((rows, k), torch.inf).scatter_reduce_(1, assign, cost, "amin")
-    ids = torch.arange(n, device=d.device).expand(rows, n)
-    ids = torch.where(cost <= least.gather(1, assign) + tie, ids, n)
-    return ids.new_full((rows, k), n).scatter_reduce_(1, assign, ids, "amin")
+    n_rows, n = assign.shape
+    is_same = assign[:, :, None] == assign[:, None, :]  # (R, N, N)
+    cost = torch.where(is_same, d, 0.0).sum(-1)  # (R, N)
+    least = cost.new_full((n_rows, k), torch.inf).scatter_reduce_(1, assign, cost, "amin")
+    is_least = cost <= least.gather(1, assign) + tie
+    ids = torch.arange(n, device=d.device).expand(n_rows, n)
+    ids = torch.where(is_least, ids, n)
+    return ids.new_full((n_rows, k), n).scatter_reduce_(1, assign, ids, "amin")
 
 
-def _moved(x: Tensor, old: Tensor, new: Tensor) -> Tensor:
+def _distance_moved(x: Tensor, old: Tensor, new: Tensor) -> Tensor:
     """The sum of the L2 distances between old and new medoids of each row, (R, 1)."""
     row, place = (old != new).nonzero(as_tuple=True)
-    ways = (x[row, new[row, place]] - x[row, old[row, place]]).norm(dim=-1)
-    return x.new_zeros(len(x)).index_add_(0, row, ways)[:, None]
+    steps = x[row, new[row, place]] - x[row, old[row, place]]
+    return x.new_zeros(len(x)).index_add_(0, row, steps.norm(dim=-1))[:, None]
 
 
 def _first_max(values: Tensor, tie: Tensor | None = None) -> Tensor:
-    """Index of the largest of each row (R, N), of those equal up to rounding the first. (R,)."""
+    """Index of the largest value of each row (R, N): (R,).
+
+    Ties go to the lowest index; values that are equal up to rounding tie.
+    """
     largest = values.amax(1, keepdim=True)
-    tie = _TIE * largest.abs() if tie is None else tie
-    return (
-        (values >= largest - tie).byte().argmax(1)
-    )  # documented: argmax is the first of equal ones
+    if tie is None:
+        tie = _TIE * largest.abs()
+    return (values >= largest - tie).byte().argmax(1)  # documented: argmax takes the first
 
 
 def _take(x: Tensor, ids: Tensor) -> Tensor:
-    """Rows `ids` (R, K) of each matrix of x (R, N, D). (R, K, D)."""
+    """Rows `ids` (R, K) of each matrix of x (R, N, D): (R, K, D)."""
     return x.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel, Shared, load_init
 from models.centerclip.options import Options
-from models.centerclip.reduction import Deep, Shape, Shift, reducer, shape_after
+from models.centerclip.reduction import Deep, Shape, Shift, build_reducer, shape_after
 from models.centerclip.tokens import last_of_segments
 from models.clip.blocks import Block, set_recompute
 from models.clip.build import build_clip
@@ -243,7 +243,7 @@ def _build_reducers(options: Options, sizes: Sizes) -> list[nn.Module]:
         if wanted is None:
             modules.append(nn.Identity())
             continue
-        modules.append(reducer(wanted, shape))
+        modules.append(build_reducer(wanted, shape))
         shape = shape_after(wanted, shape)
     return modules
 

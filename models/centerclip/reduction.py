@@ -1,10 +1,11 @@
-"""What stands in front of a vision block of CenterCLIP: fewer frames, fewer tokens, or tokens
-shifted in time.
+"""What stands in front of a vision block of CenterCLIP: fewer frames or tokens, or shifted tokens.
 
 Paper: Zhao et al., CenterCLIP (SIGIR 2022), section 3.2. Published code: mzhaoshuai/CenterCLIP:
-modules/cluster/cluster.py; docs/specs/centerclip.md, sections 4 and 5. All of them map (tokens of
-the frames of B videos, (B*T, 1+P, W), class token first) -> (B*S, 1+K, W). Nothing that chooses
-tokens has a gradient. Where we differ
+modules/cluster/cluster.py; docs/specs/centerclip.md, sections 4 and 5. All modules map the tokens
+of the frames of B videos, (B*T, 1+P, W) with the class token first, to (B*S, 1+K, W). What chooses
+tokens has no gradient.
+
+Where we differ
 - `adaptive_cls` and `mean_residual`, which no published option reaches, are not here.
 - More tokens asked for than there are is an error; the published code then repeats some.
 """
@@ -41,35 +42,32 @@ class Shape:
     width: int
 
 
-def reducer(options: Reduce, before: Shape) -> nn.Module:
-    """The module of one block. Mismatch if it cannot be, with the numbers."""
+def build_reducer(options: Reduce, before: Shape) -> nn.Module:
+    """Return the module of one block. Raises Mismatch, with the numbers, if it does not fit."""
     return _METHODS[options.method](options, before)
 
 
 def shape_after(options: Reduce, before: Shape) -> Shape:
-    """What reaches the block itself."""
+    """Return what reaches the block itself."""
     if options.method in STAYS:
         return before
-    return Shape(
-        options.frames,
-        before.tokens if options.method == "pooling" else options.tokens,
-        before.width,
-    )
+    tokens = before.tokens if options.method == "pooling" else options.tokens
+    return Shape(frames=options.frames, tokens=tokens, width=before.width)
 
 
 class Shift(nn.Module):
-    """An eighth of the channels from the next frame, an eighth from the previous one; `patches` or
-    class token.
-    """
+    """Exchange channels of patches, or of class tokens, with the next and the previous frame."""
 
     def __init__(self, options: Reduce, before: Shape):
         super().__init__()
+        is_of_class = options.method == "token_shift"
         self.frames = before.frames
-        self.move = shift_class if options.method == "token_shift" else shift_patches
-        self.again = options.method == "token_shift"  # also between attention and MLP
+        self.shift = shift_class if is_of_class else shift_patches
+        self.again = is_of_class  # also between attention and MLP
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.move(tokens, self.frames)
+        """(B*T, 1+P, W) -> the same."""
+        return self.shift(tokens, self.frames)
 
 
 class Pooling(nn.Module):
@@ -80,17 +78,21 @@ class Pooling(nn.Module):
         self.length = before.frames // options.frames
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(B*T, 1+P, W) -> (B*S, 1+P, W)."""
         return pool_frames(tokens, self.length)
 
 
 class Selection(nn.Module):
-    """The mean class token of a segment, and K of its N patch tokens in their order; subclasses
-    choose which.
+    """The mean class token of a segment, and K of its N patch tokens, which subclasses choose.
+
+    Raises Mismatch if K is more than N.
     """
 
     def __init__(self, options: Reduce, before: Shape):
         super().__init__()
-        self.options, self.length, self.k = options, before.frames // options.frames, options.tokens
+        self.options = options
+        self.length = before.frames // options.frames
+        self.k = options.tokens
         self.n = before.tokens * self.length
         if self.k > self.n:
             raise Mismatch(
@@ -100,95 +102,99 @@ class Selection(nn.Module):
             )
 
     def choose(self, tokens: Tensor) -> Clusters:
-        """Ids (R, K), ascending, and the cluster of every token (R, N), of segments (R, N, W)."""
+        """Segments (R, N, W) -> ids (R, K), ascending, and the cluster of every token (R, N).
+
+        Raises TypeError unless a subclass chooses.
+        """
         raise TypeError(f"{type(self).__name__} does not choose")
 
     def forward(self, tokens: Tensor) -> Tensor:
-        patches = segment_tokens(tokens, self.length)
-        return torch.cat(
-            [segment_class(tokens, self.length), self.kept(patches, self.choose(patches.detach()))],
-            1,
-        )
+        """(B*T, 1+P, W) -> (B*S, 1+K, W)."""
+        patches = segment_tokens(tokens, self.length)  # (B*S, N, W)
+        clusters = self.choose(patches.detach())
+        chosen = self.represent(patches, clusters)  # (B*S, K, W)
+        return torch.cat([segment_class(tokens, self.length), chosen], 1)
 
-    def kept(self, patches: Tensor, clusters: Clusters) -> Tensor:
-        """What stands for the clusters: (R, N, W) -> (R, K, W)."""
-        return patches.gather(1, clusters.medoids[..., None].expand(-1, -1, patches.shape[-1]))
+    def represent(self, patches: Tensor, clusters: Clusters) -> Tensor:
+        """Return what stands for the clusters, the medoids: (R, N, W) -> (R, K, W)."""
+        ids = clusters.medoids[..., None].expand(-1, -1, patches.shape[-1])
+        return patches.gather(1, ids)
 
 
 class Clustered(Selection):
-    """The medoids, or means, of k-medoids++ or spectral clusters; with a learned vector added to
-    each if asked for.
+    """The medoids, or means, of k-medoids++ or spectral clusters.
+
+    A learned vector is added to each if the options say so.
     """
 
     def __init__(self, options: Reduce, before: Shape):
         super().__init__(options, before)
-        drawn = (
-            before.width**-0.5 * torch.randn(self.k, before.width) if options.embedding else None
-        )
-        self.embedding = None if drawn is None else nn.Parameter(drawn)
-        unread = torch.zeros(self.length, 1, before.width) if options.frame_embedding else None
-        self.register_buffer(
-            "frame_embedding", unread
-        )  # no parameter: nothing reads it, so nothing can train it
+        self.embedding = None
+        if options.embedding:
+            drawn = before.width**-0.5 * torch.randn(self.k, before.width)
+            self.embedding = nn.Parameter(drawn)
+        frame_embedding = None
+        if options.frame_embedding:
+            frame_embedding = torch.zeros(self.length, 1, before.width)
+        # no parameter: nothing reads it, so nothing can train it
+        self.register_buffer("frame_embedding", frame_embedding)
         near = None
+        neighbours = None
         if options.method == "spectral" and options.space_time:
             near = space_time_neighbours(before.tokens, self.length)
+        if options.method == "spectral" and options.graph == "knn":
+            neighbours = automatic_neighbours(options.neighbours, before.tokens, self.length)
         self.register_buffer("near", near, persistent=False)
-        knn = options.method == "spectral" and options.graph == "knn"
-        self.neighbours = (
-            automatic_neighbours(options.neighbours, before.tokens, self.length) if knn else None
-        )
+        self.neighbours = neighbours
 
     def choose(self, tokens: Tensor) -> Clusters:
+        """Segments (R, N, W) -> medoids (R, K) and the cluster of every token (R, N)."""
         o = self.options
-        shared = {"metric": o.metric, "p": o.p, "max_iter": o.max_iter, "tol": o.tol}
+        how = {"metric": o.metric, "p": o.p, "max_iter": o.max_iter, "tol": o.tol}
         if o.method == "kmedoids":
-            return kmedoids(tokens, self.k, pre_norm=o.pre_norm, **shared)
-        return spectral(
-            tokens, self.k, sigma=o.sigma, neighbours=self.neighbours, near=self.near, **shared
-        )
+            return kmedoids(tokens, self.k, pre_norm=o.pre_norm, **how)
+        how |= {"sigma": o.sigma, "neighbours": self.neighbours, "near": self.near}
+        return spectral(tokens, self.k, **how)
 
-    def kept(self, patches: Tensor, clusters: Clusters) -> Tensor:
+    def represent(self, patches: Tensor, clusters: Clusters) -> Tensor:
+        """Return what stands for the clusters, medoids or means: (R, N, W) -> (R, K, W)."""
         if self.options.keep == "mean":
-            kept = members_mean(patches, clusters.assign, self.k)
+            chosen = members_mean(patches, clusters.assign, self.k)
         else:
-            kept = super().kept(patches, clusters)
-        return kept if self.embedding is None else kept + self.embedding
+            chosen = super().represent(patches, clusters)
+        return chosen if self.embedding is None else chosen + self.embedding
 
 
 class Sparse(Selection):
-    """Tokens at equal distances; in training one drawn from each of K parts, the same for all
-    videos of a batch.
+    """Tokens at equal distances; in training one is drawn from each of K parts.
+
+    The draw is the same for all videos of a batch.
     """
 
     def __init__(self, options: Reduce, before: Shape):
         super().__init__(options, before)
         self.segments = options.frames
-        self.rng: np.random.RandomState | None = (
-            None  # None: seeded from torch's generator at every call
-        )
+        # None: seeded from torch's generator at every call
+        self.rng: np.random.RandomState | None = None
 
     def choose(self, tokens: Tensor) -> Clusters:
-        ids = np.stack(
-            self._drawn() if self.training else [spread_ids(self.n, self.k)]
-        )  # (S or 1, K)
-        ids = torch.from_numpy(ids).to(tokens.device)
-        ids = ids.repeat(
-            len(tokens) // len(ids), 1
-        )  # rows are the segments of one video after the other
-        return Clusters(ids, ids)  # there are no clusters, and nothing asks for them
+        """Segments (R, N, W) -> ids (R, K). There are no clusters, and nothing asks for them."""
+        chosen = self._draw() if self.training else [spread_ids(self.n, self.k)]
+        ids = torch.from_numpy(np.stack(chosen)).to(tokens.device)  # (S or 1, K)
+        # rows are the segments of one video after the other
+        ids = ids.repeat(len(tokens) // len(ids), 1)  # (R, K)
+        return Clusters(ids, ids)
 
-    def _drawn(self) -> list[np.ndarray]:
+    def _draw(self) -> list[np.ndarray]:
         rng = self.rng or np.random.RandomState(int(torch.randint(2**31, ())))
         return [spread_ids(self.n, self.k, rng) for _ in range(self.segments)]
 
 
 class Deep(Selection):
-    """The tokens nearest to centres that an MLP makes of all tokens; it learns by `loss`, nothing
-    else trains it.
+    """The tokens nearest to centres that an MLP makes of all tokens.
 
-    loss: after a forward in training, per segment (R,): sum of squared distances of tokens to their
-    nearest centre.
+    The MLP learns by `loss`, nothing else trains it. loss: after a forward in training, per segment
+    (R,), the sum of squared distances of tokens to their nearest centre.
     """
 
     def __init__(self, options: Reduce, before: Shape):
@@ -197,35 +203,33 @@ class Deep(Selection):
         self.loss: Tensor | None = None
 
     def choose(self, tokens: Tensor) -> Clusters:
+        """Segments (R, N, W) -> ids (R, K) and the nearest centre of every token (R, N)."""
         with (
             torch.autocast(tokens.device.type, enabled=False),
             torch.set_grad_enabled(self.training),
         ):
-            x = tokens.float()
-            centres = self.mlp(x.transpose(1, 2)).transpose(1, 2)  # (R, K, W)
-            wide, c = (
-                x.double(),
-                centres.double(),
-            )  # squares of distances would lose too many digits in float32
-            squared = (
-                wide.square().sum(-1)[..., None]
-                + c.square().sum(-1)[:, None]
-                - 2 * wide @ c.transpose(1, 2)
-            )
-            near, assign = squared.min(-1)
-            self.loss = near.sum(1).float() if self.training else None
+            squared = self._squared_distances(tokens.float())  # (R, N, K)
+            nearest, assign = squared.min(-1)
+            self.loss = nearest.sum(1).float() if self.training else None
         with torch.no_grad():
             own = assign[..., None] == torch.arange(self.k, device=assign.device)
-            ids = squared.masked_fill(~own, torch.inf).argmin(
-                1
-            )  # of an empty cluster: 0, as published
+            # of an empty cluster: 0, as published
+            ids = squared.masked_fill(~own, torch.inf).argmin(1)  # (R, K)
             return Clusters(ids.sort(1).values, assign)
+
+    def _squared_distances(self, tokens: Tensor) -> Tensor:
+        """Tokens (R, N, W) -> squared distances to their K centres, (R, N, K) float64."""
+        centres = self.mlp(tokens.transpose(1, 2)).transpose(1, 2)  # (R, K, W)
+        # squares of distances would lose too many digits in float32
+        tokens = tokens.double()
+        centres = centres.double()
+        of_tokens = tokens.square().sum(-1)[..., None]  # (R, N, 1)
+        of_centres = centres.square().sum(-1)[:, None]  # (R, 1, K)
+        return of_tokens + of_centres - 2 * tokens @ centres.transpose(1, 2)
 
 
 class Centres(nn.Module):
-    """(..., N) -> (..., K) by three linear layers, each followed by a norm, with nothing between
-    them.
-    """
+    """Three linear layers, each followed by a norm, with nothing between them."""
 
     def __init__(self, n: int, length: int, k: int):
         super().__init__()
@@ -238,6 +242,7 @@ class Centres(nn.Module):
             self.add_module(f"ln{i}", nn.LayerNorm(out))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., N) -> (..., K)."""
         for layer in self.children():
             x = layer(x)
         return x

@@ -1,13 +1,13 @@
-"""Normalised spectral clustering of many small sets of tokens: affinities, graphs, embedding, then
-k-medoids.
+"""Normalised spectral clustering of small sets of tokens: affinities, embedding, then k-medoids.
 
 Papers: Zhao et al., CenterCLIP (SIGIR 2022), section 3.2.2 and algorithm 2; Ng, Jordan and Weiss
-(2002).
-Published code: mzhaoshuai/CenterCLIP: modules/cluster/spectral.py (docs/specs/centerclip.md,
-section 5.3). Where we differ
+(2002). Published code: mzhaoshuai/CenterCLIP: modules/cluster/spectral.py
+(docs/specs/centerclip.md, section 5.3).
+
+Where we differ
 - Eigenvectors of the symmetric Laplacian in float64; the published float32 singular vectors lose
   their digits where all affinities are small. The diagonal is the sum of the other weights of a
-    row, not a difference of nearly equal numbers.
+  row, not a difference of nearly equal numbers.
 - Signs of eigenvectors are left alone: no distance depends on them.
 - The first medoid is the longest row before rows are scaled to length 1 (see
   models/centerclip/kmedoids.py).
@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.centerclip.kmedoids import Clusters, Metric, kmedoids, squared_distances
+from models.centerclip.kmedoids import Clusters, Metric, join_rows, kmedoids, squared_distances
 
 Graph = Literal["knn", "heat"]
 
@@ -43,53 +43,56 @@ def spectral(
     tol: float = 1e-5,
     chunk_bytes: int = _CHUNK_BYTES,
 ) -> Clusters:
-    """K medoids of each of R sets of N tokens (R, N, D) by their spectral embedding; ids refer to
-    the tokens.
+    """Return K medoids of each of R sets of N tokens (R, N, D) by their spectral embedding.
 
-    neighbours: keep the affinities to so many nearest tokens (None: all). near (N, N) bool: keep
-    only these as well. The rest as `kmedoids`, which clusters the embedding. ValueError for k
-    beyond N.
+    Ids refer to the tokens. neighbours: keep the affinities to this many nearest tokens (None:
+    all). near (N, N) bool: keep only these as well. The rest as `kmedoids`, which clusters the
+    embedding.
+
+    Raises ValueError for k beyond N.
     """
-    rows, n, dim = tokens.shape
+    n_rows, n, dim = tokens.shape
     if not 1 <= k <= n:
         raise ValueError(f"{k} medoids of {n} tokens")
+    chunk = max(1, chunk_bytes // (8 * n * (6 * n + dim)))
+    how = {"metric": metric, "p": p, "max_iter": max_iter, "tol": tol}
+    parts = []
     with torch.autocast(tokens.device.type, enabled=False):
-        each = max(1, chunk_bytes // (8 * n * (6 * n + dim)))
-        parts = []
-        for start in range(0, rows, each):
-            weights = affinity(tokens[start : start + each], sigma, neighbours, near)
+        for start in range(0, n_rows, chunk):
+            weights = affinity(tokens[start : start + chunk], sigma, neighbours, near)
             _, vectors = torch.linalg.eigh(laplacian(weights))
-            vectors = vectors[..., :k]  # of the smallest eigenvalues, (R, N, K)
+            vectors = vectors[..., :k]  # (r, N, K), of the smallest eigenvalues
             lengths = vectors.norm(dim=-1)
             scaled = vectors / (lengths + _TINY)[..., None]
-            parts.append(
-                kmedoids(scaled, k, metric=metric, p=p, max_iter=max_iter, tol=tol, lengths=lengths)
-            )
-    return Clusters(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            parts.append(kmedoids(scaled, k, lengths=lengths, **how))
+    return join_rows(parts)
 
 
 def affinity(
     tokens: Tensor, sigma: float, neighbours: int | None = None, near: Tensor | None = None
 ) -> Tensor:
-    """exp(-|a - b|^2 / 2 sigma^2) of all pairs of each row, (R, N, N) float64, symmetric, with 1 on
-    the diagonal.
+    """Return exp(-|a - b|^2 / 2 sigma^2) of all pairs of tokens (R, N, D): (R, N, N) float64.
 
-    neighbours: an entry stays if it is among the so many largest of its row or of its column
-    (itself included), else 0.
+    It is symmetric with 1 on the diagonal. neighbours: keep entries among the `neighbours` largest
+    of their row or column, themselves included. near (N, N) bool: keep only these.
     """
     weights = squared_distances(tokens).mul_(-0.5 / sigma**2).exp_()
     if neighbours is not None:
-        least = weights.topk(min(neighbours, weights.shape[-1]), dim=-1).values[..., -1:]
-        kept = weights >= least
-        weights = weights.where(kept | kept.transpose(1, 2), 0.0)
-    return weights if near is None else weights * near
+        most = min(neighbours, weights.shape[-1])
+        least = weights.topk(most, dim=-1).values[..., -1:]  # (R, N, 1)
+        is_near = weights >= least
+        weights = weights.where(is_near | is_near.transpose(1, 2), 0.0)
+    if near is not None:
+        weights = weights * near
+    return weights
 
 
 def laplacian(weights: Tensor) -> Tensor:
-    """Deg^-1/2 (Deg - W) Deg^-1/2 of affinities (R, N, N), symmetric. The diagonal of W counts in
-    the degrees.
+    """Return Deg^-1/2 (Deg - W) Deg^-1/2 of affinities W (R, N, N), symmetric, (R, N, N).
+
+    The diagonal of W counts in the degrees.
     """
-    root = weights.sum(-1).rsqrt()
+    root = weights.sum(-1).rsqrt()  # (R, N)
     others = weights.clone()
     others.diagonal(dim1=1, dim2=2).zero_()
     result = torch.diag_embed(others.sum(-1)) - others
@@ -97,8 +100,9 @@ def laplacian(weights: Tensor) -> Tensor:
 
 
 def automatic_neighbours(stated: int, per_frame: int, frames: int) -> int:
-    """How many neighbours the published code keeps in segments of `frames` frames with `per_frame`
-    tokens each.
+    """Return how many neighbours the published code keeps in a segment.
+
+    It has `frames` frames with `per_frame` tokens each.
     """
     if stated >= _FEWEST:
         return stated
@@ -108,15 +112,16 @@ def automatic_neighbours(stated: int, per_frame: int, frames: int) -> int:
 def space_time_neighbours(
     per_frame: int, frames: int, space: int | None = None, time: int = 7
 ) -> Tensor:
-    """Which tokens of a segment lie near each other, (N, N) bool: at most space // 2 cells and time
-    // 2 frames apart.
+    """Return which tokens of a segment lie near each other, (N, N) bool.
 
-    N = frames x per_frame, ids frame by frame and row by row in a square grid. space: 9, or 19 from
-    100 tokens on.
+    These are at most space // 2 cells and time // 2 frames apart. N = frames x per_frame, ids frame
+    by frame and row by row in a square grid. space: by default 9, or 19 from 100 tokens on.
     """
-    space = space or (9 if per_frame < 100 else 19)
+    if space is None:
+        space = 9 if per_frame < 100 else 19
     side = math.isqrt(per_frame)
     ids = torch.arange(frames * per_frame)
     place = ids % per_frame
-    axes = ((ids // per_frame, time), (place // side, space), (place % side, space))
-    return torch.stack([(at[:, None] - at).abs() <= size // 2 for at, size in axes]).all(0)
+    axes = [(ids // per_frame, time), (place // side, space), (place % side, space)]
+    near = [(at[:, None] - at).abs() <= size // 2 for at, size in axes]  # (N, N) each
+    return torch.stack(near).all(0)

@@ -7,20 +7,18 @@ read ends the run. So no video ever turns into a black one, and every epoch has 
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.errors import DataError, ItemError
 from pipeline.stores.frame_store.reader import FrameStore
 from pipeline.stores.tensor_cache.reader import TensorCache
-from pipeline.video.crop import center_crop, resize_short
+from pipeline.video.crop import Fit, fit_square
 from pipeline.video.reader import FrameChoice, Limits, SizeRule, iterate_clip
-
-Fit = Literal["resize_crop", "center_crop"]
 
 
 class FrameSource(Protocol):
@@ -90,7 +88,7 @@ class StoredFrames:
         if getattr(self._scratch, "memory", np.empty(0)).size < n:
             self._scratch.memory = np.empty(n, np.uint8)
         images = self._store.read(video_id, index, self._scratch.memory[:n].reshape(shape))
-        out[...] = _fitted(images, self.size, self._fit)
+        out[...] = fit_square(images, self.size, self._fit)
 
 
 class VideoFiles:
@@ -119,7 +117,7 @@ class VideoFiles:
         for frame in self._reader(video_id):
             shown = [n for n in missing if slot <= n < slot + frame.repeats]
             if shown:
-                out[np.isin(index, shown)] = _fitted(frame.image[None], self.size, self._fit)
+                out[np.isin(index, shown)] = fit_square(frame.image[None], self.size, self._fit)
                 missing.difference_update(shown)
             slot += frame.repeats
             if not missing:
@@ -146,13 +144,3 @@ def counted(source: FrameSource, video_ids: list[str], threads: int) -> dict[str
 
     with ThreadPoolExecutor(threads) as pool:
         return dict(zip(video_ids, pool.map(count, video_ids), strict=True))
-
-
-def _fitted(images: np.ndarray, size: int, fit: Fit) -> np.ndarray:
-    return center_crop(_FITS[fit](images, size), size)
-
-
-_FITS: dict[Fit, Callable[[np.ndarray, int], np.ndarray]] = {
-    "resize_crop": resize_short,
-    "center_crop": lambda images, size: images,
-}

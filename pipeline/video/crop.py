@@ -1,8 +1,20 @@
-"""Bring frames to the square a model sees: centre crop as published, or resize the short side
-first.
-"""
+"""Bring frames to the square a model sees: crop the centre, or resize the short side first."""
+
+from typing import Literal
 
 import numpy as np
+
+Fit = Literal["resize_crop", "center_crop"]
+
+
+def fit_square(images: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+    """Return uint8 (T, H, W, 3) as (T, size, size, 3): cropped, with `resize_crop` resized before.
+
+    The result is a view where possible: do not write.
+    """
+    if fit == "resize_crop":
+        images = resize_short(images, size)
+    return center_crop(images, size)
 
 
 def center_crop(images: np.ndarray, size: int) -> np.ndarray:

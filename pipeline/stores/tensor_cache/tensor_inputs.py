@@ -2,7 +2,7 @@
 as arrays.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.core.stage import Outcome
 from pipeline.core.state import digest
 from pipeline.datasets.parts.sources import Source, unusable, video_sources
 from pipeline.errors import DataError, ItemError
-from pipeline.video.crop import center_crop, resize_short
+from pipeline.video.crop import Fit, fit_square
 from pipeline.video.sampling import choose_frames
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 class FramesOptions(BaseModel, extra="forbid"):
     size: int = Field(224, ge=8, le=4096, description="pixels of the square a model sees")
-    fit: Literal["resize_crop", "center_crop"] = Field(
+    fit: Fit = Field(
         "resize_crop",
         description="scale the short side to `size` first, unless it is that already; or only crop",
     )
@@ -107,8 +107,7 @@ class FrameInput:
                 if options.max_frames:
                     kept = _kept(self._store.info(video_id).frames, options.max_frames)
                 images = self._store.read(video_id, kept)
-        images = _FITS[options.fit](images, options.size)
-        outcome.value = np.ascontiguousarray(center_crop(images, options.size))
+        outcome.value = np.ascontiguousarray(fit_square(images, options.size, options.fit))
         return outcome
 
     @cached_property
@@ -179,12 +178,6 @@ class FeatureInput:
         from pipeline.stores.big_file.reader import BigFile
 
         return BigFile.open(self._artefact.path)
-
-
-_FITS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
-    "resize_crop": resize_short,
-    "center_crop": lambda images, size: images,
-}
 
 
 def _kept(n: int, most: int | None) -> np.ndarray:
