@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline import processes as distributed
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.errors import ConfigError
 from pipeline.processes import World
 from tests.training import pairs
@@ -66,7 +66,7 @@ def torchrun(folder: Path, processes: int, *arguments: str) -> subprocess.Comple
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return model_file.read(folder / "checkpoints" / "last.pt")["weights"]
+    return read_archive(folder / "checkpoints" / "last.pt")["weights"]
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.core.state import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,7 +94,7 @@ def test_two_processes_train_and_evaluate_like_one(one, two):
 
     assert (trained.returncode, evaluated.returncode) == (0, 0), trained.stderr + evaluated.stderr
     weights = [
-        model_file.read(f / "work/tiny/train/checkpoints/last.pt")["weights"] for f in (one, two)
+        read_archive(f / "work/tiny/train/checkpoints/last.pt")["weights"] for f in (one, two)
     ]
     # the halves of a batch are summed in another order
     assert max((weights[0][n] - weights[1][n]).abs().max().item() for n in weights[0]) < 1e-5

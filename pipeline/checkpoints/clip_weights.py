@@ -10,7 +10,8 @@ from models.base import Mismatch
 from models.clip.published import import_weights
 from models.clip.sizes import FILES
 from models.clip.towers import sizes_of
-from pipeline.checkpoints import finite, model_file, safetensors, torchscript
+from pipeline.checkpoints import finite, safetensors, torchscript
+from pipeline.checkpoints.archive import read_archive
 from pipeline.core.files import file_digest
 from pipeline.errors import DataError
 
@@ -42,7 +43,7 @@ def read(path: Path, backbone: str | None = None) -> dict[str, Tensor]:
 def _contents(path: Path) -> dict:
     if path.suffix == ".safetensors":
         return safetensors.read(path)
-    value = torchscript.read(path) if torchscript.is_program(path) else model_file.read(path)
+    value = torchscript.read(path) if torchscript.is_program(path) else read_archive(path)
     if not isinstance(value, dict):
         raise DataError(
             f"holds a {type(value).__name__}, no weights", where=path, fix="Give a state dict."

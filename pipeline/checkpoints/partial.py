@@ -3,7 +3,7 @@ known by their digest.
 
 A prompt-tuned model is a few megabytes beside a backbone of 600. Its best.pt names that file by its
 place relative to the checkpoint and says what its weights must be (facts["backbone"]);
-`checkpoint.read_format` puts both together, so whoever reads weights gets all of them. Another
+`read_model` puts both together, so whoever reads weights gets all of them. Another
 backbone is refused. last.pt leaves frozen weights out too: a training that goes on has just loaded
 them.
 """
@@ -17,7 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.base import Mismatch
 from models.clip.sizes import PREFIX
+from pipeline.checkpoints import clip_weights, sparse, torchscript
+from pipeline.checkpoints.archive import read_archive
+from pipeline.checkpoints.toolkit_file import MODEL, find_checkpoint, read_format
 from pipeline.errors import DataError
 from pipeline.recipes.options import TrainOptions
 
@@ -78,11 +82,9 @@ def facts(
     {"file", "sha256", "names", "rounded"}: the file's place relative to the folder, the digest of
     these weights, their names, and which of them were rounded through float16 when they were taken.
     """
-    from pipeline.checkpoints import model_file  # it imports this file
-
     if init is None or not (names := still(model, options)):
         return {}
-    file = model_file.find(init)
+    file = find_checkpoint(init)
     source, own = _given(file), model.state_dict()
     names = [n for n in names if n in source and source[n].shape == own[n].shape]
     same = {n for n in names if torch.equal(own[n].cpu(), source[n])}
@@ -173,16 +175,29 @@ def completed(path: Path, about: Mapping, weights: Mapping[str, object]) -> dict
     return taken | dict(weights)
 
 
+def read_model(path: Path) -> dict:
+    """The content of a checkpoint of a model, with all its weights: unpacked and completed.
+
+    Raises DataError if it is no such checkpoint, contradicts itself, or lacks its backbone.
+    """
+    value = read_format(path, MODEL)
+    if isinstance(value.get("weights"), dict):
+        try:
+            weights = sparse.unpacked(value["weights"])
+        except Mismatch as error:
+            raise DataError(error.what, where=path, fix=error.fix) from error
+        value["weights"] = completed(path, value.get("facts"), weights)
+    return value
+
+
 def _given(file: Path) -> dict[str, Tensor]:
     """The weights in a file by the names that models have for them: one of ours, or one of a
     CLIP.
     """
-    from pipeline.checkpoints import clip_weights, model_file, torchscript  # they import this file
-
     if file.suffix != ".safetensors" and not torchscript.is_program(file):
-        value = model_file.read(file)
-        if isinstance(value, dict) and value.get("format") == model_file.MODEL:
-            return model_file.read_format(file, model_file.MODEL)["weights"]
+        value = read_archive(file)
+        if isinstance(value, dict) and value.get("format") == MODEL:
+            return read_model(file)["weights"]
     return {
         PREFIX + n: v.float() if v.is_floating_point() else v
         for n, v in clip_weights.read(file).items()

@@ -15,6 +15,7 @@ from torch import Tensor
 from models.parts.pruning import prunable, prune, sparsity
 from pipeline.checkpoints import model_file, sparse
 from pipeline.checkpoints.model_file import ModelInfo
+from pipeline.checkpoints.toolkit_file import find_checkpoint
 from pipeline.errors import DataError
 
 
@@ -69,7 +70,7 @@ def make(source: Path, amount: float, *, weights: bool = True, biases: bool = Fa
     """Prune the model of a checkpoint. Raises DataError for what is no checkpoint, Mismatch for an
     impossible rate.
     """
-    file = model_file.find(source)
+    file = find_checkpoint(source)
     model, info = model_file.load_model(file)
     if not prunable(model, weights=weights, biases=biases):
         raise DataError(

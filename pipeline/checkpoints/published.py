@@ -5,7 +5,7 @@ Such a module says: `recognises(value)`, `import_checkpoint(value) -> (options, 
 `export_file(options, state, training)`, `training_facts(value, side)`, RECIPE, SUFFIX, SIDE_FILE
 and IMPLIED; where a model reads words, also `words_beside(name, value)`, the files that hold them
 (`beside`); where files may be pruned, `pruned(model)`. A file is read with an allow-list of classes
-and nothing in it is executed (`checkpoint.read`, published=True); what is written holds tensors and
+and nothing in it is executed (`read_archive`, published=True); what is written holds tensors and
 plain values, and in the form of hybrid_space one argparse.Namespace.
 
 A module with SETTINGS_FILE reads its options from a JSON file of that name beside the checkpoint
@@ -26,6 +26,7 @@ from models.base import Assets, Mismatch, RetrievalModel
 from models.clip.published import recognises
 from pipeline import log, registry
 from pipeline.checkpoints import clip_weights, finite, model_file, torchscript, word_files
+from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.checkpoints.word_files import Files, Words
 from pipeline.config import Config, merge
@@ -44,7 +45,7 @@ def formats() -> dict[str, ModuleType]:
 def import_file(
     file: Path, files: Files, loaded: Config, recipe: str = ""
 ) -> tuple[ModelInfo, dict[str, Tensor]]:
-    """A published checkpoint as what `checkpoint.write_model` takes.
+    """A published checkpoint as what `model_file.write_model` takes.
 
     files: of its words, as far as the user names them (`beside`). recipe: of `loaded`; how to train
     on and how to read captions (default: the published one of its system).
@@ -115,7 +116,7 @@ def is_clip(file: Path) -> bool:
     """Whether a file holds weights of a CLIP and no system around it, of whoever published it."""
     if file.suffix == ".safetensors" or torchscript.is_program(file):
         return True
-    value = model_file.read(file, published=True)
+    value = read_archive(file, published=True)
     return recognises(value) and _system_of(value) is None
 
 
@@ -177,7 +178,7 @@ def _recognised(file: Path, wanted: str) -> tuple[str, ModuleType, Mapping]:
     """wanted: the model to try first; files of some systems (DRL without a head, CLIP4Clip) are
     alike.
     """
-    value = model_file.read(file, published=True)
+    value = read_archive(file, published=True)
     if found := _system_of(value, wanted):
         return found
     inside = (
@@ -204,7 +205,7 @@ def _system_of(value: object, wanted: str = "") -> tuple[str, ModuleType, Mappin
 
 def _side_file(file: Path, suffix: str) -> Mapping:
     path = file.with_name(file.name + suffix)
-    value = model_file.read(path, published=True) if suffix and path.is_file() else {}
+    value = read_archive(path, published=True) if suffix and path.is_file() else {}
     return value if isinstance(value, Mapping) else {}
 
 

@@ -3,7 +3,7 @@ those are stored.
 
 A packed tensor is {"shape": [..], "kept": uint8 (ceil(n / 8),), "values": the entries that are not
 0, in order}. With a share d of float32 entries left it takes 4 d + 1/8 bytes per entry instead of
-4, so up to d = 0.96 it is smaller (CSR needs 8 d: more, down to d = 1/32). `checkpoint.read_format`
+4, so up to d = 0.96 it is smaller (CSR needs 8 d: more, down to d = 1/32). `partial.read_model`
 unpacks, so a pruned checkpoint loads like any other.
 """
 

@@ -82,11 +82,12 @@ def command(
             where=out,
             fix="Rename.",
         )
-    from pipeline.checkpoints.model_file import find, load_model
+    from pipeline.checkpoints.model_file import load_model
+    from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.core.files import atomic_write
     from pipeline.explain import concepts
 
-    path = find(checkpoint)
+    path = find_checkpoint(checkpoint)
     model, info = load_model(path)
     if hasattr(model, "attention_maps"):
         _explain_looks(model, info, (text, video), frames, (block, per_video), out, as_json)

@@ -26,17 +26,18 @@ from pipeline import log
 )
 @click.option("--json", "as_json", is_flag=True, help="print what was written as JSON")
 def command(checkpoint: Path, out: Path, as_json: bool) -> None:
-    from pipeline.checkpoints import model_file as checkpoints
     from pipeline.checkpoints import published
+    from pipeline.checkpoints.archive_writer import write_archive
     from pipeline.checkpoints.pruned import file_suffix
+    from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.core.files import atomic_write
 
-    file = checkpoints.find(checkpoint)
+    file = find_checkpoint(checkpoint)
     value, form, info, changes = published.export_file(file)
     target = out
     if not out.name.endswith(form.SUFFIX):
         target = out / f"{info.recipe.name or file.stem}{file_suffix(info.facts)}{form.SUFFIX}"
-    checkpoints.write(target, value)
+    write_archive(target, value)
     written = {"checkpoint": target}
     facts = info.facts
     for key, words in (

@@ -79,10 +79,11 @@ def command(
 ) -> None:
     from pipeline.checkpoints import model_file
     from pipeline.checkpoints.published import import_clip, import_file, is_clip
+    from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.checkpoints.word_files import Files
     from pipeline.training import moments
 
-    file = model_file.find(file)
+    file = find_checkpoint(file)
     if is_clip(file):
         info, weights = import_clip(file, config.load(path), recipe)
         start = None

@@ -267,7 +267,7 @@ def _reranked(
 
 def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarray", "np.ndarray"]:
     """The scores, with what sampling says of the best candidates of each row added to them."""
-    from pipeline.checkpoints.model_file import find
+    from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.evaluation.denoiser import equal_rows, saved_second_stage
 
     if settings["denoiser"] is None:
@@ -277,7 +277,8 @@ def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarr
             fix="Give --denoiser the checkpoint of a DiffusionRet.",
         )
     scores = sides["t2v"], sides["v2t"]
-    second, seed = saved_second_stage(find(settings["denoiser"]), settings["videos"], scores)
+    file = find_checkpoint(settings["denoiser"])
+    second, seed = saved_second_stage(file, settings["videos"], scores)
     asked = settings["seed"]
     return second.reranked(scores, equal_rows(scores), seed if asked is None else asked)
 

@@ -83,10 +83,11 @@ def command(
             where="search",
             fix='For example: search BEST.pt "a dog runs"',
         )
-    from pipeline.checkpoints.model_file import find, load_model
+    from pipeline.checkpoints.model_file import load_model
+    from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.search import search, search_record
 
-    path = find(checkpoint)
+    path = find_checkpoint(checkpoint)
     folder = find_results(path, videos)
     model, info = load_model(path)
     if not asked:

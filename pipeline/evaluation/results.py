@@ -18,7 +18,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,9 +25,7 @@ from pipeline.arrays import read_npz, write_npy, write_npz
 from pipeline.core.files import atomic_write, disk_name
 from pipeline.core.state import usable_records
 from pipeline.errors import DataError
-
-if TYPE_CHECKING:
-    from pipeline.evaluation.retrieve import Result
+from pipeline.evaluation.metrics import Evaluation
 
 METRICS, RANKS, GALLERY, ENCODINGS = "metrics.json", "ranks.npz", "gallery.json", "encodings.npz"
 _COLUMNS = ("R1", "R5", "R10", "MdR", "MnR")
@@ -83,20 +80,22 @@ def save(
     return written
 
 
-def rank_arrays(result: "Result") -> dict[str, np.ndarray]:
-    """What ranks.npz holds of one way of ranking."""
-    found, name = result.evaluation, result.rerank
+def rank_arrays(name: str, found: Evaluation) -> dict[str, np.ndarray]:
+    """What ranks.npz holds of the way of ranking called `name`."""
     arrays = {f"{name}/v2t_rows": found.v2t_rows}
     for side, counts in (("t2v", found.t2v), ("v2t", found.v2t)):
         arrays |= {f"{name}/{side}_above": counts.above, f"{name}/{side}_tied": counts.tied}
     return arrays
 
 
-def save_similarity(folder: Path, result: "Result") -> list[Path]:
-    """Write the final scores of one way of ranking, float32 .npy; returns their paths."""
+def save_similarity(folder: Path, name: str, t2v: np.ndarray, v2t: np.ndarray) -> list[Path]:
+    """Write the final scores of the way of ranking called `name`, float32 .npy.
+
+    t2v (N_t, N_v), v2t (N_v, N_t). Returns the paths of both files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{result.rerank}.{side}.npy" for side in ("t2v", "v2t")]
-    for path, scores in zip(paths, (result.t2v, result.v2t), strict=True):
+    paths = [folder / f"{name}.{side}.npy" for side in ("t2v", "v2t")]
+    for path, scores in zip(paths, (t2v, v2t), strict=True):
         write_npy(path, scores.astype(np.float32, copy=False))
     return paths
 

@@ -212,13 +212,15 @@ def _names(checkpoints: list[Artefact]) -> list[str]:
 
 def _evaluate(stage: Stage, item: Item) -> Outcome:
     from pipeline import processes
-    from pipeline.checkpoints.model_file import find
+    from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.evaluation import results
     from pipeline.evaluation.encode import encode_corpus, in_precision
     from pipeline.evaluation.retrieve import take_part
     from pipeline.feeding.inputs import choose_device
 
-    options, path, world = stage.options, find(item.payload), processes.World.of_environment()
+    options = stage.options
+    path = find_checkpoint(item.payload)
+    world = processes.World.of_environment()
     device = choose_device(options.device, world.local_rank)
     processes.join(world, device, _TIMEOUT_MINUTES)
     read = _read(stage, path, device)
@@ -332,10 +334,10 @@ def _second(
     """What rerank diffusion needs of the denoiser, if it is asked for."""
     if "diffusion" not in stage.options.rerank:
         return None
-    from pipeline.checkpoints.model_file import find
+    from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.evaluation.denoiser import First, second_stage
 
-    options, path = stage.options, find(stage.inputs["denoiser"].path)
+    options, path = stage.options, find_checkpoint(stage.inputs["denoiser"].path)
     opened = _open(stage, path, next(read.opened.model.parameters()).device)
     first = First(name, read.corpus, encoded)
     return second_stage(
@@ -371,8 +373,9 @@ def _rank(
             metrics["examples"] = breakdown.examples(
                 result, target, texts, corpus.video_ids, options.examples
             )
-        ranks |= results.rank_arrays(result)
-        files += results.save_similarity(folder, result) if options.save_similarity else []
+        ranks |= results.rank_arrays(result.rerank, result.evaluation)
+        if options.save_similarity:
+            files += results.save_similarity(folder, result.rerank, result.t2v, result.v2t)
         _say(name, result.metrics)
     metrics["gains"] = breakdown.gains(metrics["results"])
     _say_gains(name, metrics["gains"])

@@ -439,9 +439,9 @@ def _loaded(
 
 
 def _state(file: str) -> dict:
-    from pipeline.checkpoints.model_file import read
+    from pipeline.checkpoints.archive import read_archive
 
-    state = read(Path(file))
+    state = read_archive(Path(file))
     if not isinstance(state, dict):
         raise ValueError(f"expected a dictionary of tensors, found {type(state).__name__}")
     return state

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from models.base import Mismatch
 from pipeline import registry
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
+from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.checkpoints.model_file import ModelInfo
+from pipeline.checkpoints.toolkit_file import VERSION, find_checkpoint, read_format
 from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ def of_published(file: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> 
     companion = file.with_name(module.companion(file.name) or file.name)
     if not companion.is_file():
         return None
-    side = model_file.read(companion, published=True) if companion != file else {}
-    published = model_file.read(file, published=True) if companion == file else {}
+    side = read_archive(companion, published=True) if companion != file else {}
+    published = read_archive(file, published=True) if companion == file else {}
     form = registry.model_part(info.recipe.model, "published")
     published = form.as_published(published) if published else published
     try:
@@ -85,12 +87,12 @@ def write(path: Path, start: Start | None) -> None:
     if start is None:
         path.unlink(missing_ok=True)
         return
-    model_file.write(path, {"format": FORMAT, "version": model_file.VERSION} | asdict(start))
+    write_archive(path, {"format": FORMAT, "version": VERSION} | asdict(start))
 
 
 def read(init: Path | None) -> Start:
     """What lies beside the weights that a training starts from."""
-    path = place(model_file.find(init)) if init is not None else None
+    path = place(find_checkpoint(init)) if init is not None else None
     if path is None or not path.is_file():
         raise ConfigError(
             "no training to go on from: there is no optimizer state beside the weights to start"
@@ -102,7 +104,7 @@ def read(init: Path | None) -> Start:
                 " .bin) and start from that, or leave go_on out."
             ),
         )
-    value = model_file.read_format(path, FORMAT)
+    value = read_format(path, FORMAT)
     return Start(**{name: value[name] for name in Start.__dataclass_fields__})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.toolkit_file import TRAINING, read_format
 from pipeline.processes import World
 from pipeline.training.moments import Start
 
@@ -73,7 +73,7 @@ def resumable(folder: Path, identity: str) -> dict | None:
     path = Path(folder) / "checkpoints" / "last.pt"
     if not path.exists():
         return None
-    state = model_file.read_format(path, model_file.TRAINING)
+    state = read_format(path, TRAINING)
     return state if state.get("identity") == identity else None
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from models.base import Mismatch, RetrievalModel
 from models.parts.pruning import keep_zeros
 from pipeline import log
-from pipeline.checkpoints import clip_weights, finite, model_file, torchscript
+from pipeline.checkpoints import clip_weights, finite, model_file, partial, torchscript
+from pipeline.checkpoints.archive import read_archive
+from pipeline.checkpoints.toolkit_file import find_checkpoint
 from pipeline.recipes.recipe import Recipe
 
 _PREFIX = "clip."  # of CLIP's weights in every model that has one
@@ -32,10 +34,10 @@ def build(
     """
     if init is None:
         return model_file.build_model(recipe, facts, vectors=vectors)
-    path = model_file.find(init)
+    path = find_checkpoint(init)
     if not _is_ours(path):
         return model_file.build_model(recipe, facts, vectors=vectors, clip=clip_weights.read(path))
-    start, options = model_file.read_format(path, model_file.MODEL), recipe.train.init
+    start, options = partial.read_model(path), recipe.train.init
     finite.check(path, start["weights"])
     model = _TAKE[options.take](recipe, facts, start["weights"], vectors)
     pruned = start["facts"].get("pruned")
@@ -91,7 +93,7 @@ def _is_ours(path: Path) -> bool:
     """
     if path.suffix == ".safetensors" or torchscript.is_program(path):
         return False
-    value = model_file.read(path)
+    value = read_archive(path)
     return isinstance(value, dict) and isinstance(value.get("format"), str)
 
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from pipeline import __version__, log, processes
 from pipeline.checkpoints import model_file, partial
+from pipeline.checkpoints.archive_writer import write_archive
+from pipeline.checkpoints.toolkit_file import TRAINING, VERSION
 from pipeline.core import stop
 from pipeline.errors import ConfigError, Interrupted
 from pipeline.feeding.loader import Batch, TrainBatches
@@ -300,9 +302,7 @@ class Trainer:
         self._record_validation(scores, name if verdict.is_best else "")
         if verdict.reload_best:
             processes.barrier(self._world)
-            self.model.load_state_dict(
-                model_file.read_format(self.best_path, model_file.MODEL)["weights"]
-            )
+            self.model.load_state_dict(partial.read_model(self.best_path)["weights"])
         p.done = p.done or verdict.stop
         return chosen
 
@@ -361,11 +361,11 @@ class Trainer:
             length = (
                 self._metrics.sync()
             )  # first: a checkpoint never knows of lines that are not on disk
-            model_file.write(
+            write_archive(
                 self.last_path,
                 {
-                    "format": model_file.TRAINING,
-                    "version": model_file.VERSION,
+                    "format": TRAINING,
+                    "version": VERSION,
                     "toolkit": __version__,
                     "identity": self._conduct.identity,
                     "recipe": self._recipe.resolved(),

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoints import clip_weights, model_file
+from pipeline.checkpoints import clip_weights
+from pipeline.checkpoints.archive import read_archive
 from pipeline.errors import DataError
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"7" * 64 + b"\nsize 605157884\n"
@@ -37,4 +38,4 @@ def test_cut_download_is_called_cut(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
 
     with pytest.raises(DataError, match="cut short"):
-        model_file.read(tmp_path / "a.pt")
+        read_archive(tmp_path / "a.pt")

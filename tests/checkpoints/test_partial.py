@@ -9,6 +9,8 @@ import torch
 from models.base import Assets
 from models.dgl.model import build
 from pipeline.checkpoints import model_file, partial
+from pipeline.checkpoints.archive import read_archive
+from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.errors import DataError
 from pipeline.recipes.recipe import Recipe, parse
@@ -57,7 +59,7 @@ def pair(tmp_path: Path) -> tuple[Path, dict, Path]:
 def test_only_what_trained_is_in_the_file_and_all_of_it_is_read(pair) -> None:
     path, weights, _ = pair
 
-    stored, model = model_file.read(path)["weights"], model_file.load_model(path)[0]
+    stored, model = read_archive(path)["weights"], model_file.load_model(path)[0]
 
     trained = {name for name in weights if name.startswith("prompts.")}
     assert set(stored) == trained | {
@@ -114,7 +116,7 @@ def test_weights_rounded_when_they_were_taken_are_rounded_again(tmp_path: Path) 
     path, weights = tuned(tmp_path, rounding, clip)
 
     model = model_file.load_model(path)[0]
-    assert model_file.read(path)["facts"]["backbone"]["rounded"]
+    assert read_archive(path)["facts"]["backbone"]["rounded"]
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
@@ -138,7 +140,7 @@ def test_weights_that_changed_are_written_whole(pair, tmp_path: Path) -> None:
 
     model_file.write_model(path.with_name("other.pt"), info, changed)
 
-    assert set(model_file.read(path.with_name("other.pt"))["weights"]) == set(weights)
+    assert set(read_archive(path.with_name("other.pt"))["weights"]) == set(weights)
 
 
 def test_elsewhere_without_the_backbone_it_is_written_whole(pair, tmp_path: Path) -> None:
@@ -149,7 +151,7 @@ def test_elsewhere_without_the_backbone_it_is_written_whole(pair, tmp_path: Path
         tmp_path / "some" / "where" / "else" / "copy.pt", model_file.load_model(path)[1], weights
     )
 
-    assert set(model_file.read(tmp_path / "some" / "where" / "else" / "copy.pt")["weights"]) == set(
+    assert set(read_archive(tmp_path / "some" / "where" / "else" / "copy.pt")["weights"]) == set(
         weights
     )
 
@@ -160,12 +162,12 @@ def test_elsewhere_without_the_backbone_it_is_written_whole(pair, tmp_path: Path
 def test_full_tuning_and_little_freezing_stand_alone(tmp_path: Path, train: dict) -> None:
     path, weights = tuned(tmp_path, recipe(**train), saved_clip(tmp_path / "small.pt"))
 
-    assert set(model_file.read(path)["weights"]) == set(weights)
+    assert set(read_archive(path)["weights"]) == set(weights)
 
 
 def test_a_training_goes_on_from_what_it_trained(pair) -> None:
     path, weights, _ = pair
-    about, model = model_file.read(path)["facts"], small_dgl(half_rounding=False)
+    about, model = read_archive(path)["facts"], small_dgl(half_rounding=False)
 
     part = partial.trained(weights, about)
     partial.load_trained(model, part, about)
@@ -176,8 +178,8 @@ def test_a_training_goes_on_from_what_it_trained(pair) -> None:
 
 def test_what_says_nonsense_of_its_backbone_is_refused(pair) -> None:
     path, _, _ = pair
-    value = model_file.read(path)
-    model_file.write(path, value | {"facts": {"backbone": {"file": "x"}}})
+    value = read_archive(path)
+    write_archive(path, value | {"facts": {"backbone": {"file": "x"}}})
 
     with pytest.raises(DataError, match="says of its backbone what cannot be"):
         model_file.load_model(path)

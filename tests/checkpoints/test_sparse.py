@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.base import Mismatch
-from pipeline.checkpoints import model_file, sparse
+from pipeline.checkpoints import partial, sparse
+from pipeline.checkpoints.archive_writer import write_archive
+from pipeline.checkpoints.toolkit_file import MODEL, VERSION
 from pipeline.errors import DataError
 
 
@@ -77,10 +79,10 @@ def test_what_contradicts_itself_is_refused(changes: dict, told: str) -> None:
 
 
 def test_damaged_packed_weights_of_a_checkpoint_name_the_file(tmp_path) -> None:
-    head = {"format": model_file.MODEL, "version": model_file.VERSION}
-    model_file.write(tmp_path / "best.pt", head | {"weights": entry(values=torch.ones(1))})
+    head = {"format": MODEL, "version": VERSION}
+    write_archive(tmp_path / "best.pt", head | {"weights": entry(values=torch.ones(1))})
 
     with pytest.raises(DataError, match="w: 1 values for 9 places") as caught:
-        model_file.read_format(tmp_path / "best.pt", model_file.MODEL)
+        partial.read_model(tmp_path / "best.pt")
 
     assert caught.value.where == str(tmp_path / "best.pt")

@@ -16,7 +16,8 @@ from models.base import Assets, Mismatch
 from models.hybrid_space import published as hybrid_space
 from models.hybrid_space.model import build
 from models.hybrid_space.options import Options
-from pipeline.checkpoints.model_file import load_model, read
+from pipeline.checkpoints.archive import read_archive
+from pipeline.checkpoints.model_file import load_model
 from pipeline.core.artefact import Artefact
 from pipeline.evaluation import results
 from pipeline.stages.prune import Options as PruneOptions
@@ -89,7 +90,9 @@ def test_a_second_round_trip_gives_the_very_same_scores_and_file(tmp_path: Path)
     assert (
         scores(tmp_path / "a", tmp_path / "once") == scores(tmp_path / "b", tmp_path / "twice")
     ).all()
-    first, second = (read(next((tmp_path / name).glob("*.bin"))) for name in ("out", "again"))
+    first, second = (
+        read_archive(next((tmp_path / name).glob("*.bin"))) for name in ("out", "again")
+    )
     assert first["args"] | {"pretrained_weight": 0} == second["args"] | {"pretrained_weight": 0}
     assert all(
         torch.equal(value, second["state_dict"][name])
@@ -135,8 +138,8 @@ def test_recorded_file_pruned_here_equals_the_published_pruning(
 
     (file,) = (tmp_path / "out").glob("*_pruned_w_0.2.bin")
     ours, theirs = (
-        read(file)["state_dict"],
-        read(case / "checkpoint_pruned_w_0.2.bin", published=True)["state_dict"],
+        read_archive(file)["state_dict"],
+        read_archive(case / "checkpoint_pruned_w_0.2.bin", published=True)["state_dict"],
     )
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
@@ -232,7 +235,7 @@ def test_ancestors_files_come_in_and_go_out(
         pytest.skip("only beside the project")
     else:
         file = source
-    n_words = read(file, published=True)["opt"]["vocab_size"]
+    n_words = read_archive(file, published=True)["opt"]["vocab_size"]
     words = ["<pad>", "<start>", "<end>", "<unk>", *(f"word{n}" for n in range(n_words - 4))]
     (tmp_path / "vocab.json").write_text(json.dumps({word: n for n, word in enumerate(words)}))
 
@@ -250,7 +253,9 @@ def test_ancestors_files_come_in_and_go_out(
     assert call("export-checkpoint", tmp_path / "ours.pt", "--out", tmp_path / "again.pth.tar") == 0
 
     model, info = load_model(tmp_path / "ours.pt")
-    again, assets = hybrid_space.import_checkpoint(read(tmp_path / "again.pth.tar", published=True))
+    again, assets = hybrid_space.import_checkpoint(
+        read_archive(tmp_path / "again.pth.tar", published=True)
+    )
     assert again == model.options
     assert all(torch.equal(assets.init[key], value) for key, value in model.state_dict().items())
     assert info.text_encoder.ids(["word0 word1"]) == [
@@ -262,7 +267,7 @@ def _two_dicts(file: Path) -> dict:
     """The recorded latent file in the form of danieljf24/dual_encoding: mappings inside the
     encoders.
     """
-    value = read(file, published=True)
+    value = read_archive(file, published=True)
     encoders = value["model"][:2]
     for encoder, mapping, name in zip(
         encoders, value["model"][2:], ("visual", "text"), strict=True
@@ -273,7 +278,7 @@ def _two_dicts(file: Path) -> dict:
 
 def _bad(kind: str, files: dict[str, Path]) -> None:
     """Make one thing wrong."""
-    value = read(files["bin"])
+    value = read_archive(files["bin"])
     words, tags = (json.loads(files[name].read_text()) for name in ("vocab", "tags"))
     changes = {
         "foreign key": {"state_dict": value["state_dict"] | {"clip.proj": torch.zeros(1)}},
@@ -535,6 +540,6 @@ def test_drl_comes_in_and_goes_out_as_the_same_state_dict(shared: Path, tmp_path
     )
 
     (back,) = (tmp_path / "out").glob("*.bin.0")
-    given, found = read(file), read(back)
+    given, found = read_archive(file), read_archive(back)
     assert given.keys() == found.keys()
     assert all(torch.equal(found[name], value.float()) for name, value in given.items())

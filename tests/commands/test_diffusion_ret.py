@@ -11,6 +11,7 @@ import torch
 import cli
 from models.diffusion_ret import published
 from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.errors import DataError
 from pipeline.text.clip_bpe import find_table
 from tests.evaluation.diffusion_world import evaluate, make
@@ -57,7 +58,7 @@ def test_a_half_precision_file_goes_out_as_it_came_in(best: Path, tmp_path: Path
     assert call("import-checkpoint", best, "--recipe", recipe, "--out", tmp_path / "ours.pt") == 0
     assert call("export-checkpoint", tmp_path / "ours.pt", "--out", tmp_path / "again.pth") == 0
 
-    first, second = model_file.read(best), model_file.read(tmp_path / "again.pth")
+    first, second = read_archive(best), read_archive(tmp_path / "again.pth")
     assert first.keys() == second.keys()
     assert all(
         value.dtype == second[name].dtype and torch.equal(value, second[name])

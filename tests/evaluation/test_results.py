@@ -27,7 +27,13 @@ def ranked() -> Result:
 
 
 def save(folder: Path) -> list[Path]:
-    return results.save(folder, {"results": {}}, results.rank_arrays(ranked()), NAMES, VECTORS)
+    return results.save(
+        folder,
+        {"results": {}},
+        results.rank_arrays(ranked().rerank, ranked().evaluation),
+        NAMES,
+        VECTORS,
+    )
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -47,7 +53,7 @@ def test_equal_results_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_score_matrices_are_saved_as_float32(tmp_path: Path) -> None:
-    t2v, v2t = results.save_similarity(tmp_path, ranked())
+    t2v, v2t = results.save_similarity(tmp_path, ranked().rerank, ranked().t2v, ranked().v2t)
 
     assert np.load(t2v).dtype == np.float32
     assert (np.load(v2t) == T2V.T).all()

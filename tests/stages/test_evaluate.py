@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
+from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.core import runner
 from pipeline.core.artefact import Artefact
 from pipeline.core.todo import Settings
@@ -125,9 +126,9 @@ def test_the_only_checkpoint_being_unusable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_are_reported_as_scores_that_are_not(tmp_path: Path) -> None:
-    value = model_file.read(world().folder / "train" / "checkpoints" / "best.pt")
+    value = read_archive(world().folder / "train" / "checkpoints" / "best.pt")
     value["weights"]["latent.video.linear.weight"][0] = torch.nan
-    model_file.write(tmp_path / "nan.pt", value)
+    write_archive(tmp_path / "nan.pt", value)
     stage = Stage(Options(), with_checkpoint(tmp_path / "nan.pt", "nan"), tmp_path / "out")
 
     runner.run(stage, settings=Settings(jobs=1, max_failures=1.0))

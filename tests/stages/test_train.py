@@ -13,6 +13,7 @@ import yaml
 
 from models.parts.pruning import prunable
 from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.core.artefact import Artefact
 from pipeline.core.plan import dataset_artefact
 from pipeline.core.runner import Settings, run
@@ -204,7 +205,7 @@ def test_changed_recipe_that_was_interrupted_goes_on(inputs, tmp_path):
         ended.start()
         ended.join()
 
-    state = model_file.read(tmp_path / "checkpoints" / "last.pt")
+    state = read_archive(tmp_path / "checkpoints" / "last.pt")
 
     assert state["progress"]["step"] == 4
 

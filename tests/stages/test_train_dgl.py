@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints import model_file, partial
+from pipeline.checkpoints.toolkit_file import find_checkpoint
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.errors import Interrupted
@@ -54,9 +55,7 @@ def test_both_checkpoints_hold_only_what_trains(inputs: dict, tuned: Path) -> No
 
 
 def test_the_backbone_is_that_of_the_start_to_the_last_bit(inputs: dict, tuned: Path) -> None:
-    start = model_file.read_format(model_file.find(inputs["init"].path), model_file.MODEL)[
-        "weights"
-    ]
+    start = partial.read_model(find_checkpoint(inputs["init"].path))["weights"]
     end = model_file.load_model(tuned)[0].state_dict()
 
     same = {

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pipeline.checkpoints import model_file
+from pipeline.checkpoints.toolkit_file import TRAINING, read_format
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.errors import ConfigError, DataError, Interrupted
@@ -99,7 +100,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_bytes(
 
 
 def test_last_keeps_the_averages_of_what_trains_alone(trained: Path) -> None:
-    state = model_file.read_format(trained / "checkpoints/last.pt", model_file.TRAINING)
+    state = read_format(trained / "checkpoints/last.pt", TRAINING)
 
     assert state["ema"] and {name.partition("_")[0] for name in state["ema"]} <= {
         "denoise",

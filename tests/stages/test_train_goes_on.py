@@ -13,6 +13,8 @@ import cli
 from models.centerclip import published as centerclip
 from models.centerclip.published_training import export_optimizer, our_names, parameter_order
 from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive_writer import write_archive
+from pipeline.checkpoints.toolkit_file import TRAINING, read_format
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.errors import ConfigError, DataError
@@ -49,7 +51,7 @@ def train(inputs: dict, out: Path, values: dict, init: Path | None = None) -> Pa
 
 def moments(trained: Path) -> tuple[dict, int]:
     """The optimizer state of a training by parameter, and its steps."""
-    last = model_file.read_format(trained / "checkpoints/last.pt", model_file.TRAINING)
+    last = read_format(trained / "checkpoints/last.pt", TRAINING)
     model, info = model_file.load_model(trained)
     groups = parameter_groups(model.named_parameters(), info.recipe.train.params, 0.0)
     names = [name for group in groups for name in group["names"]]
@@ -70,7 +72,7 @@ def write_published(trained: Path, file: Path) -> None:
         published["optimizer"] = export_optimizer(model.options, weights, state, [{}] * 4)
     else:
         write_clip4clip_optimizer(file, model, state, steps)
-    model_file.write(file, published)
+    write_archive(file, published)
 
 
 def write_clip4clip_optimizer(file: Path, model: torch.nn.Module, state: dict, steps: int) -> None:
@@ -93,7 +95,7 @@ def write_clip4clip_optimizer(file: Path, model: torch.nn.Module, state: dict, s
         "optimizer_state_dict": {"state": kept, "param_groups": listed},
         "loss": 0.5,
     }
-    model_file.write(file.with_name("pytorch_opt.bin.1"), content)
+    write_archive(file.with_name("pytorch_opt.bin.1"), content)
 
 
 def imported(file: Path, values: dict) -> Path:

@@ -14,14 +14,14 @@ from models.base import Assets
 from models.hybrid_space import published as hybrid_space
 from models.hybrid_space.model import build
 from models.hybrid_space.options import Options
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.model_file import load_model
 from pipeline.errors import DataError
 
 
 def read(value: object, folder: Path, zipped: bool = True) -> object:
     torch.save({"x": value}, folder / "a.bin", _use_new_zipfile_serialization=zipped)
-    return model_file.read(folder / "a.bin", published=True)["x"]
+    return read_archive(folder / "a.bin", published=True)["x"]
 
 
 @pytest.mark.parametrize("zipped", [True, False])

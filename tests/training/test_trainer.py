@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.core import stop
 from pipeline.errors import ConfigError, DataError, Interrupted
 from tests.training import toy
@@ -294,7 +295,7 @@ def test_skipped_steps_are_counted_and_leave_finite_weights(tmp_path, caplog):
         summary = toy.trainer(tmp_path, data=poisoned(1), non_finite="skip", skip_limit=100).fit()
 
     assert summary.skipped == caplog.text.count("Step skipped") > 0
-    weights = model_file.read(tmp_path / "checkpoints" / "last.pt")["weights"]
+    weights = read_archive(tmp_path / "checkpoints" / "last.pt")["weights"]
     assert all(value.isfinite().all() for value in weights.values())
     assert lines(tmp_path, "train")[-1]["skipped"] == summary.skipped
 

@@ -21,7 +21,8 @@ from models.centerclip.published_settings import freeze_rule, recipe
 from models.centerclip.reduction import Clustered
 from models.centerclip.tokens import segment_tokens
 from models.clip.towers import end_row
-from pipeline.checkpoints import clip_weights, model_file
+from pipeline.checkpoints import clip_weights
+from pipeline.checkpoints.archive import read_archive
 from pipeline.evaluation.metrics import count, count_v2t, summary
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, close_tree, equal
@@ -87,7 +88,7 @@ def opened(case: Case) -> Iterator[Comparison]:
         if "checkpoint_file" in case.info
         else "checkpoint.pth.tar"
     )
-    published = model_file.read(case.path(name), published=True)
+    published = read_archive(case.path(name), published=True)
     options, assets = import_checkpoint(published, case.info["options"])
     model = build(options, assets)
     named = published_names(options, model.state_dict())

@@ -13,7 +13,8 @@ from models.clip.blocks import causal_mask
 from models.clip.pixels import Pixels
 from models.clip.sizes import OPENAI
 from models.clip.towers import CLIP, VisionTransformer, end_row, half_parameters, sizes_of
-from pipeline.checkpoints import clip_weights, model_file, torchscript
+from pipeline.checkpoints import clip_weights, torchscript
+from pipeline.checkpoints.archive import read_archive
 from pipeline.parity.case import Case
 from pipeline.parity.compare import Comparison, Tolerance, close, equal
 from pipeline.video.crop import center_crop, resize_short
@@ -29,7 +30,7 @@ def forward(case: Case) -> Iterator[Comparison]:
     arithmetic.
     """
     path = case.path(case.info["checkpoint_file"].partition(":")[0])
-    stored = torchscript.read(path) if torchscript.is_program(path) else model_file.read(path)
+    stored = torchscript.read(path) if torchscript.is_program(path) else read_archive(path)
     yield from _types(case, stored)
     state = clip_weights.read(path)
     yield from _sizes(case, state)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.dgl import published
 from models.dgl.model import Dgl, build
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.feeding.loader import Batch
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
@@ -43,7 +43,7 @@ _LAYOUTS = {  # recorded maps, from ours (B, T, n, G, G)
 def model_case(case: Case) -> Iterator[Comparison]:
     """Everything about one recorded model."""
     settings = case.info["options"]
-    file = model_file.read(case.path(case.info["checkpoint"]["file"]), published=True)
+    file = read_archive(case.path(case.info["checkpoint"]["file"]), published=True)
     model = opened(file, settings)
     yield from _file(case, file, model)
     ids, frames = (torch.from_numpy(case.inputs[name]) for name in ("input_ids", "video"))

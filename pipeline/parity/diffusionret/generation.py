@@ -16,7 +16,7 @@ from models.diffusion_ret.denoiser import Denoiser, classification_loss
 from models.diffusion_ret.fast_sampling import TextToVideo, VideoToText
 from models.diffusion_ret.model import DRAWS, DiffusionRet, candidates
 from models.diffusion_ret.noising import Schedule, named_betas, schedule
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
 from pipeline.parity.diffusionret.model import (
@@ -130,7 +130,7 @@ def table_rows(case: Case) -> Iterator[Comparison]:
     if "pe_max_len" in case.info:
         yield equal(
             "pe_max_len",
-            len(model_file.read(case.path(CHECKPOINT))[_TABLE]),
+            len(read_archive(case.path(CHECKPOINT))[_TABLE]),
             case.info["pe_max_len"],
         )
 

@@ -16,7 +16,7 @@ from models.clip.towers import end_row
 from models.diffusion_ret.model import DiffusionRet, build
 from models.diffusion_ret.options import Options
 from models.diffusion_ret.published import import_checkpoint, published_names
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.feeding.loader import Batch
 from pipeline.parity.case import Case
 from pipeline.parity.compare import Comparison, Tolerance, close, equal
@@ -96,7 +96,7 @@ def same_sizes(case: Case, model: DiffusionRet) -> Iterator[Comparison]:
 def opened(case: Case, **changes: object) -> DiffusionRet:
     """The recorded model in eval mode, with the options in force."""
     case.info["checkpoint"]
-    found, assets = import_checkpoint(model_file.read(case.path(CHECKPOINT)))
+    found, assets = import_checkpoint(read_archive(case.path(CHECKPOINT)))
     return made(case, found, assets, **changes)
 
 

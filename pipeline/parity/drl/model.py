@@ -17,7 +17,7 @@ from models.clip.published import import_weights
 from models.drl.model import Drl, build
 from models.drl.options import Options
 from models.drl.published import import_checkpoint, published_names
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.feeding.loader import Batch
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
@@ -69,7 +69,7 @@ def initialisation(case: Case) -> Iterator[Comparison]:
     """Which parameters come from which of CLIP's tensors, which are drawn and which are
     constant.
     """
-    weights = import_weights(model_file.read(case.path(case.info["checkpoint"].partition(":")[0])))
+    weights = import_weights(read_archive(case.path(case.info["checkpoint"].partition(":")[0])))
     options = options_of(case.info["options"], backbone="given")
     state = build(options, Assets(clip=weights)).state_dict()
     named = published_names(options, state)
@@ -105,7 +105,7 @@ def opened(case: Case, batch: Mapping[str, Tensor], file: str = "") -> Drl:
     batch has.
     """
     found, assets = import_checkpoint(
-        model_file.read(case.path(file or case.info["checkpoint"].partition(":")[0]))
+        read_archive(case.path(file or case.info["checkpoint"].partition(":")[0]))
     )
     sizes = {"words": batch["text"].shape[1], "frames": batch["video_mask"].shape[1]}
     options = options_of(

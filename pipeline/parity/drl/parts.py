@@ -14,7 +14,7 @@ from models.drl.model import Drl
 from models.drl.published import arch_of, rules
 from models.parts.keys import to_ours
 from models.parts.temporal import Recurrent, Sequence
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, close
 from pipeline.parity.drl.model import gradient_norms, loss_names, options_of, tolerance
@@ -73,7 +73,7 @@ def _head(case: Case, settings: Mapping[str, object], inputs: Mapping[str, Tenso
     )
     model = Drl(options, CLIP(sizes)).train()
     file = case.info["checkpoint"].partition(":")[0].replace("<tag>", settings["eval_prefix"])
-    published = model_file.read(case.path(file))
+    published = read_archive(case.path(file))
     state = to_ours(published, rules(arch_of(published)))
     head = {key for key in model.state_dict() if not key.startswith("clip.")} | {"clip.logit_scale"}
     assert (
@@ -161,7 +161,7 @@ def _aggregated(case: Case, name: str, frames: Tensor, real: Tensor) -> Tensor:
     file = case.info["checkpoint"].partition(":")[0].replace("<agg_module>", name)
     state = {
         k.removeprefix("temporal."): v
-        for k, v in to_ours(model_file.read(case.path(file)), rules(2)).items()
+        for k, v in to_ours(read_archive(case.path(file)), rules(2)).items()
     }
     if name == "seqLSTM":
         module = Recurrent(options["D"])

@@ -9,7 +9,7 @@ from torch import Tensor
 from models.dual_encoding.model import mean_over_time, mix
 from models.hybrid_space.model import HybridSpace, build, with_boundaries
 from models.hybrid_space.published import import_checkpoint, published_names
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.evaluation.metrics import count, mean_average_precision, summary
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
@@ -22,9 +22,7 @@ def hybrid_space(case: Case) -> Iterator[Comparison]:
     """Encodings, errors and metrics of a batch as published, and the losses and gradient norms of a
     training step.
     """
-    published = model_file.read(
-        case.path(case.info["checkpoint"].partition(":")[0]), published=True
-    )
+    published = read_archive(case.path(case.info["checkpoint"].partition(":")[0]), published=True)
     opt = {key: value for key, value in published["opt"].items() if key in case.info["options"]}
     yield equal("options", opt, case.info["options"])
     options, assets = import_checkpoint(published)

@@ -14,7 +14,7 @@ from models.dual_encoding.model import DualEncoding, build, mix
 from models.dual_encoding.options import Options
 from models.dual_encoding.published import import_checkpoint
 from models.dual_encoding.sequence import SequenceEncoder, Steps
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.parity.case import Case
 from pipeline.parity.compare import Comparison, Tolerance, close, equal
 
@@ -42,7 +42,7 @@ def eval_forward(case: Case) -> Iterator[Comparison]:
 
 def opened(case: Case, name: str) -> Generator[Comparison, None, tuple[Options, Assets]]:
     """Rows on what the file says of itself; returns what `build` needs."""
-    published = model_file.read(case.path(name), published=True)
+    published = read_archive(case.path(name), published=True)
     args = dict(published["args"])
     vectors = args.pop("pretrained_weight", None)
     options, assets = import_checkpoint(published)

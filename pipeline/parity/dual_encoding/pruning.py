@@ -10,7 +10,7 @@ from torch import Tensor
 from models.dual_encoding.model import DualEncoding, build
 from models.dual_encoding.published import import_checkpoint, published_names
 from models.parts.pruning import prunable, prune, sparsity
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
 from pipeline.parity.dual_encoding.model import batch_of, forward, opened
@@ -35,7 +35,7 @@ def pruning(case: Case) -> Iterator[Comparison]:
         sorted(kept),
         sorted(n.removeprefix("mask/") for n in case.outputs if "mask/" in n),
     )
-    published = model_file.read(case.path(after), published=True)
+    published = read_archive(case.path(after), published=True)
     theirs = import_checkpoint(published)[1].init
     same = all(torch.equal(theirs[name], value) for name, value in model.state_dict().items())
     yield equal("files[state dict after pruning]", same, True)

@@ -21,6 +21,7 @@ from models.centerclip.published_training import (
 from models.clip.towers import CLIP
 from pipeline import config
 from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.checkpoints.published import import_clip, import_file, is_clip
 from pipeline.checkpoints.word_files import Files
 from pipeline.errors import DataError
@@ -104,7 +105,7 @@ def test_settings_beside_a_file_become_its_recipe(tmp_path: Path) -> None:
     published = centerclip.export_file(
         model.options, model.state_dict(), {"epoch": 3, "step": 40, "best_acc1": 44.1}
     )
-    model_file.write(tmp_path / "ckpt.best.pth.tar", published)
+    write_archive(tmp_path / "ckpt.best.pth.tar", published)
     (tmp_path / "hparams_train.json").write_text(
         json.dumps(centerclip.settings(model.options, published))
     )
@@ -124,7 +125,7 @@ def test_settings_beside_a_file_become_its_recipe(tmp_path: Path) -> None:
 def test_a_file_without_settings_is_read_by_the_recipe_of_its_program(tmp_path: Path) -> None:
     theirs, ours = small(padding="zero", temporal_eps=1e-12), small()
     for name, model in (("pytorch_model.bin.4", theirs), ("ckpt.best.pth.tar", ours)):
-        model_file.write(
+        write_archive(
             tmp_path / name, centerclip.export_file(model.options, model.state_dict(), {})
         )
 
@@ -138,7 +139,7 @@ def test_a_file_without_settings_is_read_by_the_recipe_of_its_program(tmp_path: 
 
 def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
     model = small()
-    model_file.write(
+    write_archive(
         tmp_path / "ckpt.pth.tar", centerclip.export_file(model.options, model.state_dict(), {})
     )
     (tmp_path / "hparams_train.json").write_text('{"sim_header": "meanP"')
@@ -149,7 +150,7 @@ def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
 
 def test_a_bare_clip_becomes_a_checkpoint_for_zero_shot_search(tmp_path: Path) -> None:
     clip, recipes = small_clip(SIZES), tmp_path / "recipes.yaml"
-    model_file.write(tmp_path / "clip.pt", clip.state_dict())
+    write_archive(tmp_path / "clip.pt", clip.state_dict())
     recipes.write_text(
         "recipes: {z: {extends: centerclip_zero_shot, options: {backbone: given, words: 12}}}"
     )

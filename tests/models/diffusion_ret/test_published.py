@@ -11,7 +11,7 @@ from models.diffusion_ret import published
 from models.diffusion_ret.model import DiffusionRet, build
 from models.diffusion_ret.options import Options
 from models.drl import published as drl
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from tests.models.diffusion_ret.small_diffusion import batch, small_diffusion
 from tests.models.drl.small_drl import small_drl
 
@@ -165,7 +165,7 @@ def test_recorded_files_tell_their_configuration(shared: Path) -> None:
     folder = shared / "golden/diffusionret"
     names = ("disc_wti_seqtransf", "disc_wti_no_temporal", "gen_train_cosine50")
 
-    files = {name: model_file.read(folder / name / "checkpoint.pth") for name in names}
+    files = {name: read_archive(folder / name / "checkpoint.pth") for name in names}
 
     assert all(published.recognises(file) for file in files.values())
     found = {name: published.import_checkpoint(file)[0] for name, file in files.items()}

@@ -7,7 +7,7 @@ from models.base import Mismatch
 from models.drl import published
 from models.drl.model import build
 from models.drl.options import Options
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 from tests.models.drl.small_drl import batch, small_drl
 
 KINDS = [
@@ -79,7 +79,7 @@ def test_the_weights_of_diffusion_ret_are_not_taken_for_ours() -> None:
 def test_recorded_files_tell_their_configuration(shared: Path) -> None:
     folder = shared / "golden/drl"
     found = {
-        name: published.import_checkpoint(model_file.read(folder / name / "checkpoint.bin"))[0]
+        name: published.import_checkpoint(read_archive(folder / name / "checkpoint.bin"))[0]
         for name in (
             "full_wti2_seqtransf_cdcr3",
             "full_dp_none_cdcr1",

@@ -9,7 +9,7 @@ from models.base import Assets, Mismatch
 from models.dual_encoding.model import build
 from models.dual_encoding.options import Options
 from models.dual_encoding.published import export_checkpoint, import_checkpoint
-from pipeline.checkpoints import model_file
+from pipeline.checkpoints.archive import read_archive
 
 SMALL = Options(
     latent_dim=8,
@@ -60,7 +60,7 @@ def test_names_and_shapes_at_full_size(name: str, shared: Path) -> None:
 def test_a_recorded_file_with_a_numpy_matrix_is_read_and_written_back(
     golden: Path, tmp_path: Path
 ) -> None:
-    source = model_file.read(
+    source = read_archive(
         golden / "dual-encoding/eval-unigru-pretrained/checkpoint.bin", published=True
     )
     options, assets = import_checkpoint(source)
