@@ -3,6 +3,7 @@ and that everything the texts name is there.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline import config, registry
+from tests import house_debts as debts
 from tests import written
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +38,13 @@ LAYERS = {
     "pipeline.parity": 5,
     "pipeline.commands": 6,
     "cli": 7,
+}
+# public, and called by other programs or by Python itself: name -> who calls it
+CALLED_FROM_OUTSIDE = {
+    "cli:Lazy.get_command": "click",
+    "cli:Lazy.format_commands": "click",
+    "pipeline.commands._stage:StageCommand.format_options": "click",
+    "pipeline.visible:Stream.writelines": "whatever writes to a stream",
 }
 USES_MODELS = 2  # the lowest layer that may import models
 
@@ -298,3 +307,113 @@ def test_no_folder_holds_more_modules_than_can_be_seen_at_once() -> None:
     )
 
     assert {f: n for f, n in folders.items() if n > 16 and f not in by_file_name} == {}
+
+
+def public(name: str) -> Iterator[tuple[str, ast.FunctionDef | ast.ClassDef]]:
+    """(dotted name, node) of what a module offers: its functions, classes and their methods."""
+    for node in tree(name).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                methods = [f for f in node.body if isinstance(f, ast.FunctionDef)]
+                yield from ((f"{node.name}.{f.name}", f) for f in methods if f.name[0] != "_")
+
+
+def in_circles() -> set[str]:
+    """Modules that are left when those are taken away, again and again, that import nothing of the
+    rest, or that nothing of the rest imports.
+    """
+    rest = {name: {t for t in imports(name) if t in MODULES} - {name} for name in MODULES}
+    while True:
+        wanted = set().union(*rest.values())
+        kept = {n: t & rest.keys() for n, t in rest.items() if n in wanted and t & rest.keys()}
+        if len(kept) == len(rest):
+            return set(rest)
+        rest = kept
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert in_circles() - debts.STILL_IN_CIRCLES == set()
+
+
+def test_evaluation_imports_nothing_from_training() -> None:
+    rooms = within("pipeline.evaluation", "pipeline.search", "pipeline.report", "pipeline.explain")
+
+    assert {
+        name: found
+        for name in rooms
+        if (found := {t for t in imports(name) if t.startswith("pipeline.training")})
+    } == {}
+
+
+def test_everything_public_is_used_by_the_product() -> None:
+    used: set[str] = set()
+    for name in MODULES:
+        for node in ast.walk(tree(name)):
+            used |= {getattr(node, "attr", ""), node.id if isinstance(node, ast.Name) else ""}
+    unused = {
+        f"{module}:{name}"
+        for module in MODULES
+        for name, node in public(module)
+        if node.name not in used
+    }
+
+    assert unused - CALLED_FROM_OUTSIDE.keys() - debts.STILL_UNUSED == set()
+
+
+def has_tensors(function: ast.FunctionDef) -> bool:
+    """Whether a function takes or gives a tensor that is not one of a dictionary of weights."""
+    arguments = [*function.args.args, *function.args.kwonlyargs]
+    types = [ast.unparse(a.annotation) for a in arguments if a.annotation]
+    types += [ast.unparse(function.returns)] if function.returns else []
+    return any(re.search(r"\bTensor\b", re.sub(r"\w+\[str, Tensor\]", "", t)) for t in types)
+
+
+def test_every_tensor_function_of_a_model_says_shapes() -> None:
+    without = {
+        f"{module}:{name}"
+        for module in within("models")
+        for name, node in public(module)
+        if isinstance(node, ast.FunctionDef) and has_tensors(node)
+        if not re.search(r"\([^()]*\)", ast.get_docstring(node) or "")
+    }
+
+    assert without - debts.STILL_WITHOUT_SHAPES == set()
+
+
+def raised(function: ast.FunctionDef) -> set[str]:
+    """Names of the exceptions that a function raises itself, not in functions inside it."""
+    found, pending = set(), list(function.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Raise) and node.exc is not None:
+            error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            found.add(ast.unparse(error).rpartition(".")[2])
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            pending += ast.iter_child_nodes(node)
+    return found
+
+
+def test_every_function_of_a_model_that_raises_says_so() -> None:
+    silent = {
+        f"{module}:{name} {error}"
+        for module in within("models")
+        for name, node in public(module)
+        if isinstance(node, ast.FunctionDef)
+        for error in raised(node)
+        if error not in (ast.get_docstring(node) or "")
+    }
+
+    assert {fault.partition(" ")[0] for fault in silent} - debts.STILL_SILENT == set()
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    by_role = {"Options", "Stage", "Dataset"}  # found by file name: one in each file
+    names = Counter(
+        node.name
+        for module in MODULES
+        for name, node in public(module)
+        if isinstance(node, ast.ClassDef) and name not in by_role
+    )
+
+    assert {name for name, count in names.items() if count > 1} - debts.STILL_TWICE == set()
