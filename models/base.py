@@ -1,9 +1,8 @@
-"""What every retrieval model is: its inputs, its encodings, its scores, its losses; and the gather
-across processes.
+"""The contract of a retrieval model: inputs, encodings, scores, losses; and the gather.
 
-The pipeline knows models only through this file; a model knows nothing of
-files, YAML or processes. Encoders take padded batches, so everything that depends on how many items
-share a batch is the model's own affair (pooling rules); `score` and `fuse` work on whole encodings.
+The pipeline knows models only through this file; a model knows nothing of files, YAML or
+processes. Encoders take padded batches, so a model decides alone how padding enters an encoding
+(its pooling rules). `score` compares encodings pair by pair; `fuse` sees the whole gallery.
 
 The gather rules are those of the published contrastive trainers (foolwood/DRL:
 tvr/models/until_module.py; mzhaoshuai/CenterCLIP: modules/utils.py), plus the one under which N
@@ -12,7 +11,7 @@ processes equal one.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,32 +20,27 @@ from torch import Tensor, nn
 
 from models.parts.noise import NoiseSource
 
-if TYPE_CHECKING:
-    from models.diffusion_ret.reranking import Features, Sampling
-
-Encoding = dict[
-    str, Tensor
-]  # tensors that share dimension 0; so cat, index, gather and cache are one-liners
+Encoding = dict[str, Tensor]  # tensors that share dimension 0: so cat, index, gather are one-liners
 Batch = Mapping[str, Tensor]  # what the loader delivers; names and shapes at RetrievalModel
 Shared = Mapping[str, Tensor]  # what `prepare` computes once for both encoders
 GatherRule = Literal["full_gradient", "local_gradient"]
 
 
 class Mismatch(ValueError):
-    """Assets, weights or options do not fit the model. `fix` says what to do; the pipeline adds
-    where.
+    """Assets, weights or options do not fit the model.
+
+    `what` is wrong, `fix` says what to do about it; the pipeline adds where it happened.
     """
 
     def __init__(self, what: str, fix: str):
         super().__init__(f"{what}\n    {fix}")
-        self.what, self.fix = what, fix
+        self.what = what
+        self.fix = fix
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the loader must deliver: the only contract between loader and model. 0 means no fixed
-    length or size.
-    """
+    """What the loader must deliver. 0 means that there is no fixed length or size."""
 
     text: Literal["clip_bpe", "words"]
     video: Literal["frames", "features"]
@@ -59,22 +53,20 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Assets:
-    """What a model is built with besides its options; all optional, each model says what it
-    needs.
-    """
+    """What a model is built with besides its options; every model names the ones it needs."""
 
     n_words: int = 0  # rows of the word embedding, special tokens included
     n_tags: int = 0  # concepts: entries of the tag vocabulary
     feature_dim: int = 0  # numbers per frame
-    word_vectors: np.ndarray | None = None  # (n_words, dim) float32, copied
-    bag_columns: np.ndarray | None = (
-        None  # (ids,) int64: where each word id counts in bags of words; -1: nowhere
-    )
-    clip: Mapping[str, Tensor] | None = (
-        None  # weights of a CLIP under OpenAI's names: where its backbone starts
-    )
-    init: Mapping[str, Tensor] | None = None  # a state dict of this very model; strict
-    # a training starts from `init`: it may lack what its stage of the training did not have
+    # (n_words, dim) float32, copied
+    word_vectors: np.ndarray | None = None
+    # (ids,) int64: the column of each word id in bags of words; -1: in none
+    bag_columns: np.ndarray | None = None
+    # weights of a CLIP under OpenAI's names: where the backbone starts
+    clip: Mapping[str, Tensor] | None = None
+    # a state dict of this very model; every name and shape must fit
+    init: Mapping[str, Tensor] | None = None
+    # a training run starts from `init`: it may lack what its stage did not have
     is_start: bool = False
 
 
@@ -87,22 +79,42 @@ class Ranking(NamedTuple):
 
 @dataclass(frozen=True)
 class Fusion:
-    """What `fuse` gets besides scores and encodings.
+    """What `fuse` gets besides scores and encodings."""
 
-    noise: for models that sample; of a query it never depends on what else is ranked. rank,
-    processes: all of them call `fuse` together and may share the work. t2v_rows, v2t_rows int64:
-    the only rows that will be read; None: all.
-    """
-
+    # for models that sample: the noise of a pair never depends on what else is ranked
     noise: NoiseSource | None = None
+    # all processes call `fuse` together and may share its work; this one is `rank`
     rank: int = 0
     processes: int = 1
+    # int64 (n,): the only rows of the result that will be read; None: all of them
     t2v_rows: np.ndarray | None = None
     v2t_rows: np.ndarray | None = None
 
 
+class SecondStage(Protocol):
+    """What re-ranks the best candidates of a ranking, which may be that of another model."""
+
+    settings: object  # a dataclass of numbers and names: how it re-ranks, as a report prints it
+
+    def configure(self, changes: Mapping[str, object]) -> None:
+        """Change the settings. Raises Mismatch if its weights do not allow them."""
+
+    def pick(self, text: Encoding, video: Encoding) -> tuple[Encoding, Encoding]:
+        """Return the parts that `rerank` reads of encodings (N_t rows, N_v rows) of any model.
+
+        Raises Mismatch if the encodings lack one.
+        """
+
+    def rerank(self, scores: Ranking, text: Encoding, video: Encoding, how: Fusion) -> Ranking:
+        """Return the ranking after the second look, float32 on the CPU.
+
+        scores: t2v (N_t, N_v), v2t (N_v, N_t); text and video: as `pick` returns them. Rows that
+        `how` does not ask for keep their scores. Raises Mismatch if something does not fit.
+        """
+
+
 class RetrievalModel(nn.Module):
-    """A text encoder, a video encoder, scores that are separable and a fusion that is global.
+    """A text encoder, a video encoder, a score for each pair, and a fusion of the whole gallery.
 
     Batches map names to tensors: text (B, L) int64, text_mask (B, L) bool, video_mask (B, T) bool,
     and frames (B, T, S, S, 3) uint8 or features (B, T, F) float32. Training batches add what
@@ -110,88 +122,93 @@ class RetrievalModel(nn.Module):
     """
 
     inputs: Inputs
-    targets: tuple[str, ...] = (
-        "video_index",
-    )  # batch entries of the loss, one row per pair, gathered like encodings
+    # batch entries that the loss reads, one row per pair; they are gathered as encodings are
+    targets: tuple[str, ...] = ("video_index",)
     gather_rule: GatherRule = "full_gradient"
-    pruned: Mapping[str, object] | None = (
-        None  # {amount, weights, biases}: training keeps its zeros (pruning.py)
-    )
-    sampling: "Sampling | None" = None  # how a generative model re-ranks; evaluation may replace it
+    # {amount, weights, biases} of a pruned model: training keeps its zeros (parts/pruning.py)
+    pruned: Mapping[str, object] | None = None
+    # what re-ranks the model's own scores in `fuse`, and any other model's scores on request
+    second_stage: SecondStage | None = None
 
     def prepare(self) -> Shared:
-        """What both encoders share and no batch changes: computed once per training step and once
-        per evaluation.
+        """Return what both encoders share and no batch changes.
+
+        It is computed once per training step and once per evaluation.
         """
         return {}
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """The encoding of B texts; every tensor has B rows."""
+        """Return the encoding of B texts: tensors (B, ...) by name.
+
+        Raises TypeError if the model has no text encoder.
+        """
         raise TypeError(f"{type(self).__name__} has no text encoder")
 
     def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """The encoding of B videos; every tensor has B rows."""
+        """Return the encoding of B videos: tensors (B, ...) by name.
+
+        Raises TypeError if the model has no video encoder.
+        """
         raise TypeError(f"{type(self).__name__} has no video encoder")
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Named similarities (n_t, n_v), unscaled; entry (i, j) depends on text i and video j
-        only.
+        """Return named similarities (n_t, n_v), not scaled.
+
+        Entry (i, j) depends on text i and video j only. Raises TypeError if the model has no score.
         """
         raise TypeError(f"{type(self).__name__} has no score")
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
-        """Bytes that `score` needs at its peak for each (text, video) pair: the evaluation sizes
-        its blocks by it.
+        """Return the bytes that `score` needs at its peak for each pair of a text and a video.
+
+        The evaluation chooses its blocks (n_t, n_v) by it.
         """
         return 16
 
     @property
     def scale(self) -> float:
-        """What a similarity is multiplied by to become a logit."""
+        """The factor that turns a similarity into a logit."""
         return 1.0
 
     def fuse(
         self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()
     ) -> Ranking:
-        """The final scores of the whole gallery; by default the only score and its transpose."""
+        """Return the final scores of the whole gallery: here the only score and its transpose.
+
+        scores: matrices (N_t, N_v) by name; text and video: encodings of N_t and N_v rows.
+        """
         (only,) = scores.values()
         return Ranking(only, only.T)
 
-    def generative_features(self, text: Encoding, video: Encoding) -> "Features":
-        """What denoisers see of the encodings of a generative model."""
-        raise TypeError(f"{type(self).__name__} has no denoisers")
-
-    def generate(self, scores: Ranking, features: "Features", how: Fusion) -> Ranking:
-        """Similarities, of whatever model, re-ranked by the denoisers of a generative model."""
-        raise TypeError(f"{type(self).__name__} has no denoisers")
-
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
-        """Named terms () and "loss", what to minimise. Row i of text and video is a matching
-        pair.
+        """Return named terms () and "loss", what to minimise. Row i of both sides is a pair.
+
+        Raises TypeError if the model cannot be trained.
         """
         raise TypeError(f"{type(self).__name__} cannot be trained")
 
     def check_batch(self, n: int) -> None:
-        """Raise Mismatch if `loss` cannot work on n pairs (over all processes); asked before a
-        training starts.
+        """Raise Mismatch if `loss` cannot work on n pairs, those of all processes together.
+
+        A training run asks before it starts.
         """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a batch over all processes: so a DDP wrapper sees them and no model writes
-        a line on ranks.
+        """Return the losses () of a batch of B pairs per process, over all processes.
+
+        A DDP wrapper sees this call, and no model writes a line on ranks.
         """
         shared = self.prepare()
         text = gather(self.encode_text(batch, shared), self.gather_rule)
         video = gather(self.encode_video(batch, shared), self.gather_rule)
-        targets = gather(
-            {name: batch[name] for name in self.targets if name in batch}, self.gather_rule
-        )
-        return self.loss(text, video, targets)
+        targets = {name: batch[name] for name in self.targets if name in batch}
+        return self.loss(text, video, gather(targets, self.gather_rule))
 
 
 def load_init(model: RetrievalModel, assets: Assets) -> RetrievalModel:
-    """The model, with the weights of `assets.init` if there are any. Raises Mismatch, naming all
-    that does not fit.
+    """Return the model, with the weights of `assets.init` if there are any.
+
+    Raises Mismatch that names every weight which does not fit.
     """
     if assets.init is None:
         return model
@@ -199,11 +216,9 @@ def load_init(model: RetrievalModel, assets: Assets) -> RetrievalModel:
     given = {name: tuple(value.shape) for name, value in assets.init.items()}
     faults = [f"missing: {name} {own[name]}" for name in own.keys() - given.keys()]
     faults += [f"unknown: {name}" for name in given.keys() - own.keys()]
-    faults += [
-        f"{n} is {given[n]}, the model has {own[n]}"
-        for n in own.keys() & given.keys()
-        if own[n] != given[n]
-    ]
+    for name in own.keys() & given.keys():
+        if own[name] != given[name]:
+            faults.append(f"{name} is {given[name]}, the model has {own[name]}")
     if faults:
         raise Mismatch(
             "the weights do not fit the model: " + "; ".join(sorted(faults)),
@@ -214,35 +229,40 @@ def load_init(model: RetrievalModel, assets: Assets) -> RetrievalModel:
 
 
 def gather(x: Encoding, rule: GatherRule = "full_gradient") -> Encoding:
-    """The rows of all processes, in rank order; in one process `x` itself.
+    """Return the rows (N, ...) of all processes, in rank order; in one process `x` (n, ...) itself.
 
     Every rank then computes the same loss. `full_gradient` sums what all ranks send back to a row,
-    so that with DDP's averaging N processes give the gradients of one; `local_gradient` (published)
-    keeps the own rank's share only: what lies before the gather gets 1/N of it. Ranks may hold
+    so that with DDP's averaging N processes give the gradients of one. `local_gradient` (published)
+    keeps the own rank's share only, so what lies before the gather gets 1/N of it. Ranks may hold
     different numbers of rows; all other dimensions must agree.
     """
-    if not x or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if not x or _n_processes() == 1:
         return x
     first = next(iter(x.values()))
-    counts = [
-        torch.zeros(1, dtype=torch.int64, device=first.device) for _ in range(dist.get_world_size())
-    ]
-    dist.all_gather(counts, torch.tensor([len(first)], device=first.device))
-    rows = [int(n) for n in counts]
+    rows = _rows_of_each(len(first), first.device)
     return {name: _Gather.apply(value, rows, rule) for name, value in x.items()}
 
 
 def own_rows(n: int, device: torch.device | str = "cpu") -> tuple[int, int]:
-    """Where the n rows of this process begin among the gathered ones, and how many processes there
-    are.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    """Return where the n rows of this process begin among all (N,), and the number of processes."""
+    if _n_processes() == 1:
         return 0, 1
+    rows = _rows_of_each(n, device)
+    return sum(rows[: dist.get_rank()]), len(rows)
+
+
+def _n_processes() -> int:
+    is_alone = not (dist.is_available() and dist.is_initialized())
+    return 1 if is_alone else dist.get_world_size()
+
+
+def _rows_of_each(n: int, device: torch.device | str) -> list[int]:
+    """How many rows each process holds, in rank order; this one holds n."""
     counts = [
         torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())
     ]
     dist.all_gather(counts, torch.tensor([n], device=device))
-    return sum(map(int, counts[: dist.get_rank()])), len(counts)
+    return [int(count) for count in counts]
 
 
 class _Gather(torch.autograd.Function):
@@ -250,7 +270,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, rows: list[int], rule: GatherRule) -> Tensor:
-        ctx.rows, ctx.rule = rows, rule
+        """x (n, ...) -> (sum of rows, ...)."""
+        ctx.rows = rows
+        ctx.rule = rule
         padded = x.new_zeros(max(rows), *x.shape[1:])  # collectives want equal shapes
         padded[: len(x)] = x
         parts = [torch.empty_like(padded) for _ in rows]
@@ -259,8 +281,10 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        """grad (sum of rows, ...) -> (n, ...) of this rank."""
         if ctx.rule == "full_gradient":
             grad = grad.contiguous().clone()
             dist.all_reduce(grad)
-        start = sum(ctx.rows[: dist.get_rank()])
-        return grad[start : start + ctx.rows[dist.get_rank()]], None, None
+        rank = dist.get_rank()
+        start = sum(ctx.rows[:rank])
+        return grad[start : start + ctx.rows[rank]], None, None

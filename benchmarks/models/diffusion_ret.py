@@ -24,9 +24,15 @@ from torch import Tensor
 
 from models.base import Fusion, Ranking
 from models.diffusion_ret.denoiser import Denoiser
-from models.diffusion_ret.noising import Schedule, schedule
-from models.diffusion_ret.reranking import Features, Sampling, Way, best_candidates, reranked
-from models.parts.noise import Noise, keys
+from models.diffusion_ret.fast_sampling import Features
+from models.diffusion_ret.noising import NoiseSchedule, schedule
+from models.diffusion_ret.reranking import (
+    DenoisingStage,
+    SamplingSettings,
+    Way,
+    best_candidates,
+)
+from models.parts.noise import KeyedNoise, keys
 
 N, FRAMES, DIM, STEPS = 1000, 12, 512, 50
 LIMITS = {"32 x 32": 7.0, "1 x 1,000": 9.0}
@@ -64,7 +70,7 @@ class _World:
         self.features = Features(text, frames, real)
         scores = torch.rand(N, N, generator=random)
         self.plain = Ranking(scores, scores.T)
-        self.noise = Noise(
+        self.noise = KeyedNoise(
             0, keys([f"text {n}" for n in range(N)]), keys([f"video{n}" for n in range(N)])
         )
         torch.manual_seed(0)
@@ -80,14 +86,12 @@ class _World:
         """The final scores of the first queries."""
         none, rows = np.zeros(0, np.int64), np.arange(queries)
         asked = {"t2v_rows": none, "v2t_rows": none, f"{direction}_rows": rows}
-        sampling = Sampling(diffusion_steps=STEPS, t2v=Way(candidates), v2t=Way(candidates))
-        found = reranked(
-            self.plain,
-            self.features,
-            tuple(self.denoisers.values()),
-            sampling,
-            Fusion(self.noise, **asked),
-        )
+        way = Way(candidates)
+        settings = SamplingSettings(diffusion_steps=STEPS, t2v=way, v2t=way)
+        stage = DenoisingStage(self.denoisers["t2v"], self.denoisers["v2t"], settings)
+        text, frames, real = self.features
+        video = {"features": frames, "real": real}
+        found = stage.rerank(self.plain, {"sentence": text}, video, Fusion(self.noise, **asked))
         return getattr(found, direction)[:queries]
 
     def published(self, first: int, queries: int, candidates: int, direction: str) -> Tensor:
@@ -113,7 +117,7 @@ class Published:
         self.d, self.direction = denoiser, direction
 
     def sample(
-        self, plan: Schedule, x: Tensor, text: Tensor, frames: Tensor, mask: Tensor
+        self, plan: NoiseSchedule, x: Tensor, text: Tensor, frames: Tensor, mask: Tensor
     ) -> Tensor:
         for step in reversed(range(len(plan))):
             t = torch.full((len(x),), step)

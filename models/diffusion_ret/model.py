@@ -1,29 +1,29 @@
-"""DiffusionRet: compare every text with every video, then let a denoiser say which of the best
-candidates belongs.
+"""DiffusionRet: compare all texts with all videos, then re-rank the best candidates by denoising.
 
 Paper: Jin et al. 2023, DiffusionRet: Generative Text-Video Retrieval with Diffusion Model (ICCV
 2023), sections 3.2 (discriminative), 3.3 (generative), 3.4 (both losses), 3.5 (inference).
-Published code: jpthu17/DiffusionRet: tvr/models/modeling.py, main_retrieval.py.
-Source: docs/specs/diffusionret.md, sections 3 to 8.
+Published code: jpthu17/DiffusionRet: tvr/models/modeling.py, main_retrieval.py;
+docs/specs/diffusionret.md, sections 3 to 8.
 
-    here                                   there
-    words_frames.py                        get_text_feat, get_video_feat, wti_interaction: shared
-                                           with DRL
-    denoising.py                           diffusion_model, diffusion_model_v
-    diffusion.py                           the noise schedules and one step of the process
-    candidates, DiffusionRet.denoising     the generator's losses
+    here                                  there
+    parts/words_frames.py                 get_text_feat, get_video_feat, wti_interaction: shared
+                                          with DRL
+    denoiser.py                           diffusion_model, diffusion_model_v
+    noising.py                            the noise schedules and one step of the process
+    reranking.py                          the inference of stage generation
+    candidates, DiffusionRet.denoise      the generator's losses
 
 Where we differ, and why:
-- Of several processes each denoises for its own rows; published, every one computes all of them.
+- Each process denoises for its own rows; in the published code every process computes all of them.
   With `train.seed_scope: same` the gradients are those of one process.
-- Candidates are taken from one tensor of every video as every text sees it; published, from frames
-  copied per pair, which holds T times as much.
-- Rows of the same video are known by `video_index`; published by a hash that differs between
-  processes.
-- Evaluation draws noise by query, so that ranks do not depend on batches; a gallery smaller than
-  the number of candidates is re-ranked as a whole, published it stops.
-- Where a batch is all candidates there are (negatives = B - 1), the published order puts rows of
-  the same video, and the own one, last and takes them as negatives: so do we.
+- Candidates are taken from one tensor that holds every video as every text sees it; the published
+  code copies the frames per pair, which holds T times as much.
+- Rows of the same video are known by `video_index`; the published code compares hashes, which
+  differ between processes.
+- Evaluation draws noise by query, so ranks do not depend on batches. A gallery smaller than the
+  number of candidates is re-ranked as a whole; the published code stops.
+- With negatives = B - 1 every row becomes a candidate. Like the published code we then place the
+  query's own row and other rows of its video last, and they count as negatives.
 """
 
 from collections.abc import Mapping
@@ -45,16 +45,16 @@ from models.base import (
     load_init,
     own_rows,
 )
-from models.clip.build import build_clip
 from models.clip.towers import CLIP
 from models.diffusion_ret.denoiser import Denoiser, classification_loss
 from models.diffusion_ret.noising import schedule
 from models.diffusion_ret.options import Options
-from models.diffusion_ret.reranking import Features, Sampling, Way, reranked
+from models.diffusion_ret.reranking import DenoisingStage, SamplingSettings, Way
 from models.parts.interaction import token_wise
 from models.parts.losses import contrastive
 from models.parts.words_frames import (
     WordsFrames,
+    backbone,
     check_sizes,
     full_precision,
     halve,
@@ -62,21 +62,17 @@ from models.parts.words_frames import (
     weigher,
 )
 
-DRAWS = (
-    "diffusion_t",
-    "noise_t2v",
-    "noise_v2t",
-)  # what a batch may bring: (N,) int64, (N, K) twice, of all processes
+# what a batch may bring of all processes: (N,) int64, and noise (N, K) for each direction
+DRAWS = ("diffusion_t", "noise_t2v", "noise_v2t")
 _DENOISERS = ("denoise_t2v.", "denoise_v2t.")
 _WEIGHT_LAYERS = 2
 
 
 def build(options: Options, assets: Assets) -> "DiffusionRet":
-    """The model with the weights of `assets.init`; a first stage also around `assets.clip` or an
-    untrained CLIP.
+    """Return the model with the weights of `assets.init`, or a new first stage.
 
-    Raises Mismatch if the weights are of another backbone or do not fit, or for a second stage
-    without a first one.
+    A new first stage starts from `assets.clip`, or from an untrained CLIP. Raises Mismatch if the
+    weights are of another backbone or do not fit, or for a second stage without a first one.
     """
     if options.stage == "generation" and assets.init is None:
         raise Mismatch(
@@ -85,15 +81,15 @@ def build(options: Options, assets: Assets) -> "DiffusionRet":
             "Start it from weights of stage discrimination (init: train@..., or --init FILE), or"
             " train that stage.",
         )
-    model = DiffusionRet(options, build_clip(options, assets))
+    model = DiffusionRet(options, backbone(options, assets))
     if assets.init is None:
         model.start_from_clip()
     try:
-        load_init(model, _with_new_denoisers(model, assets))
+        load_init(model, _add_new_denoisers(model, assets))
     except Mismatch as error:
         alike = (
-            "the same backbone, aggregation, temporal_layers and stage (a training may start from"
-            " the stage before)"
+            "the same backbone, aggregation, temporal_layers and stage (a training run may start"
+            " from the stage before)"
         )
         raise Mismatch(error.what, f"Use weights of DiffusionRet with {alike}.") from error
     halve(model)
@@ -101,52 +97,56 @@ def build(options: Options, assets: Assets) -> "DiffusionRet":
 
 
 def candidates(similarity: Tensor, video_index: Tensor, first: int, negatives: int) -> Tensor:
-    """Columns int64 (n, 1 + negatives) for queries (n, N): the own one, then the most similar of
-    other videos.
+    """Return columns int64 (n, 1 + negatives): the own one, then the most similar of other videos.
 
-    first: the own column of row 0. Columns of the own video come last, in their order; they are
-    needed only where there are no others.
+    similarity (n, N): of n queries; video_index (N,); first: the own column of row 0. Columns of
+    the own video come last, in their order; they are needed only where there are no others.
     """
-    own = torch.arange(first, first + len(similarity), device=similarity.device)
-    is_own_video = video_index[own][:, None] == video_index
-    order = similarity.masked_fill(is_own_video, -torch.inf).argsort(
-        dim=1, descending=True, stable=True
-    )
+    own = torch.arange(first, first + len(similarity), device=similarity.device)  # (n,)
+    is_own_video = video_index[own][:, None] == video_index  # (n, N)
+    others = similarity.masked_fill(is_own_video, -torch.inf)
+    order = others.argsort(dim=1, descending=True, stable=True)
     return torch.cat([own[:, None], order[:, :negatives]], 1)
 
 
 class DiffusionRet(WordsFrames):
-    """Token ids (B, L) and frames (B, T, S, S, 3) -> words and frames with weights; in stage
-    generation two denoisers.
+    """Token ids (B, L) and frames (B, T, S, S, 3) -> words and frames with weights.
 
-    Text encodings: "tokens" (B, L, D) of length 1, "weight", "real", and for the denoisers
-    "sentence" (B, D), the end token, not normalised. Videos: "features" (B, T, D), not normalised
-    and padded frames included, "weight", "real".
+    Stage generation adds two denoisers. Text encodings: "tokens" (B, L, D) of length 1, "weight"
+    and "real" (B, L), and for the denoisers "sentence" (B, D), the end token, not normalised. Video
+    encodings: "features" (B, T, D), not normalised and padded frames included, "weight" and "real"
+    (B, T).
     """
 
     def __init__(self, options: Options, clip: CLIP):
         width = clip.sizes.embed
-        check_sizes(options, clip.sizes, options.frames * (options.aggregation == "seqTransf"))
+        positions = options.frames if options.aggregation == "seqTransf" else 0
+        check_sizes(options, clip.sizes, positions)
         super().__init__(options, clip)
-        self.word_weight, self.frame_weight = (
-            weigher(_WEIGHT_LAYERS, width, 2 * width) for _ in range(2)
-        )
+        self.word_weight = weigher(_WEIGHT_LAYERS, width, 2 * width)
+        self.frame_weight = weigher(_WEIGHT_LAYERS, width, 2 * width)
         self.targets = ("video_index",) if self.is_generative else ()
         if self.is_generative:
             settings = (width, options.frame_temperature, options.masked_softmax)
-            self.denoise_t2v, self.denoise_v2t = Denoiser(*settings), Denoiser(*settings)
+            self.denoise_t2v = Denoiser(*settings)
+            self.denoise_v2t = Denoiser(*settings)
             self.diffusion = schedule(options.schedule, options.diffusion_steps)
-            self.sampling = _sampling(options)
+            self.second_stage = DenoisingStage(
+                self.denoise_t2v, self.denoise_v2t, _settings_of(options)
+            )
 
     @property
     def is_generative(self) -> bool:
+        """Whether the model has denoisers."""
         return self.options.stage == "generation"
 
     @property
     def padding_counts(self) -> bool:
+        """Whether anything reads the features of padded frames: the denoisers do."""
         return self.is_generative
 
     def check_batch(self, n: int) -> None:
+        """Raise Mismatch if n pairs are too few for the negatives of stage generation."""
         needed = 1 + self.options.negatives
         if self.is_generative and n < needed:
             raise Mismatch(
@@ -157,120 +157,124 @@ class DiffusionRet(WordsFrames):
             )
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: text (B, L) int64, L at most `words`; text_mask (B, L) bool."""
+        """Return the encoding of B texts, padded to `words`.
+
+        batch: text (B, L) int64, L at most `words`; text_mask (B, L) bool.
+        """
         return self.text_encoding(self.read_text(batch))
 
     def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: frames (B, T, S, S, 3) uint8 or normalised floats (B, T, 3, S, S); video_mask (B,
-        T) bool.
+        """Return the encoding of B videos of T frames.
+
+        batch: frames (B, T, S, S, 3) uint8 or normalised floats (B, T, 3, S, S); video_mask (B, T)
+        bool.
         """
         return self.video_encoding(self.read_video(batch))
 
     def text_encoding(self, read: Encoding) -> Encoding:
-        features, real = read["features"], read["real"]
+        """Return the encoding of texts that were read: features (B, L, D), real (B, L)."""
+        features = read["features"]
+        real = read["real"]
         weight = self.weights(features, real, "word_weight")
-        found = {"tokens": F.normalize(features, dim=-1), "weight": weight, "real": real}
+        encoding = {"tokens": F.normalize(features, dim=-1), "weight": weight, "real": real}
         if self.is_generative:
-            found["sentence"] = features[
-                torch.arange(len(features), device=features.device), real.sum(1) - 1
-            ]
-        return found
+            rows = torch.arange(len(features), device=features.device)
+            last_word = real.sum(1) - 1
+            encoding["sentence"] = features[rows, last_word]  # (B, D)
+        return encoding
 
     def video_encoding(self, read: Encoding) -> Encoding:
+        """Return the encoding of videos that were read: features (B, T, D), real (B, T)."""
         return read | {"weight": self.weights(read["features"], read["real"], "frame_weight")}
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Weighted token-wise cosines (n_t, n_v), without temperature."""
+        """Return weighted token-wise cosines (n_t, n_v), without temperature."""
         with full_precision(text["weight"]):
             return {"similarity": token_wise(tokens(text), tokens(video))}
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
-        """token_wise bounds its own memory."""
+        """Return the bytes per pair (n_t, n_v) of `score`; token_wise bounds its own memory."""
         return 8
 
     def fuse(
         self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()
     ) -> Ranking:
-        """The similarities; in stage generation those of the best candidates plus what sampling
-        says of them.
+        """Return the similarities (N_t, N_v) and their transpose, re-ranked in stage generation.
+
+        Raises Mismatch if the second stage needs noise and `how` has none.
         """
         plain = super().fuse(scores, text, video, how)
-        if self.sampling is None:
+        if self.second_stage is None:
             return plain
-        return self.generate(plain, self.generative_features(text, video), how)
-
-    def generative_features(self, text: Encoding, video: Encoding) -> Features:
-        return Features(text["sentence"], video["features"], video["real"])
-
-    def generate(self, scores: Ranking, features: Features, how: Fusion) -> Ranking:
-        return reranked(scores, features, (self.denoise_t2v, self.denoise_v2t), self.sampling, how)
+        return self.second_stage.rerank(plain, text, video, how)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """As the base class, but features are gathered: weights and scores come after it, as
-        published.
+        """Return the losses () of a batch of B pairs per process, over all processes.
+
+        As published, features are gathered: weights and scores come after it. Raises Mismatch for a
+        batch that is too small.
         """
-        first, processes = own_rows(len(batch["text"]), batch["text"].device)
         n = len(batch["text"])
-        text, video = (
-            gather(read, self.gather_rule)
-            for read in (self.read_text(batch), self.read_video(batch))
-        )
+        first, processes = own_rows(n, batch["text"].device)
+        text = gather(self.read_text(batch), self.gather_rule)
+        video = gather(self.read_video(batch), self.gather_rule)
         targets = gather({name: batch[name] for name in self.targets}, self.gather_rule)
-        targets |= {name: batch[name] for name in DRAWS if name in batch}
-        encodings = self.text_encoding(text), self.video_encoding(video)
-        return self._losses(*encodings, targets, slice(first, first + n), processes)
+        targets |= _draws_of(batch)
+        return self._losses(
+            self.text_encoding(text),
+            self.video_encoding(video),
+            targets,
+            rows=slice(first, first + n),
+            processes=processes,
+        )
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
-        """Symmetric InfoNCE of all pairs at the present temperature; in stage generation plus what
-        denoising loses.
+        """Return symmetric InfoNCE () of N pairs, plus the denoising losses of stage generation.
+
+        Raises Mismatch for a batch that is too small.
         """
-        return self._losses(text, video, batch, slice(0, len(text["weight"])), 1)
+        rows = slice(0, len(text["weight"]))
+        return self._losses(text, video, batch, rows, processes=1)
 
     def _losses(
         self, text: Encoding, video: Encoding, batch: Batch, rows: slice, processes: int
     ) -> dict[str, Tensor]:
-        """rows: of this process, which is one of `processes`; the mean over all of them is the loss
-        of all rows.
-        """
+        """rows: of this process, one of `processes`; the mean over them is the loss of all rows."""
         with full_precision(text["weight"]):
-            similarity = self.score(text, video)["similarity"]
+            similarity = self.score(text, video)["similarity"]  # (N, N)
             logits = self.clip.logit_scale.exp() * similarity
             terms = {"t2v": contrastive(logits), "v2t": contrastive(logits.T)}
             loss = (terms["t2v"] + terms["v2t"]) / 2
             if self.is_generative:
                 share = (rows.stop - rows.start) * processes / len(similarity)
-                found = self.denoising(text, video, similarity.detach(), batch, rows)
-                terms |= {name: share * value for name, value in found.items()}
+                own = self.denoise(text, video, similarity.detach(), batch, rows)
+                terms |= {name: share * value for name, value in own.items()}
                 loss = loss + terms["denoise_t2v"] + terms["denoise_v2t"]
             return terms | {"loss": loss}
 
-    def denoising(
+    def denoise(
         self, text: Encoding, video: Encoding, similarity: Tensor, batch: Batch, rows: slice
     ) -> dict[str, Tensor]:
-        """The losses of both denoisers for the queries `rows` of N pairs; batch: "video_index"
-        (N,), maybe `DRAWS`.
+        """Return the losses () of both denoisers for the queries `rows` of N pairs.
+
+        similarity (N, N); batch: "video_index" (N,), maybe `DRAWS`. Raises Mismatch if there are
+        too few pairs.
         """
-        self.check_batch(len(similarity))
-        draws = self.draw(len(similarity), similarity.device) | {
-            name: batch[name] for name in DRAWS if name in batch
-        }
-        t, sentence, index = draws["diffusion_t"][rows], text["sentence"], batch["video_index"]
-        seen = self.denoise_t2v.seen(
-            sentence, video["features"], video["real"]
-        )  # (texts, videos, D)
-        of_text = candidates(
-            similarity[rows], index, rows.start, self.options.negatives
-        )  # (n, K) videos
-        of_video = candidates(
-            similarity.T[rows], index, rows.start, self.options.negatives
-        )  # texts
-        own = of_text[:, :1]
-        x_t2v, x_v2t = (
-            self.diffusion.noised(self.clean(of_text), t, draws[name][rows])
-            for name in ("noise_t2v", "noise_v2t")
-        )
-        t2v = self.denoise_t2v(x_t2v, t, sentence[rows, None], seen[own, of_text])
-        v2t = self.denoise_v2t(x_v2t, t, seen[of_video, own], sentence[of_video])
+        n_pairs = len(similarity)
+        self.check_batch(n_pairs)
+        draws = self.draw(n_pairs, similarity.device) | _draws_of(batch)
+        negatives = self.options.negatives
+        index = batch["video_index"]
+        sentence = text["sentence"]
+        t = draws["diffusion_t"][rows]
+        seen = self.denoise_t2v.look(sentence, video["features"], video["real"])  # (N, N, D)
+        of_text = candidates(similarity[rows], index, rows.start, negatives)  # (n, K) videos
+        of_video = candidates(similarity.T[rows], index, rows.start, negatives)  # (n, K) texts
+        own = of_text[:, :1]  # (n, 1)
+        x_t2v = self.diffusion.add_noise(self.clean_answer(of_text), t, draws["noise_t2v"][rows])
+        x_v2t = self.diffusion.add_noise(self.clean_answer(of_text), t, draws["noise_v2t"][rows])
+        t2v = self.denoise_t2v(x_t2v, t, sentence[rows, None], seen[own, of_text])  # (n, K)
+        v2t = self.denoise_v2t(x_v2t, t, seen[of_video, own], sentence[of_video])  # (n, K)
         factor = self.options.logit_factor
         return {
             "denoise_t2v": classification_loss(t2v, factor),
@@ -278,37 +282,49 @@ class DiffusionRet(WordsFrames):
         }
 
     def draw(self, n: int, device: torch.device) -> dict[str, Tensor]:
-        """Step numbers and noise of n queries, from the global generator, which training seeds by
-        its step.
+        """Return step numbers int64 (n,) and noise (n, K) twice, under the names of `DRAWS`.
+
+        They come from the global generator, which training seeds by its step.
         """
         shape = (n, 1 + self.options.negatives)
-        steps = torch.randint(self.options.diffusion_steps, (n,), device=device)
-        return dict(
-            zip(DRAWS, (steps, *(torch.randn(shape, device=device) for _ in range(2))), strict=True)
-        )
+        return {
+            "diffusion_t": torch.randint(self.options.diffusion_steps, (n,), device=device),
+            "noise_t2v": torch.randn(shape, device=device),
+            "noise_v2t": torch.randn(shape, device=device),
+        }
 
-    def clean(self, chosen: Tensor) -> Tensor:
-        """What denoising aims at, for candidates (n, K): 1 for the first, `clean_negative` for the
-        others.
+    def clean_answer(self, chosen: Tensor) -> Tensor:
+        """Return what denoising aims at, (n, K): 1 for candidate 0, else `clean_negative`.
+
+        chosen (n, K): the candidates.
         """
         clean = torch.full(chosen.shape, float(self.options.clean_negative), device=chosen.device)
         clean[:, 0] = 1.0
         return clean
 
 
-def _with_new_denoisers(model: DiffusionRet, assets: Assets) -> Assets:
-    """Where a second stage starts from a first one, the denoisers keep their first values; nothing
-    else may lack.
+def _draws_of(batch: Batch) -> dict[str, Tensor]:
+    return {name: batch[name] for name in DRAWS if name in batch}
+
+
+def _add_new_denoisers(model: DiffusionRet, assets: Assets) -> Assets:
+    """The assets, with first values for the denoisers where a second stage starts from a first one.
+
+    Nothing else may be missing.
     """
-    if not (assets.is_start and model.is_generative) or any(
-        name.startswith(_DENOISERS) for name in assets.init
-    ):
+    if not (assets.is_start and model.is_generative):
+        return assets
+    if any(name.startswith(_DENOISERS) for name in assets.init):
         return assets
     new = {name: value for name, value in model.state_dict().items() if name.startswith(_DENOISERS)}
     return replace(assets, init=dict(assets.init) | new)
 
 
-def _sampling(options: Options) -> Sampling:
-    t2v = Way(options.t2v_candidates, options.t2v_factor, options.t2v_alpha)
-    v2t = Way(options.v2t_candidates, options.v2t_factor, options.v2t_alpha)
-    return Sampling(options.schedule, options.diffusion_steps, options.sampling_steps, t2v, v2t)
+def _settings_of(options: Options) -> SamplingSettings:
+    return SamplingSettings(
+        schedule=options.schedule,
+        diffusion_steps=options.diffusion_steps,
+        steps=options.sampling_steps,
+        t2v=Way(options.t2v_candidates, options.t2v_factor, options.t2v_alpha),
+        v2t=Way(options.v2t_candidates, options.v2t_factor, options.v2t_alpha),
+    )

@@ -1,13 +1,12 @@
-"""Noise schedules of a discrete diffusion, the forward process, and one deterministic step
-backwards.
+"""Noise schedules of a discrete diffusion, the forward process, and one deterministic step back.
 
 Papers: Ho et al. 2020 (the process, linear schedule), Nichol & Dhariwal 2021 (cosine schedule,
 respacing), Song et al. 2021 (DDIM, here with eta 0). As in jpthu17/DiffusionRet
 (docs/specs/diffusionret.md, section 5). Tables are float64; values become float32 when they meet a
 tensor. The network predicts x_0, so no variance is needed.
 
-Where we differ: fewer sampling steps than the schedule has are offered; the published code always
-takes all of them.
+Where we differ, and why:
+- A chain may take fewer steps than its schedule has; the published code always takes all of them.
 """
 
 import math
@@ -27,7 +26,7 @@ _OFFSET = 0.008  # cosine
 
 
 def named_betas(name: Name, steps: int) -> np.ndarray:
-    """Variances of the forward steps as the formula gives them, float64 (steps,).
+    """Return the variances of the forward steps as the formula gives them, float64 (steps,).
 
     linear: from 0.1 / steps to 20 / steps. cosine: the ratios of a squared cosine, at most 0.999.
     Raises Mismatch if the schedule has too few steps.
@@ -40,19 +39,22 @@ def named_betas(name: Name, steps: int) -> np.ndarray:
         )
     if name == "linear":
         return np.linspace(0.1 / steps, 20 / steps, steps, dtype=np.float64)
-    kept = [
-        math.cos((n / steps + _OFFSET) / (1 + _OFFSET) * math.pi / 2) ** 2 for n in range(steps + 1)
-    ]
+    kept = [_squared_cosine(n / steps) for n in range(steps + 1)]
     return np.array([min(1 - kept[n + 1] / kept[n], _MAX_BETA) for n in range(steps)])
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """S steps of a diffusion. float64 (S,): betas, alphas_cumprod A, alphas_cumprod_prev (A one
-    step earlier, 1 first).
+def _squared_cosine(time: float) -> float:
+    """The share of the signal that is left at a time from 0 to 1."""
+    return math.cos((time + _OFFSET) / (1 + _OFFSET) * math.pi / 2) ** 2
 
-    timesteps int64 (S,): what the network is told at each step: the places of these steps in the
-    schedule it learnt.
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """S steps of a diffusion.
+
+    timesteps int64 (S,): what the network is told at each step, its place in the schedule it
+    learnt. float64 (S,): betas, alphas_cumprod A, and alphas_cumprod_prev, which is A one step
+    earlier and starts with 1.
     """
 
     timesteps: np.ndarray
@@ -63,28 +65,33 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.timesteps)
 
-    def noised(self, x0: Tensor, step: Tensor, noise: Tensor) -> Tensor:
-        """x_t (B, K) from x0 (B, K): sqrt(A) x0 + sqrt(1 - A) noise. step int64 (B,): places in
-        this schedule.
-        """
-        kept = torch.from_numpy(self.alphas_cumprod).to(step.device)[step][:, None]
-        return kept.sqrt().to(x0.dtype) * x0 + (1 - kept).sqrt().to(x0.dtype) * noise
+    def add_noise(self, x0: Tensor, step: Tensor, noise: Tensor) -> Tensor:
+        """Return x_t (B, K) = sqrt(A) x0 + sqrt(1 - A) noise, from x0 and noise (B, K).
 
-    def back(self, x: Tensor, x0: Tensor, step: int) -> Tensor:
-        """x one step earlier, from x and the prediction x0 in [-1, 1], by DDIM with eta 0. Step
-        0 gives x0.
+        step int64 (B,): places in this schedule.
         """
-        kept, before = float(self.alphas_cumprod[step]), float(self.alphas_cumprod_prev[step])
+        kept = torch.from_numpy(self.alphas_cumprod).to(step.device)[step][:, None]  # (B, 1)
+        signal_share = kept.sqrt().to(x0.dtype)
+        noise_share = (1 - kept).sqrt().to(x0.dtype)
+        return signal_share * x0 + noise_share * noise
+
+    def step_back(self, x: Tensor, x0: Tensor, step: int) -> Tensor:
+        """Return x (B, K) one step earlier, by DDIM with eta 0. Step 0 gives x0.
+
+        x (B, K): at this step; x0 (B, K): what the network predicts, in [-1, 1].
+        """
+        kept = float(self.alphas_cumprod[step])
+        before = float(self.alphas_cumprod_prev[step])
         noise = (x * math.sqrt(1 / kept) - x0) / math.sqrt(1 / kept - 1)
         return math.sqrt(before) * x0 + math.sqrt(1 - before) * noise
 
 
-def schedule(name: Name, diffusion_steps: int, steps: int | None = None) -> Schedule:
-    """`steps` (None: all) evenly spaced steps of a schedule, the last one included.
+def schedule(name: Name, diffusion_steps: int, steps: int | None = None) -> NoiseSchedule:
+    """Return `steps` (None: all) evenly spaced steps of a schedule, the last one included.
 
-    Betas are recomputed from the cumulative products of the steps that are kept, as published also
-    where all are: then they differ from `named_betas` in the last bits. Raises Mismatch if there
-    are not that many steps.
+    Betas are recomputed from the cumulative products of the steps that are kept. The published code
+    does so even where it keeps all of them, so they differ from `named_betas` in the last bits.
+    Raises Mismatch if the schedule does not have that many steps.
     """
     cumulative = np.cumprod(1 - named_betas(name, diffusion_steps))
     wanted = diffusion_steps if steps is None else steps
@@ -93,8 +100,14 @@ def schedule(name: Name, diffusion_steps: int, steps: int | None = None) -> Sche
             f"{wanted} sampling steps of a schedule of {diffusion_steps} diffusion steps",
             f"Sample with 1 to {diffusion_steps} steps: the denoiser was trained on no others.",
         )
-    timesteps = np.linspace(diffusion_steps - 1, 0, wanted).round().astype(np.int64)[::-1].copy()
+    places = np.linspace(diffusion_steps - 1, 0, wanted).round().astype(np.int64)
+    timesteps = places[::-1].copy()
     kept = cumulative[timesteps]
     betas = 1 - kept / np.append(1.0, kept[:-1])
     kept = np.cumprod(1 - betas)
-    return Schedule(timesteps, betas, kept, np.append(1.0, kept[:-1]))
+    return NoiseSchedule(
+        timesteps=timesteps,
+        betas=betas,
+        alphas_cumprod=kept,
+        alphas_cumprod_prev=np.append(1.0, kept[:-1]),
+    )

@@ -268,7 +268,7 @@ def _reranked(
 def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarray", "np.ndarray"]:
     """The scores, with what sampling says of the best candidates of each row added to them."""
     from pipeline.checkpoints.toolkit_file import find_checkpoint
-    from pipeline.evaluation.denoiser import equal_rows, saved_second_stage
+    from pipeline.evaluation.denoiser import equal_rows, open_saved_reranker
 
     if settings["denoiser"] is None:
         raise ConfigError(
@@ -278,9 +278,9 @@ def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarr
         )
     scores = sides["t2v"], sides["v2t"]
     file = find_checkpoint(settings["denoiser"])
-    second, seed = saved_second_stage(file, settings["videos"], scores)
+    second, seed = open_saved_reranker(file, settings["videos"], scores)
     asked = settings["seed"]
-    return second.reranked(scores, equal_rows(scores), seed if asked is None else asked)
+    return second.rerank(scores, equal_rows(scores), seed if asked is None else asked)
 
 
 def _qb_options(settings: dict, side: str) -> dict[str, float]:

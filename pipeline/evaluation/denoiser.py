@@ -1,6 +1,4 @@
-"""The denoiser of `rerank: diffusion`: a checkpoint beside the one that is evaluated, and the split
-as it reads it.
-"""
+"""The denoiser of `rerank: diffusion`: another checkpoint, and the split as its model reads it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from models.base import RetrievalModel
+from models.base import Encoding, RetrievalModel, SecondStage
 from models.parts.noise import keys
 from pipeline.checkpoints.model_file import load_model
 from pipeline.datasets.base import Annotations
 from pipeline.errors import DataError
 from pipeline.evaluation import results
 from pipeline.evaluation.encode import encode_corpus
-from pipeline.evaluation.generation import SecondStage, as_evaluated, features_of
+from pipeline.evaluation.generation import Reranker, pick_encodings, restore_settings
 from pipeline.evaluation.inputs import Opened
 from pipeline.evaluation.locate import find_results
 from pipeline.evaluation.retrieve import Encoded
@@ -26,16 +24,14 @@ from pipeline.processes import World
 
 @dataclass(frozen=True)
 class First:
-    """The model that is evaluated, by its name in messages, and the split as it reads and encodes
-    it.
-    """
+    """The model that is evaluated, by its name in messages, and the split as it encodes it."""
 
     name: str
     corpus: Corpus
     encoded: Encoded
 
 
-def second_stage(
+def open_reranker(
     path: Path,
     opened: Opened,
     first: First,
@@ -44,42 +40,47 @@ def second_stage(
     features: Literal["denoiser", "model"],
     batch_size: int,
     world: World = World(),
-) -> SecondStage:
-    """What re-ranks `first`: the model of the checkpoint at `path`, opened, and what it sees of the
-    split.
+) -> Reranker:
+    """Return what re-ranks `first`: the model of the checkpoint at `path`, opened, and the split.
 
     features: made by the denoiser's own extractor, or taken from the encodings of `first`. Raises
     DataError if the checkpoint has no denoiser, reads other videos or does not fit.
     """
     model = opened.model
-    _check_samples(opened.model, opened.info.recipe.model, path)
+    stage = _second_stage_of(model, opened.info.recipe.model, path)
     if features == "model":
-        found, seen = (
-            features_of(first.encoded.text, first.encoded.video, first.name),
-            first.encoded,
-        )
+        seen = first.encoded
+        text, video = pick_encodings(stage, seen.text, seen.video, first.name)
     else:
         corpus = opened.corpus(annotations, split)
         _check_same_split(first.corpus, corpus, path)
         seen = encode_corpus(model, corpus, batch_size, world=world)
-        found = model.generative_features(seen.text, seen.video)
-    return SecondStage(model, found, seen.row_of_text, seen.text_keys, seen.video_keys)
+        text, video = stage.pick(seen.text, seen.video)
+    return Reranker(
+        stage,
+        text,
+        video,
+        row_of_text=seen.row_of_text,
+        text_keys=seen.text_keys,
+        video_keys=seen.video_keys,
+    )
 
 
-def saved_second_stage(
+def open_saved_reranker(
     path: Path, given: Path | None, scores: tuple[np.ndarray, np.ndarray]
-) -> tuple[SecondStage, int]:
-    """What re-ranks saved scores, t2v and v2t: a checkpoint and its evaluation of the same split;
-    and that one's seed.
+) -> tuple[Reranker, int]:
+    """Return what re-ranks saved scores, and the seed of the evaluation it was taken from.
 
-    given: a folder of results; None: beside the checkpoint. Rows and columns must be in the order
-    of gallery.json.
+    path: a checkpoint. given: a folder of results of the same split; None: beside the checkpoint.
+    scores: t2v (N_t, N_v) and v2t (N_v, N_t), rows and columns in the order of gallery.json. Raises
+    DataError if the checkpoint has no denoiser, or was evaluated on another split.
     """
     model, info = load_model(path)
     model.eval()
-    _check_samples(model, info.recipe.model, path)
+    stage = _second_stage_of(model, info.recipe.model, path)
     folder = find_results(path, given)
-    gallery, vectors = results.read_gallery(folder), results.read_vectors(folder)
+    gallery = results.read_gallery(folder)
+    vectors = results.read_vectors(folder)
     expected = len(gallery.caption_ids), len(gallery.video_ids)
     if scores[0].shape != expected:
         raise DataError(
@@ -88,17 +89,26 @@ def saved_second_stage(
             where=folder,
             fix="Evaluate the denoiser on the very split, or give --videos that evaluation.",
         )
-    text, video = (
-        {k: torch.from_numpy(v) for k, v in vectors[side].items()} for side in ("text", "video")
+    text, video = stage.pick(_tensors(vectors["text"]), _tensors(vectors["video"]))
+    reranker = Reranker(
+        stage,
+        text,
+        video,
+        row_of_text=gallery.row_of_text,
+        text_keys=gallery.keys,
+        video_keys=keys(gallery.video_ids),
     )
-    found = model.generative_features(text, video)
-    second = SecondStage(model, found, gallery.row_of_text, gallery.keys, keys(gallery.video_ids))
-    return second, as_evaluated(model, folder)
+    return reranker, restore_settings(model, folder)
+
+
+def _tensors(vectors: dict[str, np.ndarray]) -> Encoding:
+    return {name: torch.from_numpy(rows) for name, rows in vectors.items()}
 
 
 def equal_rows(scores: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """A number for each caption, int64 (N_t,): equal where both its row of t2v and its column of
-    v2t are equal.
+    """Return a number for each caption, int64 (N_t,), equal where captions have equal scores.
+
+    Equal are both the row of t2v (N_t, N_v) and the column of v2t (N_v, N_t).
     """
     t2v, v2t = scores[0], np.ascontiguousarray(scores[1].T)
     place: dict[bytes, int] = {}
@@ -106,13 +116,14 @@ def equal_rows(scores: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     return np.array([place.setdefault(row, len(place)) for row in rows], dtype=np.int64)
 
 
-def _check_samples(model: RetrievalModel, name: str, path: Path) -> None:
-    if model.sampling is None:
+def _second_stage_of(model: RetrievalModel, name: str, path: Path) -> SecondStage:
+    if model.second_stage is None:
         raise DataError(
             f"a {name} without denoisers",
             where=path,
             fix="Give --denoiser a model that samples: DiffusionRet of stage generation.",
         )
+    return model.second_stage
 
 
 def _check_same_split(ranked: Corpus, seen: Corpus, path: Path) -> None:

@@ -1,119 +1,108 @@
-"""Ranking by sampling: how a generative model is set up, and any model's scores re-ranked by
-another one's denoisers.
+"""Any model's scores re-ranked by a second stage, which may belong to another model.
 
-A denoiser needs a sentence vector of each text and a vector of each frame, of its own width. By
-default its own feature extractor makes them of the same split; where the evaluated model's
-encodings hold such vectors, they can be taken.
+A second stage sees texts and videos through encodings. By default its own model encodes the split;
+where the encodings of the evaluated model hold what it reads, they can be taken.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from models.base import Encoding, Fusion, Mismatch, Ranking, RetrievalModel
-from models.diffusion_ret.noising import schedule
-from models.diffusion_ret.reranking import Features
-from models.parts.noise import Noise
+from models.base import Encoding, Fusion, Mismatch, Ranking, RetrievalModel, SecondStage
+from models.parts.noise import KeyedNoise
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import results
 from pipeline.processes import World
 
-SIMILARITY = "similarity"  # the ranking of a generative model by its similarities alone
-_SENTENCES, _FRAMES = ("sentence", "vector"), ("features", "frames")  # what encodings call them
+SIMILARITY = "similarity"  # the ranking of a model with a second stage by its first one alone
 
 
 @dataclass(frozen=True)
-class SecondStage:
-    """A generative model and the split as it sees it, a row of features.text per distinct text;
-    keys: as Encoded.
+class Reranker:
+    """A second stage and the split as it sees it.
+
+    text, video: what it picked of the encodings; a row of text per distinct text, which row_of_text
+    int64 (N_t,) gives for each caption. keys: as of `Encoded`.
     """
 
-    model: RetrievalModel
-    features: Features
+    stage: SecondStage
+    text: Encoding
+    video: Encoding
     row_of_text: np.ndarray
     text_keys: np.ndarray
     video_keys: np.ndarray
 
-    def reranked(
+    def rerank(
         self,
         scores: tuple[np.ndarray, np.ndarray],
         row_of_text: np.ndarray,
         seed: int,
         world: World = World(),
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores t2v (N_t, N_v) and v2t (N_v, N_t) of captions, re-ranked. row_of_text: where they
-        were equal texts.
+        """Return scores t2v (N_t, N_v) and v2t (N_v, N_t) of captions, re-ranked.
 
-        Captions that are one text to both models are one candidate and one query.
+        scores: of the same shapes. row_of_text int64 (N_t,): equal where captions were one text to
+        the model that made the scores. Captions that are one text to both models are one candidate
+        and one query. Raises DataError if the second stage does not fit.
         """
+        t2v, v2t = scores
         texts = np.stack([row_of_text, self.row_of_text])
         _, first, place = np.unique(texts, axis=1, return_index=True, return_inverse=True)
+        place = place.reshape(-1)
         rows = self.row_of_text[first]
-        features = self.features._replace(text=self.features.text[torch.from_numpy(rows)])
-        noise = Noise(seed, self.text_keys[rows], self.video_keys)
-        plain = Ranking(torch.from_numpy(scores[0][first]), torch.from_numpy(scores[1][:, first]))
+        text = {name: values[torch.from_numpy(rows)] for name, values in self.text.items()}
+        noise = KeyedNoise(seed, self.text_keys[rows], self.video_keys)
+        how = Fusion(noise, world.rank, world.size)
+        distinct = Ranking(torch.from_numpy(t2v[first]), torch.from_numpy(v2t[:, first]))
         try:
-            found = self.model.generate(plain, features, Fusion(noise, world.rank, world.size))
+            found = self.stage.rerank(distinct, text, self.video, how)
         except Mismatch as error:
             raise DataError(error.what, where="rerank diffusion", fix=error.fix) from error
-        place = place.reshape(-1)
         return found.t2v.numpy()[place], found.v2t.numpy()[:, place]
 
 
-def configure(model: RetrievalModel, changes: dict[str, int | float], where: str) -> None:
-    """Change how a generative model samples. changes: steps, and {t2v, v2t}_{candidates, factor,
-    alpha}.
+def configure(stage: SecondStage, changes: dict[str, int | float | None], where: str) -> None:
+    """Change how a second stage re-ranks: steps, and {t2v, v2t}_{candidates, factor, alpha}.
 
-    Raises ConfigError if its schedule has fewer steps.
+    Raises ConfigError, of the place `where`, if its weights do not allow them.
     """
-    sampling = model.sampling
-    sides = {
-        side: replace(
-            way,
-            **{
-                field: changes[f"{side}_{field}"]
-                for field in vars(way)
-                if f"{side}_{field}" in changes
-            },
-        )
-        for side, way in (("t2v", sampling.t2v), ("v2t", sampling.v2t))
-    }
-    model.sampling = replace(sampling, steps=changes.get("steps", sampling.steps), **sides)
     try:
-        schedule(sampling.schedule, sampling.diffusion_steps, model.sampling.steps)
+        stage.configure(changes)
     except Mismatch as error:
         raise ConfigError(error.what, where=where, fix=error.fix) from error
 
 
-def features_of(text: Encoding, video: Encoding, name: str) -> Features:
-    """What the encodings of the evaluated model `name` hold for a denoiser. DataError if that is
-    not enough.
+def pick_encodings(
+    stage: SecondStage, text: Encoding, video: Encoding, name: str
+) -> tuple[Encoding, Encoding]:
+    """Return what encodings (N_t rows, N_v rows) of the evaluated model `name` hold for a stage.
 
-    A text needs "sentence" or "vector" (D,), a video "features" or "frames" (T, D) and "real" (T,).
+    Raises DataError if that is not enough.
     """
-    sentence = next((text[key] for key in _SENTENCES if key in text), None)
-    frames = next((video[key] for key in _FRAMES if key in video), None)
-    if sentence is None or frames is None or "real" not in video:
+    try:
+        return stage.pick(text, video)
+    except Mismatch as error:
         raise DataError(
-            f"{name} encodes a text as {', '.join(text)} and a video as {', '.join(video)}: no"
-            " sentence and frames",
+            f"{name}: {error.what}",
             where="evaluate.sampling.features",
             fix="Set features: denoiser, whose own extractor encodes the split.",
-        )
-    return Features(sentence, frames, video["real"])
+        ) from error
 
 
-def as_evaluated(model: RetrievalModel, folder: Path) -> int:
-    """Let a model sample as it did in the evaluation in this folder; returns the seed of the
-    noise.
+def restore_settings(model: RetrievalModel, folder: Path) -> int:
+    """Let a model re-rank as it did in the evaluation in this folder; return the seed of its noise.
+
+    Raises ConfigError if the weights do not allow those settings.
     """
-    found = results.read_metrics(folder).get("sampling") if model.sampling else None
+    if model.second_stage is None:
+        return 0
+    found = results.read_metrics(folder).get("sampling")
     if not found:
         return 0
-    sides = {
-        f"{side}_{name}": value for side in ("t2v", "v2t") for name, value in found[side].items()
-    }
-    configure(model, sides | {"steps": found["steps"]}, where=str(folder))
+    changes = {"steps": found["steps"]}
+    for side in ("t2v", "v2t"):
+        changes |= {f"{side}_{name}": value for name, value in found[side].items()}
+    configure(model.second_stage, changes, where=str(folder))
     return found["seed"]

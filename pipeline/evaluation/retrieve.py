@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from models.base import Batch, Encoding, Fusion, Mismatch, Ranking, RetrievalModel, gather
-from models.parts.noise import Noise
+from models.parts.noise import KeyedNoise
 from pipeline.errors import DataError
 from pipeline.evaluation import rerank as reranking
-from pipeline.evaluation.generation import SIMILARITY, SecondStage
+from pipeline.evaluation.generation import SIMILARITY, Reranker
 from pipeline.evaluation.metrics import (
     KS,
     Convention,
@@ -50,11 +50,11 @@ class Encoded:
     text_keys: np.ndarray | None = None
     video_keys: np.ndarray | None = None
 
-    def noise(self, seed: int) -> Noise | None:
+    def noise(self, seed: int) -> KeyedNoise | None:
         """For models that sample; None where nobody said what the rows are."""
         if self.text_keys is None or self.video_keys is None:
             return None
-        return Noise(seed, self.text_keys, self.video_keys)
+        return KeyedNoise(seed, self.text_keys, self.video_keys)
 
     @property
     def vectors(self) -> dict[str, dict[str, np.ndarray]]:
@@ -91,7 +91,7 @@ class Settings:
     budget: int = BLOCK_BYTES
     world: World = World()
     seed: int = 0
-    second: SecondStage | None = None
+    second: Reranker | None = None
 
 
 @dataclass(frozen=True)
@@ -271,13 +271,13 @@ def ranked(
 ) -> Iterator[Result]:
     """Rank a split: a Result for each way of re-ranking in turn, from one matrix of scores.
 
-    A model that samples is also ranked by its similarities alone, so that one sees what sampling
+    A model with a second stage is also ranked by its similarities alone, so that one sees what it
     adds. target int64 (N_t,): gallery row of each caption's own video. One after another, because
     the matrices of a large split fill the memory: drop a Result before asking for the next. Raises
     DataError if a score is NaN or infinite.
     """
     names = list(dict.fromkeys(settings.rerank))
-    if model.sampling is not None:
+    if model.second_stage is not None:
         names.insert(names.index("none") + 1 if "none" in names else 0, SIMILARITY)
     given = _given(model, encoded, settings)
     for name in names:
@@ -325,7 +325,7 @@ def _given(model: RetrievalModel, encoded: Encoded, settings: Settings) -> _Give
     scores = finite_scores(model, encoded, settings.budget, world)
     how = Fusion(encoded.noise(settings.seed), world.rank, world.size)
     raw = fused(model, scores, encoded, how)
-    return _Given(model, encoded, scores if model.sampling else {}, raw, settings)
+    return _Given(model, encoded, scores if model.second_stage else {}, raw, settings)
 
 
 Reranked = tuple[np.ndarray, np.ndarray, dict]  # t2v, v2t, what was used
@@ -348,8 +348,8 @@ def _diffusion(given: _Given) -> Reranked:
             where="rerank diffusion",
             fix="Give one, or leave diffusion out of rerank.",
         )
-    t2v, v2t = second.reranked(given.raw, given.encoded.row_of_text, settings.seed, settings.world)
-    return t2v, v2t, {"sampling": {"seed": settings.seed} | asdict(second.model.sampling)}
+    t2v, v2t = second.rerank(given.raw, given.encoded.row_of_text, settings.seed, settings.world)
+    return t2v, v2t, {"sampling": {"seed": settings.seed} | asdict(second.stage.settings)}
 
 
 def _dsl(given: _Given) -> Reranked:

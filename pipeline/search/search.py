@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from models.base import Encoding, Fusion, RetrievalModel
-from models.parts.noise import Noise, keys
+from models.parts.noise import KeyedNoise, keys
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.errors import DataError
 from pipeline.evaluation import results
 from pipeline.evaluation.encode import text_keys
-from pipeline.evaluation.generation import as_evaluated
+from pipeline.evaluation.generation import restore_settings
 from pipeline.evaluation.retrieve import Encoded, rankings
 from pipeline.recipes.options import FrameOptions
 from pipeline.search.encode_file import encode_file
@@ -51,7 +51,7 @@ def search_text(
     n = len(next(iter(text.values())))
     known = np.zeros(n, np.uint64)  # of the other texts nothing is read
     known[-1:] = text_keys(sentences, np.zeros(1, np.int64))
-    noise = Noise(as_evaluated(model, folder), known, keys(gallery.video_ids))
+    noise = KeyedNoise(restore_settings(model, folder), known, keys(gallery.video_ids))
     how = Fusion(noise, t2v_rows=np.array([n - 1]), v2t_rows=np.zeros(0, np.int64))
     t2v, _ = rankings(model, Encoded(text, encodings["video"], np.arange(n)), how=how)
     return _hits(t2v[-1], gallery.video_ids, top)
@@ -87,7 +87,9 @@ def search_video(
             {name: torch.cat([rows, new[name]]) for name, rows in video.items()},
             len(gallery.video_ids),
         )
-    noise = Noise(as_evaluated(model, folder), gallery.keys, keys([*gallery.video_ids, video_id]))
+    noise = KeyedNoise(
+        restore_settings(model, folder), gallery.keys, keys([*gallery.video_ids, video_id])
+    )
     how = Fusion(noise, t2v_rows=np.zeros(0, np.int64), v2t_rows=np.array([row]))
     _, v2t = rankings(
         model, Encoded(encodings["text"], video, np.arange(len(gallery.texts))), how=how

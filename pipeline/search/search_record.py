@@ -16,7 +16,7 @@ from models.parts.noise import keys
 from pipeline.arrays import read_npz
 from pipeline.errors import ConfigError
 from pipeline.evaluation import results
-from pipeline.evaluation.generation import as_evaluated
+from pipeline.evaluation.generation import restore_settings
 from pipeline.evaluation.retrieve import Encoded, rankings
 
 
@@ -51,7 +51,7 @@ def all_records(model: RetrievalModel, folder: Path, path: str) -> dict[str, dic
         {k: torch.from_numpy(v) for k, v in vectors[side].items()} for side in ("text", "video")
     )
     encoded = Encoded(text, video, gallery.row_of_text, gallery.keys, keys(gallery.video_ids))
-    how = Fusion(encoded.noise(as_evaluated(model, folder)), v2t_rows=np.zeros(0, np.int64))
+    how = Fusion(encoded.noise(restore_settings(model, folder)), v2t_rows=np.zeros(0, np.int64))
     t2v, _ = rankings(model, encoded, how=how)
     paths, targets = (
         [path.replace("{}", video_id) for video_id in gallery.video_ids],

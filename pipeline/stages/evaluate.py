@@ -28,7 +28,7 @@ from pipeline.errors import ConfigError, DataError, ItemError
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.evaluation.generation import SecondStage
+    from pipeline.evaluation.generation import Reranker
     from pipeline.evaluation.inputs import Opened
     from pipeline.evaluation.retrieve import Encoded, Settings
     from pipeline.feeding.corpus import Corpus
@@ -273,8 +273,8 @@ def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
     opened = open_model(
         path, device, Given.of(stage.inputs, stage.out), stage.options.loader_threads
     )
-    if opened.model.sampling is not None:
-        configure(opened.model, stage.options.sampling.changes, "evaluate.sampling")
+    if opened.model.second_stage is not None:
+        configure(opened.model.second_stage, stage.options.sampling.changes, "evaluate.sampling")
     return opened
 
 
@@ -284,7 +284,7 @@ def _read(stage: Stage, path: Path, device: "torch.device") -> _Read:
 
 
 def _settings(
-    options: Options, read: _Read, second: "SecondStage | None", world: "World"
+    options: Options, read: _Read, second: "Reranker | None", world: "World"
 ) -> "Settings":
     from pipeline.evaluation.retrieve import Settings
 
@@ -330,17 +330,17 @@ def _check(stage: Stage) -> None:
 
 def _second(
     stage: Stage, name: str, read: _Read, encoded: "Encoded", world: "World"
-) -> "SecondStage | None":
+) -> "Reranker | None":
     """What rerank diffusion needs of the denoiser, if it is asked for."""
     if "diffusion" not in stage.options.rerank:
         return None
     from pipeline.checkpoints.toolkit_file import find_checkpoint
-    from pipeline.evaluation.denoiser import First, second_stage
+    from pipeline.evaluation.denoiser import First, open_reranker
 
     options, path = stage.options, find_checkpoint(stage.inputs["denoiser"].path)
     opened = _open(stage, path, next(read.opened.model.parameters()).device)
     first = First(name, read.corpus, encoded)
-    return second_stage(
+    return open_reranker(
         path,
         opened,
         first,
@@ -388,7 +388,9 @@ def _head(options: Options, name: str, read: _Read) -> dict:
     from pipeline.evaluation.metrics import KS
     from pipeline.report import breakdown
 
-    corpus, info, sampling = read.corpus, read.opened.info, read.opened.model.sampling
+    corpus = read.corpus
+    info = read.opened.info
+    second = read.opened.model.second_stage
     return {
         "checkpoint": name,
         "model": info.recipe.model,
@@ -401,7 +403,7 @@ def _head(options: Options, name: str, read: _Read) -> dict:
         "left_out": len(read.annotations.split(options.split).video_ids) - len(corpus.video_ids),
         "chance": breakdown.chance(corpus.video_of, len(corpus.video_ids), KS, options.v2t),
         "sampling": (
-            None if sampling is None else {"seed": options.sampling.seed} | asdict(sampling)
+            None if second is None else {"seed": options.sampling.seed} | asdict(second.settings)
         ),
         "results": {},
         "attributes": {},

@@ -41,7 +41,7 @@ def own(inputs: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def matrices(out: Path, checkpoint: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(np.load(out / model_file / f"{name}.{side}.npy") for side in ("t2v", "v2t"))
+    return tuple(np.load(out / checkpoint / f"{name}.{side}.npy") for side in ("t2v", "v2t"))
 
 
 def ranks(out: Path, name: str = "second") -> dict[str, np.ndarray]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from models.base import Fusion
+from models.diffusion_ret.fast_sampling import Features
 from models.diffusion_ret.model import DiffusionRet
-from models.diffusion_ret.reranking import Sampled, sampled
+from models.diffusion_ret.reranking import Sampled
 from models.parts.noise import Direction
 from pipeline.evaluation.metrics import count, summary
 from pipeline.evaluation.retrieve import Encoded, encode_all, rankings, score
@@ -83,12 +84,13 @@ def _samples(
     model: DiffusionRet, encoded: Encoded, similarity: Tensor, how: Fusion
 ) -> dict[str, Sampled]:
     """What the denoisers say of every query, before it is added."""
-    given = model.generative_features(encoded.text, encoded.video)
+    text, video = model.second_stage.pick(encoded.text, encoded.video)
+    seen = Features(text["sentence"], video["features"], video["real"])
     rows = torch.arange(len(similarity))
-    sides = {"t2v": (similarity, model.denoise_t2v), "v2t": (similarity.T, model.denoise_v2t)}
+    sides = {"t2v": similarity, "v2t": similarity.T}
     return {
-        name: sampled(name, scores, rows, given, denoiser, model.sampling, how)
-        for name, (scores, denoiser) in sides.items()
+        name: model.second_stage.sample(name, scores, rows, seen, how)
+        for name, scores in sides.items()
     }
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from models.base import Encoding, Mismatch
 from models.diffusion_ret.denoiser import Denoiser, classification_loss
-from models.diffusion_ret.fast_sampling import TextToVideo, VideoToText
+from models.diffusion_ret.fast_sampling import Features
 from models.diffusion_ret.model import DRAWS, DiffusionRet, candidates
-from models.diffusion_ret.noising import Schedule, named_betas, schedule
+from models.diffusion_ret.noising import NoiseSchedule, named_betas, schedule
 from pipeline.checkpoints.archive import read_archive
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
@@ -146,13 +146,13 @@ def _batches(case: Case) -> list[dict[str, Tensor]]:
 def _first_step(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     text, video = model.eval().encode_text(batch), model.encode_video(batch)
     similarity = model.score(text, video)["similarity"]
-    losses = model.denoising(text, video, similarity, batch, slice(0, len(similarity)))
+    losses = model.denoise(text, video, similarity, batch, slice(0, len(similarity)))
     of_text, of_video = (
         candidates(scores, batch["video_index"], 0, model.options.negatives)
         for scores in (similarity, similarity.T)
     )
-    t, clean = batch["diffusion_t"], model.clean(of_text)
-    x_t2v, x_v2t = (model.diffusion.noised(clean, t, batch[name]) for name in DRAWS[1:])
+    t, clean = batch["diffusion_t"], model.clean_answer(of_text)
+    x_t2v, x_v2t = (model.diffusion.add_noise(clean, t, batch[name]) for name in DRAWS[1:])
     query, seen = _seen_videos(model.denoise_t2v, text["sentence"], *_videos(video, of_text))
     seen_query, sentences = _seen_query(
         model.denoise_v2t, text["sentence"][of_video], *_videos(video)
@@ -268,14 +268,19 @@ def _given(given: Mapping[str, Tensor], side: str) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _chain(
-    denoiser: Denoiser, plan: Schedule, noise: Tensor, query: Tensor, candidate: Tensor, place: str
+    denoiser: Denoiser,
+    plan: NoiseSchedule,
+    noise: Tensor,
+    query: Tensor,
+    candidate: Tensor,
+    place: str,
 ) -> dict[str, Tensor]:
     """As `denoising.sample`, keeping every step."""
     x, after, predicted = noise, [], []
     for step in reversed(range(len(plan))):
         t = torch.full((len(x),), int(plan.timesteps[step]))
         predicted.append(denoiser(x, t, query, candidate).clamp(-1, 1))
-        x = plan.back(x, predicted[-1], step)
+        x = plan.step_back(x, predicted[-1], step)
         after.append(x)
     return {
         f"x/{place}": torch.stack(after),
@@ -286,22 +291,24 @@ def _chain(
 
 @torch.no_grad()
 def _fast_t2v(
-    denoiser: Denoiser, plan: Schedule, given: Mapping[str, Tensor], noise: Tensor
+    denoiser: Denoiser, plan: NoiseSchedule, given: Mapping[str, Tensor], noise: Tensor
 ) -> Tensor:
     """The recorded candidates as a gallery of their own."""
     frames, real = (part.flatten(0, 1) for part in _given(given, "cand"))
     n, k = noise.shape
-    sampler = TextToVideo(denoiser, plan, given["query_text"], frames, real, n_pairs=n * k)
+    seen = Features(given["query_text"], frames, real)
+    sampler = denoiser.sampler("t2v", plan, seen, n_pairs=n * k)
     return sampler(torch.arange(n), torch.arange(n * k).view(n, k), noise)
 
 
 @torch.no_grad()
 def _fast_v2t(
-    denoiser: Denoiser, plan: Schedule, given: Mapping[str, Tensor], noise: Tensor
+    denoiser: Denoiser, plan: NoiseSchedule, given: Mapping[str, Tensor], noise: Tensor
 ) -> Tensor:
     n, k = noise.shape
     text = given["cand_text"].flatten(0, 1)
-    sampler = VideoToText(denoiser, plan, text, *_given(given, "query"), n_pairs=n * k)
+    seen = Features(text, *_given(given, "query"))
+    sampler = denoiser.sampler("v2t", plan, seen, n_pairs=n * k)
     return sampler(torch.arange(n), torch.arange(n * k).view(n, k), noise)
 
 

@@ -10,11 +10,12 @@ import torch.distributed as dist
 
 from models.base import Fusion, Ranking
 from models.diffusion_ret.denoiser import Denoiser
-from models.diffusion_ret.reranking import Features, Sampling, Way, reranked
-from models.parts.noise import Noise, keys
+from models.diffusion_ret.fast_sampling import Features
+from models.diffusion_ret.reranking import DenoisingStage, SamplingSettings, Way
+from models.parts.noise import KeyedNoise, keys
 
 D, T, N_TEXTS, N_VIDEOS = 16, 3, 23, 17
-SAMPLING = Sampling(diffusion_steps=10, t2v=Way(6, 2.0, 0.5), v2t=Way(8))
+SAMPLING = SamplingSettings(diffusion_steps=10, t2v=Way(6, 2.0, 0.5), v2t=Way(8))
 
 
 def features(n_texts: int = N_TEXTS, n_videos: int = N_VIDEOS) -> Features:
@@ -41,20 +42,32 @@ def denoisers() -> tuple[Denoiser, Denoiser]:
     return made
 
 
-def noise(seed: int = 0) -> Noise:
-    return Noise(
+def noise(seed: int = 0) -> KeyedNoise:
+    return KeyedNoise(
         seed,
         keys([f"text {n}" for n in range(N_TEXTS)]),
         keys([f"video{n}" for n in range(N_VIDEOS)]),
     )
 
 
+def rerank(
+    how: Fusion,
+    scores: Ranking | None = None,
+    seen: Features | None = None,
+    settings: SamplingSettings = SAMPLING,
+    networks: tuple[Denoiser, Denoiser] | None = None,
+) -> Ranking:
+    """The small gallery re-ranked, or what is given instead of a part of it."""
+    seen = features() if seen is None else seen
+    stage = DenoisingStage(*(networks or denoisers()), settings)
+    video = {"features": seen.frames, "real": seen.real}
+    return stage.rerank(scores or similarity(), {"sentence": seen.text}, video, how)
+
+
 def main(out: str, store: str, rank: int, processes: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=processes)
-    found = reranked(
-        similarity(), features(), denoisers(), SAMPLING, Fusion(noise(), rank, processes)
-    )
+    found = rerank(Fusion(noise(), rank, processes))
     if rank == 0:
         np.savez(out, **{side: scores.numpy() for side, scores in found._asdict().items()})
     dist.destroy_process_group()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.diffusion_ret.denoiser import Denoiser, classification_loss, sample, sinusoids
-from models.diffusion_ret.fast_sampling import TextToVideo, VideoToText
+from models.diffusion_ret.fast_sampling import Features
 from models.diffusion_ret.noising import schedule
 
 D, T = 32, 5
@@ -116,24 +116,24 @@ def test_padded_frames_count_as_published_unless_the_softmax_is_masked() -> None
     published, masked = lively(0), lively(0, masked_softmax=True)
 
     assert not torch.allclose(
-        published.seen(text, frames, real), published.seen(text, other, real), atol=1e-3
+        published.look(text, frames, real), published.look(text, other, real), atol=1e-3
     )
-    torch.testing.assert_close(masked.seen(text, frames, real), masked.seen(text, other, real))
+    torch.testing.assert_close(masked.look(text, frames, real), masked.look(text, other, real))
 
 
 def test_a_video_without_real_frames_is_seen_as_nothing() -> None:
     text, frames, real = split()
 
-    seen = lively(0, masked_softmax=True).seen(text, frames, torch.zeros_like(real))
+    seen = lively(0, masked_softmax=True).look(text, frames, torch.zeros_like(real))
 
     assert (seen == 0).all()
 
 
-def test_seen_is_what_both_directions_look_at(denoiser: Denoiser) -> None:
+def test_look_is_what_both_directions_look_at(denoiser: Denoiser) -> None:
     text, frames, real = split(9, 7)
     x, t = torch.randn(7, 9), torch.full((7,), 2)
 
-    seen = denoiser.seen(text, frames, real)
+    seen = denoiser.look(text, frames, real)
 
     direct = denoiser.video_to_text(x, t, text.expand(7, -1, -1), frames, real)
     torch.testing.assert_close(
@@ -154,11 +154,11 @@ def test_text_to_video_samples_are_those_of_the_plain_chain(
     candidates = torch.stack([torch.randperm(7)[:6] for _ in range(9)])
     noise = torch.randn(9, 6)
 
-    found = TextToVideo(denoiser, plan, text, frames, real, n_pairs)(
+    found = denoiser.sampler("t2v", plan, Features(text, frames, real), n_pairs)(
         torch.arange(9), candidates, noise
     )
 
-    seen = denoiser.seen(text, frames, real)[torch.arange(9)[:, None], candidates]
+    seen = denoiser.look(text, frames, real)[torch.arange(9)[:, None], candidates]
     torch.testing.assert_close(
         found, sample(denoiser, plan, noise, text[:, None], seen), atol=1e-5, rtol=0
     )
@@ -177,11 +177,11 @@ def test_video_to_text_samples_are_those_of_the_plain_chain(
     candidates = torch.stack([torch.randperm(9)[:4] for _ in range(7)])
     noise = torch.randn(7, 4)
 
-    found = VideoToText(denoiser, plan, text, frames, real, n_pairs)(
+    found = denoiser.sampler("v2t", plan, Features(text, frames, real), n_pairs)(
         torch.arange(7), candidates, noise
     )
 
-    seen = denoiser.seen(text, frames, real)[candidates, torch.arange(7)[:, None]]
+    seen = denoiser.look(text, frames, real)[candidates, torch.arange(7)[:, None]]
     torch.testing.assert_close(
         found, sample(denoiser, plan, noise, seen, text[candidates]), atol=1e-5, rtol=0
     )
@@ -194,9 +194,10 @@ def test_decoders_whose_units_all_count_alike_sample_the_same(sign: float) -> No
     text, frames, real = split()
     noise, everything = torch.randn(9, 7), torch.arange(7).expand(9, -1)
 
-    found = TextToVideo(denoiser, plan, text, frames, real, 1)(torch.arange(9), everything, noise)
+    sampler = denoiser.sampler("t2v", plan, Features(text, frames, real), 1)
+    found = sampler(torch.arange(9), everything, noise)
 
-    seen = denoiser.seen(text, frames, real)
+    seen = denoiser.look(text, frames, real)
     torch.testing.assert_close(
         found, sample(denoiser, plan, noise, text[:, None], seen), atol=1e-5, rtol=0
     )
@@ -212,9 +213,8 @@ def test_recorded_chains_are_reproduced(shared: Path) -> None:
 
     for name, steps in (("cosine", 5), ("cosine", 10), ("linear", 25)):
         plan, noise = schedule(name, steps), torch.from_numpy(given[f"noise/{name}{steps}/t2v"])
-        sampler = TextToVideo(
-            recorded(case)[0], plan, query, frames.flatten(0, 1), real.flatten(0, 1), 36
-        )
+        seen = Features(query, frames.flatten(0, 1), real.flatten(0, 1))
+        sampler = recorded(case)[0].sampler("t2v", plan, seen, n_pairs=36)
 
         found = sampler(torch.arange(4), every, noise)
 

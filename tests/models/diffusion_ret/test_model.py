@@ -130,13 +130,13 @@ def test_denoising_losses_are_those_of_plain_loops(clean_negative: int) -> None:
     draws = model.draw(4, torch.device("cpu"))
 
     with torch.inference_mode():
-        found = model.denoising(text, video, similarity, data | draws, slice(0, 4))
+        found = model.denoise(text, video, similarity, data | draws, slice(0, 4))
         total = 0.0
         for i in range(4):
             order = [i, *sorted(set(range(4)) - {i}, key=lambda j: -float(similarity[i, j]))[:2]]
             t, noise = draws["diffusion_t"][i : i + 1], draws["noise_t2v"][i : i + 1]
             clean = torch.tensor([[1.0, clean_negative, clean_negative]])
-            x = model.diffusion.noised(clean, t, noise)
+            x = model.diffusion.add_noise(clean, t, noise)
             frames, real = video["features"][order][None], video["real"][order][None]
             guess = model.denoise_t2v.text_to_video(x, t, text["sentence"][i : i + 1], frames, real)
             total += F.cross_entropy(7.0 * guess, torch.zeros(1, dtype=torch.int64)) / 4
@@ -152,8 +152,10 @@ def test_a_query_of_a_video_sees_itself_through_every_text() -> None:
     chosen = candidates(similarity.T, data["video_index"], 0, 2)
 
     with torch.inference_mode():
-        found = model.denoising(text, video, similarity, data | draws, slice(0, 4))["denoise_v2t"]
-        x = model.diffusion.noised(model.clean(chosen), draws["diffusion_t"], draws["noise_v2t"])
+        found = model.denoise(text, video, similarity, data | draws, slice(0, 4))["denoise_v2t"]
+        x = model.diffusion.add_noise(
+            model.clean_answer(chosen), draws["diffusion_t"], draws["noise_v2t"]
+        )
         sentences = text["sentence"][chosen]
         guess = model.denoise_v2t.video_to_text(
             x, draws["diffusion_t"], sentences, video["features"], video["real"]

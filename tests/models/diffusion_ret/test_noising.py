@@ -48,7 +48,7 @@ def test_linear_schedule_of_too_few_steps_is_refused(steps: int) -> None:
 def test_smallest_linear_schedule_samples_finite_numbers() -> None:
     plan = schedule("linear", 21)
 
-    x = plan.back(torch.randn(2, 3), torch.zeros(2, 3), len(plan) - 1)
+    x = plan.step_back(torch.randn(2, 3), torch.zeros(2, 3), len(plan) - 1)
 
     assert x.isfinite().all()
 
@@ -69,10 +69,10 @@ def test_fewer_steps_are_spread_over_the_schedule_and_keep_its_noise(steps: int)
     np.testing.assert_allclose(some.alphas_cumprod, whole.alphas_cumprod[some.timesteps], rtol=1e-9)
 
 
-def test_noised_is_the_clean_vector_early_and_noise_late() -> None:
+def test_a_noised_vector_is_the_clean_vector_early_and_noise_late() -> None:
     plan, clean, noise = schedule("cosine", 1000), torch.ones(2, 4), torch.randn(2, 4)
 
-    early, late = plan.noised(clean, torch.tensor([0, 999]), noise)
+    early, late = plan.add_noise(clean, torch.tensor([0, 999]), noise)
 
     torch.testing.assert_close(early, clean[0], atol=0.05, rtol=0)
     torch.testing.assert_close(late, noise[1], atol=0.05, rtol=0)
@@ -80,9 +80,9 @@ def test_noised_is_the_clean_vector_early_and_noise_late() -> None:
 
 def test_steps_back_with_the_true_answer_undo_the_noise() -> None:
     plan, clean = schedule("cosine", 10), torch.tensor([[1.0, 0.0, -1.0]])
-    x = plan.noised(clean, torch.tensor([9]), torch.tensor([[0.3, -2.0, 1.0]]))
+    x = plan.add_noise(clean, torch.tensor([9]), torch.tensor([[0.3, -2.0, 1.0]]))
 
     for step in reversed(range(10)):
-        x = plan.back(x, clean, step)
+        x = plan.step_back(x, clean, step)
 
     torch.testing.assert_close(x, clean)

@@ -14,14 +14,13 @@ import torch
 
 from models.base import Fusion, Mismatch, Ranking
 from models.diffusion_ret.denoiser import sample
+from models.diffusion_ret.fast_sampling import Features
 from models.diffusion_ret.noising import schedule
 from models.diffusion_ret.reranking import (
-    Features,
-    Sampling,
+    DenoisingStage,
+    SamplingSettings,
     Way,
     best_candidates,
-    reranked,
-    sampled,
 )
 from tests.models.diffusion_ret.reranking_worker import (
     N_TEXTS,
@@ -31,6 +30,7 @@ from tests.models.diffusion_ret.reranking_worker import (
     denoisers,
     features,
     noise,
+    rerank,
     similarity,
 )
 from tests.models.diffusion_ret.test_denoiser import recorded
@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def found() -> Ranking:
-    return reranked(similarity(), features(), denoisers(), SAMPLING, Fusion(noise()))
+    return rerank(Fusion(noise()))
 
 
 def test_a_recorded_evaluation_is_reproduced(shared: Path) -> None:
@@ -51,9 +51,9 @@ def test_a_recorded_evaluation_is_reproduced(shared: Path) -> None:
     )
     seen = Features(expected["sentence_feature"], expected["video_features"], given["video_mask"])
     plain = Ranking(expected["sim_t2v"], expected["sim_t2v"].T)
-    sampling = Sampling("cosine", 10, t2v=Way(5), v2t=Way(4))
+    sampling = SamplingSettings("cosine", 10, t2v=Way(5), v2t=Way(4))
 
-    result = reranked(plain, seen, tuple(recorded(case)), sampling, Fusion(Recorded(given)))
+    result = rerank(Fusion(Recorded(given)), plain, seen, sampling, tuple(recorded(case)))
 
     torch.testing.assert_close(result.t2v, expected["final_t2v"], atol=1e-5, rtol=0)
     torch.testing.assert_close(result.v2t, expected["final_v2t"], atol=1e-5, rtol=0)
@@ -74,7 +74,7 @@ def test_a_query_gets_what_the_plain_chain_says(found: Ranking) -> None:
     best = similarity().t2v[4].argsort(descending=True)[:6]
     start = torch.from_numpy(noise().draw("t2v", np.array([4]), best[None].numpy()))
 
-    seen = denoisers()[0].seen(text[4:5], frames[best], real[best])
+    seen = denoisers()[0].look(text[4:5], frames[best], real[best])
     x = sample(denoisers()[0], schedule("cosine", 10), start, text[4:5, None], seen)
 
     expected = similarity().t2v[4].clone()
@@ -97,7 +97,7 @@ def test_only_the_best_candidates_change_and_none_falls_below_the_others(found: 
 def test_a_query_ranks_alike_whatever_else_is_ranked(found: Ranking) -> None:
     how = Fusion(noise(), t2v_rows=np.array([22, 3]), v2t_rows=np.array([16]))
 
-    alone = reranked(similarity(), features(), denoisers(), SAMPLING, how)
+    alone = rerank(how)
 
     torch.testing.assert_close(alone.t2v[[22, 3]], found.t2v[[22, 3]], atol=1e-6, rtol=0)
     torch.testing.assert_close(alone.v2t[16], found.v2t[16], atol=1e-6, rtol=0)
@@ -124,10 +124,7 @@ def test_two_processes_give_the_very_bytes_of_one(found: Ranking, tmp_path: Path
 
 
 def test_the_same_seed_gives_the_same_scores_and_another_one_others(found: Ranking) -> None:
-    again, other = (
-        reranked(similarity(), features(), denoisers(), SAMPLING, Fusion(noise(seed)))
-        for seed in (0, 1)
-    )
+    again, other = (rerank(Fusion(noise(seed))) for seed in (0, 1))
 
     assert (again.t2v == found.t2v).all() and (again.v2t == found.v2t).all()
     assert not torch.allclose(other.t2v, found.t2v, atol=1e-4)
@@ -139,7 +136,7 @@ def test_a_gallery_smaller_than_the_candidates_is_taken_as_a_whole(
 ) -> None:
     plain, few = similarity(n_texts, n_videos), features(n_texts, n_videos)
 
-    result = reranked(plain, few, denoisers(), Sampling(diffusion_steps=5), Fusion(noise()))
+    result = rerank(Fusion(noise()), plain, few, SamplingSettings(diffusion_steps=5))
 
     assert ((result.t2v != plain.t2v).sum(1) == n_videos).all()
     torch.testing.assert_close(
@@ -148,7 +145,7 @@ def test_a_gallery_smaller_than_the_candidates_is_taken_as_a_whole(
 
 
 def test_one_pair_is_certain() -> None:
-    result = reranked(similarity(1, 1), features(1, 1), denoisers(), SAMPLING, Fusion(noise()))
+    result = rerank(Fusion(noise()), similarity(1, 1), features(1, 1))
 
     assert result.v2t.item() == pytest.approx(similarity(1, 1).v2t.item() + 1)
 
@@ -165,28 +162,23 @@ def test_noise_belongs_to_the_pair_so_moving_the_gallery_moves_the_scores(found:
     moved = replace(noise(), video=noise().video[order.numpy()])
     plain = Ranking(similarity().t2v[:, order], similarity().v2t[order])
 
-    result = reranked(
-        plain, Features(text, frames[order], real[order]), denoisers(), SAMPLING, Fusion(moved)
-    )
+    result = rerank(Fusion(moved), plain, Features(text, frames[order], real[order]))
 
     torch.testing.assert_close(result.t2v, found.t2v[:, order], atol=1e-5, rtol=0)
     torch.testing.assert_close(result.v2t, found.v2t[order], atol=1e-5, rtol=0)
 
 
 def test_fewer_steps_are_another_sample_of_the_same_denoiser(found: Ranking) -> None:
-    result = reranked(
-        similarity(), features(), denoisers(), replace(SAMPLING, steps=3), Fusion(noise())
-    )
+    result = rerank(Fusion(noise()), settings=replace(SAMPLING, steps=3))
 
     assert (result.t2v != found.t2v).any() and result.t2v.isfinite().all()
 
 
-def test_sampled_names_candidates_best_first() -> None:
+def test_sample_names_candidates_best_first() -> None:
     rows = torch.tensor([2, 0])
 
-    result = sampled(
-        "t2v", similarity().t2v, rows, features(), denoisers()[0], SAMPLING, Fusion(noise())
-    )
+    stage = DenoisingStage(*denoisers(), SAMPLING)
+    result = stage.sample("t2v", similarity().t2v, rows, features(), Fusion(noise()))
 
     assert (result.candidates == similarity().t2v[rows].argsort(descending=True)[:, :6]).all()
     assert result.x.abs().max() <= 1
@@ -201,27 +193,19 @@ def test_sampled_names_candidates_best_first() -> None:
 )
 def test_a_plan_that_the_schedule_has_not_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(Mismatch, match=message):
-        reranked(
-            similarity(), features(), denoisers(), replace(SAMPLING, **changes), Fusion(noise())
-        )
+        rerank(Fusion(noise()), settings=replace(SAMPLING, **changes))
 
 
 def test_features_of_another_width_are_refused_with_both() -> None:
     text, frames, real = features()
 
     with pytest.raises(Mismatch, match=f"sentences of width 7 for a denoiser of width {D}"):
-        reranked(
-            similarity(),
-            Features(text[:, :7], frames, real),
-            denoisers(),
-            SAMPLING,
-            Fusion(noise()),
-        )
+        rerank(Fusion(noise()), seen=Features(text[:, :7], frames, real))
 
 
 def test_sampling_without_noise_is_refused() -> None:
     with pytest.raises(Mismatch, match="without a source of noise"):
-        reranked(similarity(), features(), denoisers(), SAMPLING, Fusion())
+        rerank(Fusion())
 
 
 def test_multi_caption_matrices_need_not_be_square(found: Ranking) -> None:

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from models.parts.noise import Noise, keys
+from models.parts.noise import KeyedNoise, keys
 
-NOISE = Noise(0, keys([f"text {n}" for n in range(400)]), keys([f"video{n}" for n in range(300)]))
+NOISE = KeyedNoise(
+    0, keys([f"text {n}" for n in range(400)]), keys([f"video{n}" for n in range(300)])
+)
 EVERYTHING = np.arange(400), np.tile(np.arange(300), (400, 1))
 
 
@@ -33,7 +35,7 @@ def test_a_pair_has_its_number_in_any_company() -> None:
 
 
 def test_rows_are_known_by_what_they_are_not_by_where_they_stand() -> None:
-    moved = Noise(0, NOISE.text[::-1].copy(), NOISE.video[10:])
+    moved = KeyedNoise(0, NOISE.text[::-1].copy(), NOISE.video[10:])
 
     found = moved.draw("v2t", np.array([0]), np.array([[0, 399]]))
 
@@ -42,7 +44,7 @@ def test_rows_are_known_by_what_they_are_not_by_where_they_stand() -> None:
 
 @pytest.mark.parametrize(("seed", "direction"), [(1, "t2v"), (0, "v2t"), (2**62, "t2v")])
 def test_another_seed_or_direction_gives_other_numbers(seed: int, direction: str) -> None:
-    other = Noise(seed, NOISE.text, NOISE.video).draw(
+    other = KeyedNoise(seed, NOISE.text, NOISE.video).draw(
         direction, np.arange(5), np.tile(np.arange(5), (5, 1))
     )
 
@@ -52,7 +54,7 @@ def test_another_seed_or_direction_gives_other_numbers(seed: int, direction: str
 
 
 def test_numbers_are_the_same_in_every_version() -> None:
-    found = Noise(42, keys(["a man cooks"]), keys(["video7020", "video7021"])).draw(
+    found = KeyedNoise(42, keys(["a man cooks"]), keys(["video7020", "video7021"])).draw(
         "t2v", np.array([0]), np.array([[0, 1]])
     )
 
