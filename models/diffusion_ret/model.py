@@ -45,6 +45,7 @@ from models.base import (
     load_init,
     own_rows,
 )
+from models.clip.build import build_clip
 from models.clip.towers import CLIP
 from models.diffusion_ret.denoiser import Denoiser, classification_loss
 from models.diffusion_ret.noising import schedule
@@ -54,7 +55,6 @@ from models.parts.interaction import token_wise
 from models.parts.losses import contrastive
 from models.parts.words_frames import (
     WordsFrames,
-    backbone,
     check_sizes,
     full_precision,
     halve,
@@ -81,7 +81,7 @@ def build(options: Options, assets: Assets) -> "DiffusionRet":
             "Start it from weights of stage discrimination (init: train@..., or --init FILE), or"
             " train that stage.",
         )
-    model = DiffusionRet(options, backbone(options, assets))
+    model = DiffusionRet(options, build_clip(options, assets))
     if assets.init is None:
         model.start_from_clip()
     try:
