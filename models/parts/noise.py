@@ -30,7 +30,7 @@ class NoiseSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Noise:
+class KeyedNoise:
     """Standard normal numbers. text, video: uint64 keys of the rows of the encodings (`keys`)."""
 
     seed: int
