@@ -83,7 +83,7 @@ class SamplingNetwork(Protocol):
     width: int
 
     def parameters(self) -> Iterator[Tensor]:
-        """Its weights; the first one tells the device."""
+        """Its weights (any shapes); the first one tells the device."""
 
     def sampler(
         self, direction: Direction, plan: NoiseSchedule, features: Features, n_pairs: int
