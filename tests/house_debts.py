@@ -25,7 +25,6 @@ STILL_UNUSED = {
     "models.diffusion_ret.denoiser:Denoiser.video_to_text",
     "models.diffusion_ret.denoiser:sample",
     "pipeline.datasets.parts.scenes:Shape.combination",
-    "pipeline.text.pickle_cost:check_all",
     "pipeline.video.sampling:half_second",
     "pipeline.video.sampling:time_grid",
     "pipeline.video.timeline:presented",

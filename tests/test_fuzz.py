@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from pipeline import arrays, config
-from pipeline.checkpoints import model_file, safetensors, torchscript
+from pipeline.checkpoints import archive, safetensors, torchscript
 from pipeline.core import adopted, state
 from pipeline.datasets.base import open_dataset
 from pipeline.errors import ItemError, TvrError
@@ -78,14 +78,20 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def survives(folder: Path, read: Callable[[Path], object], tmp_path: Path, seed: int) -> int:
+def survives(
+    folder: Path,
+    read: Callable[[Path], object],
+    tmp_path: Path,
+    seed: int,
+    mutations: int = MUTATIONS,
+) -> int:
     """Read copies of `folder`, one file of each mutated; returns how many were refused."""
     rng = random.Random(seed)
     names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     refused = 0
-    for _ in range(MUTATIONS):
+    for _ in range(mutations):
         name = rng.choice(names)
         whole = (folder / name).read_bytes()
         (copy / name).write_bytes(mutate(whole, rng))
@@ -140,7 +146,21 @@ def test_pipelines_and_recipes(tmp_path: Path) -> None:
         if "small" in loaded.recipes:
             parse(loaded.recipe("small"))
 
-    assert survives(whole, read, tmp_path, seed=3) > MUTATIONS // 4
+    survives(whole, read, tmp_path, seed=3, mutations=MUTATIONS // 6)  # 0.3 s each
+
+
+def test_yaml(tmp_path: Path) -> None:
+    text = (
+        "a: [1, 2.5, true, null, 2020-01-01, 0x1f]\nb: &x {c: 'd', e: \"f\"}\ng: {<<: *x, h: 3}\n"
+    )
+    whole = write_file(tmp_path / "whole" / "own.yaml", text).parent
+
+    survives(
+        whole,
+        lambda at: config.safe_yaml((at / "own.yaml").read_text(errors="replace"), "own.yaml"),
+        tmp_path,
+        seed=15,
+    )
 
 
 def whole_file(tmp_path: Path, name: str, data: bytes) -> Path:
@@ -157,14 +177,14 @@ def test_torch_archives(published: bool, tmp_path: Path) -> None:
     value = {"model": {"a.weight": torch.randn(3, 4)}, "epoch": 3, "opt": {"lr": 0.1, "w": [1, 2]}}
     whole = whole_file(tmp_path, "x.pt", saved(value, tmp_path))
 
-    survives(whole, lambda at: model_file.read(at / "x.pt", published), tmp_path, seed=4)
+    survives(whole, lambda at: archive.read_archive(at / "x.pt", published), tmp_path, seed=4)
 
 
 def test_older_torch_files(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     whole = whole_file(tmp_path, "x.pt", (tmp_path / "old.pt").read_bytes())
 
-    survives(whole, lambda at: model_file.read(at / "x.pt", True), tmp_path, seed=5)
+    survives(whole, lambda at: archive.read_archive(at / "x.pt", True), tmp_path, seed=5)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
@@ -256,7 +276,7 @@ def test_big_files(tmp_path: Path) -> None:
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stores")
     source = frames(videos(folder / "raw", 2), folder / "frames")
-    tensors(source, folder / "tensors")
+    tensors({"store": source}, folder / "tensors", frames={"size": 48})
     return folder
 
 
@@ -273,7 +293,7 @@ def test_tensor_caches(stores: Path, tmp_path: Path) -> None:
     def read(at: Path) -> None:
         cache = TensorCache.open(at)
         for video_id in list(cache.ids)[:4]:
-            np.array(cache.read(video_id))
+            np.array(cache[video_id])
 
     survives(stores / "tensors", read, tmp_path, seed=13)
 
@@ -298,7 +318,6 @@ def test_state_files_and_results(stores: Path, tmp_path: Path) -> None:
     )
 
     def read(at: Path) -> None:
-        state.read_manifest(at)
         state.usable_records(at)
         state.Journal(at / "_state" / "items.jsonl").load()
         for one in (adopted.resolve, results.read_metrics, results.read_gallery):

@@ -5,6 +5,7 @@ the checks of the zip container, the allow-list of names, and the refusals.
 """
 
 import argparse
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -13,10 +14,11 @@ import torch
 
 from pipeline.checkpoints import first_bytes
 from pipeline.errors import DataError
-from pipeline.text import numpy_values
+from pipeline.text import numpy_values, pickle_cost
 
 # torch does not compress its archives: what they hold cannot be larger than the file, plus this
 _TORCH_EXPANDS = 1 << 20
+_PICKLES_OF_OLDER = 5  # magic number, version, byte order, values, names of the storages
 
 
 def read_archive(path: Path, published: bool = False) -> object:
@@ -54,7 +56,7 @@ def _check_archive(path: Path) -> None:
     machine holds.
     """
     if not zipfile.is_zipfile(path):
-        # the older format of torch is one pickle; reading it with weights_only says the rest
+        _check_older(path)
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -72,8 +74,13 @@ def _check_archive(path: Path) -> None:
                     where=path,
                     fix="Use the state dict of the model; programs are never run.",
                 )
+            for info in archive.infolist():
+                if info.filename.endswith("data.pkl"):
+                    pickle_cost.check(archive.read(info))
             damaged = archive.testzip()
     except (
+        OSError,
+        pickle.UnpicklingError,
         zipfile.BadZipFile,
         ValueError,
         EOFError,
@@ -83,6 +90,16 @@ def _check_archive(path: Path) -> None:
         raise _refused(path, error) from error
     if damaged:
         raise _refused(path, ValueError(f"the checksum of {damaged} is wrong"))
+
+
+def _check_older(path: Path) -> None:
+    """Files of torch before 1.6: four short pickles and one of the values, one behind the other."""
+    try:
+        pickle_cost.check_file(path, _PICKLES_OF_OLDER)
+    except pickle.UnpicklingError as error:
+        raise _refused(path, error) from error
+    except (ValueError, UnicodeDecodeError, EOFError) as error:
+        raise _refused(path, LookupError()) from error
 
 
 def _refused(path: Path, error: Exception) -> DataError:

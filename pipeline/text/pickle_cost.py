@@ -6,9 +6,12 @@ not reach a hash. `check` follows the instructions with the sizes of values in p
 refuses such a file.
 """
 
+import io
 import pickle
 import pickletools
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 _LARGEST_KEY = 10_000  # values in one key of a dictionary or one member of a set
 _FREE = 10_000_000  # values that any file may stand for
@@ -32,19 +35,33 @@ _ATOM = _Value()
 
 
 def check(data: bytes) -> int:
-    """Follow the first pickle in `data` and return how many bytes it takes.
+    """Follow the first pickle in `data` and return how many bytes it takes. Raises as `follow`."""
+    return follow(io.BytesIO(data), len(data))
 
-    Raises pickle.UnpicklingError if its instructions make no sense, if it wants room that a file
-    of this size does not need, if it stands for far more values than it has bytes, or if a key of
-    a dictionary or a member of a set is larger than any key of data.
+
+def check_file(path: Path, count: int) -> None:
+    """Follow the first `count` pickles of a file, one behind the other. Raises as `follow`."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(count):
+            follow(file, size)
+
+
+def follow(file: BinaryIO, size: int) -> int:
+    """Follow the pickle at the present place of a file of `size` bytes; returns where it ends.
+
+    Raises ValueError for bytes that are no instructions. Raises pickle.UnpicklingError if the
+    instructions make no sense, want room that a file of this size does not need, stand for far
+    more values than it has bytes, or make a key of a dictionary or a member of a set that is
+    larger than any key of data.
     """
     stack: list = []
     memo: dict[int, _Value] = {}
-    hashed = end = 0
-    limit = _FREE + _VALUES_PER_BYTE * len(data)
-    for instruction, argument, place in pickletools.genops(data):
+    hashed = 0
+    limit = _FREE + _VALUES_PER_BYTE * size
+    for instruction, argument, place in pickletools.genops(file):
         name = instruction.name
-        if name in _PLACES and argument > len(data):
+        if name in _PLACES and argument > size:
             raise pickle.UnpicklingError(f"wants room for {argument:,} objects, which was refused")
         try:
             hashed += _step(name, argument, stack, memo)
@@ -52,16 +69,9 @@ def check(data: bytes) -> int:
             raise pickle.UnpicklingError(f"{name} at byte {place} has nothing to work on") from None
         if hashed > limit:
             raise _too_large()
-        end = place
     if not stack or not isinstance(stack[-1], _Value) or _unfolded(stack[-1], limit) > limit:
         raise _too_large()
-    return end + 1
-
-
-def check_all(data: bytes, count: int) -> None:
-    """`check` for each of the first `count` pickles that follow one another in `data`."""
-    for _ in range(count):
-        data = data[check(data) :]
+    return file.tell()
 
 
 def _too_large() -> pickle.UnpicklingError:

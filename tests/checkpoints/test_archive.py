@@ -133,3 +133,23 @@ def test_damage_anywhere_is_found(tmp_path):
             assert same(read_archive(tmp_path / "a.pt"), content())
         except DataError as error:
             assert error.fix
+
+
+def _key_bomb() -> bytes:
+    """{t60: 1} with tn = (tn-1, tn-1): its hash visits 2 to the power of 60 values."""
+    doubled = b"".join(b"h%ch%c\x86q%c0" % (i, i, i + 1) for i in range(60))
+    return b"\x80\x02})q\x000" + doubled + b"h\x3cK\x01s."
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_key_whose_hash_never_ends_is_refused(older: bool, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pt"
+    if older:
+        path.write_bytes(_key_bomb())
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", _key_bomb())
+            archive.writestr("archive/version", "3\n")
+
+    with pytest.raises(DataError, match="countless values"):
+        read_archive(path)
