@@ -1,5 +1,4 @@
-"""CenterCLIP, and CLIP4Clip, which it is without `reduce`: CLIP on frames whose tokens are
-clustered on the way.
+"""CenterCLIP: CLIP on frames whose tokens are clustered on the way; without, it is CLIP4Clip.
 
 Torch-free: names, ranges and defaults of `models/centerclip/model.py`. Defaults are
 mzhaoshuai/CenterCLIP: params.py and scripts; the published name of an option is in brackets.
@@ -10,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from models.clip.options import Activation
+from models.clip.options import VITS, Activation
 from models.clip.sizes import BACKBONES
 
 STAYS = ("temporal_shift", "token_shift")  # methods that reduce nothing
@@ -44,7 +43,9 @@ class Reduce(BaseModel, extra="forbid"):
     )
     max_iter: int = Field(100, ge=1, description="most rounds of k-medoids [cluster_iter_limit]")
     tol: float = Field(
-        1e-5, ge=0, description="medoids that move less in a round rest [cluster_threshold]"
+        1e-5,
+        ge=0,
+        description="k-medoids stops when medoids move less in a round [cluster_threshold]",
     )
     pre_norm: bool = Field(False, description="kmedoids: cluster tokens of length 1 [pre_norm]")
     keep: Literal["medoid", "mean"] = Field(
@@ -138,13 +139,10 @@ class Options(BaseModel, extra="forbid"):
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, name: str) -> str:
-        if name != "given" and not BACKBONES.get(name, BACKBONES["ViT-B/32"]).patch:
+        if name != "given" and name not in BACKBONES:
+            raise ValueError(f"choose one of {VITS}, given")
+        if name != "given" and not BACKBONES[name].patch:
             raise ValueError("a ResNet has no tokens between its blocks; use a ViT")
-        if name not in (*BACKBONES, "given"):
-            raise ValueError(
-                f"choose one of {', '.join(n for n, sizes in BACKBONES.items() if sizes.patch)},"
-                " given"
-            )
         return name
 
     @model_validator(mode="after")
@@ -164,23 +162,10 @@ class Options(BaseModel, extra="forbid"):
             frames = reduce.frames
         return self
 
-    @property
-    def segments(self) -> int:
-        """Frames that are left after the last block."""
-        left = [
-            r.frames for _, r in sorted(self.reduce.items()) if r.method not in STAYS and r.frames
-        ]
-        return left[-1] if left else self.frames
-
 
 def _do_not_divide(frames: int, segments: int) -> str:
-    possible = ", ".join(str(n) for n in range(1, frames + 1) if not frames % n)
+    possible = ", ".join(str(n) for n in range(1, frames + 1) if frames % n == 0)
+    choice = f"choose one of {possible}"
     if segments > frames:
-        return (
-            f"{frames} frames are fewer than {segments} segments; choose one of {possible}, or more"
-            " frames"
-        )
-    return (
-        f"{frames} frames do not make {segments} equal segments; choose one of {possible}, or other"
-        " frames"
-    )
+        return f"{frames} frames are fewer than {segments} segments; {choice}, or more frames"
+    return f"{frames} frames do not make {segments} equal segments; {choice}, or other frames"

@@ -1,15 +1,15 @@
-"""Checkpoints of mzhaoshuai/CenterCLIP (`ckpt.best.pth.tar`) and ArrowLuo/CLIP4Clip
-(`pytorch_model.bin.<epoch>`).
+"""Checkpoints of mzhaoshuai/CenterCLIP and ArrowLuo/CLIP4Clip, as our options and weights and back.
 
-Read into our options and weights, and written in CenterCLIP's form. Its file is a dict {epoch,
-global_step, arch, state_dict, best_acc1, optimizer, scaler}, its names with `module.` in front if
-several processes trained it; CLIP4Clip's is the bare state dict (docs/specs/centerclip.md, sections
-11 and 14). Neither says how many frames and words were read or where tokens are reduced:
-CenterCLIP's `hparams_train.json` beside it does (`settings`, see centerclip_settings.py).
+CenterCLIP writes `ckpt.best.pth.tar`, a dict {epoch, global_step, arch, state_dict, best_acc1,
+optimizer, scaler}, with `module.` in front of the names if several processes trained it. CLIP4Clip
+writes `pytorch_model.bin.<epoch>`, the bare state dict (docs/specs/centerclip.md, sections 11 and
+14). We write CenterCLIP's form. Neither says how many frames and words were read or where tokens
+are reduced; CenterCLIP's `hparams_train.json` beside it does (`settings`, see
+published_settings.py).
 
-What is ignored: `clip.visual.position_ids` and `...tokencluster_inter.spg`, which are computed from
-sizes and written again; `frame_position_embeddings` beside an LSTM, which nothing reads. Optimizer
-states: centerclip_training.py.
+Ignored: `clip.visual.position_ids` and `...tokencluster_inter.spg`, which are computed from sizes
+and written again; `frame_position_embeddings` beside an LSTM, which nothing reads. Optimizer
+states: published_training.py.
 """
 
 import re
@@ -19,16 +19,25 @@ import torch
 from torch import Tensor
 
 from models.base import Assets, Mismatch
-from models.centerclip.options import STAYS, Options
+from models.centerclip.options import Options
 from models.centerclip.published_settings import model_options, settings_of
 from models.centerclip.published_settings import recipe as settings_recipe
+from models.centerclip.reduction import Shape, shape_after
 from models.centerclip.spectral import space_time_neighbours
-from models.clip.sizes import BACKBONES
+from models.clip.sizes import PREFIX, name_of
 from models.clip.towers import sizes_of
-from models.parts.keys import Rule, to_ours, to_theirs
+from models.parts.keys import (
+    PARAMETER,
+    Rule,
+    count_parts,
+    in_float32,
+    part_of,
+    to_ours,
+    to_theirs,
+)
 from models.parts.wrappers import in_dictionary
 
-# of pipelines.yaml: how such files were trained, if no settings lie beside them
+# of recipes.yaml: how such files were trained, if no settings lie beside them
 RECIPE = "centerclip_base"
 _CLIP4CLIP_RECIPE = "clip4clip_published"
 SUFFIX = ".pth.tar"
@@ -50,16 +59,20 @@ __all__ = [
 _ANCHOR = "clip.visual.conv1.weight"
 _CLIP4CLIP_EPS = 1e-12  # of the layer norms over frames
 _MODULE = "module."
-_POSITIONS, _UNREAD = "clip.visual.position_ids", "frame_position_embeddings.weight"
+_POSITIONS = "clip.visual.position_ids"
+_UNREAD = "frame_position_embeddings.weight"
 _BLOCK = "clip.visual.transformer.resblocks."
 _CLIP_NAME = r"(?!visual\.(position_ids|conv2\.)|.*(tokencluster_inter|deepcluster)\.).+"
-_COMMON = [Rule("clip.", "clip.", _CLIP_NAME), Rule("clip.visual.conv2.", "patches3d.", "weight")]
+_COMMON = [
+    Rule(PREFIX, PREFIX, _CLIP_NAME),
+    Rule("clip.visual.conv2.", "patches3d.", "weight"),
+]
 _CROSS = [
     Rule("cross.embeddings.position_embeddings.", "temporal.positions.", "weight"),
     Rule("cross.transformer.", "temporal.transformer."),
-    Rule("cross.pooler.ln_pool.", "temporal.ln_pool.", "(weight|bias)"),
-    Rule("cross.pooler.dense.", "temporal.dense.", "(weight|bias)"),
-    Rule("similarity_dense.", "temporal.similarity.", "(weight|bias)"),
+    Rule("cross.pooler.ln_pool.", "temporal.ln_pool.", PARAMETER),
+    Rule("cross.pooler.dense.", "temporal.dense.", PARAMETER),
+    Rule("similarity_dense.", "temporal.similarity.", PARAMETER),
 ]
 _TEMPORAL = {
     "mean": [],
@@ -70,6 +83,7 @@ _TEMPORAL = {
     "lstm": [Rule("lstm_visual.", "temporal.lstm.")],
     "tight": _CROSS,
 }
+_TRANSFORMERS = {"sequence": "transformerClip", "tight": "cross.transformer"}
 _LEARNT = {
     "tokencluster_inter.cluster_embed": "embedding",
     "tokencluster_inter.cluster_frame_embed": "frame_embedding",
@@ -77,14 +91,12 @@ _LEARNT = {
 
 
 def as_published(value: object) -> object:
-    """A file's content in the form its program writes, whatever it was wrapped in."""
+    """Return a file's content in the form its program writes, whatever it was wrapped in."""
     return in_dictionary(value, _ANCHOR)
 
 
 def recognises(value: object) -> bool:
-    """Whether a file that was read is of this system: only names that it gives, at least those of a
-    CLIP.
-    """
+    """Whether a file's content is of this system: its names alone, among them those of a CLIP."""
     if not isinstance(value, Mapping):
         return False
     try:
@@ -92,62 +104,65 @@ def recognises(value: object) -> bool:
         to_ours(state, _rules(state), ignored(state))
     except Mismatch:
         return False
-    return (
-        "clip.visual.conv1.weight" in state and "clip.visual.prompt_embeddings" not in state
-    )  # those are of DGL
+    is_dgl = "clip.visual.prompt_embeddings" in state
+    return _ANCHOR in state and not is_dgl
 
 
 def recipe_of(published: Mapping[str, object]) -> str:
-    """The recipe of a file without settings: CLIP4Clip's has no position numbers."""
+    """Return the recipe of a file without settings.
+
+    Files of CLIP4Clip have no position numbers. Raises Mismatch if there is no state dict inside.
+    """
     return RECIPE if _POSITIONS in state_of(published) else _CLIP4CLIP_RECIPE
 
 
 def training_facts(
     published: Mapping[str, object], side: Mapping[str, object]
 ) -> dict[str, object]:
-    """What is known of the training: completed epochs, steps, and R@1 of texts to videos in percent
-    (best_acc1).
+    """Return what is known of the training run: {epoch, step, best_acc1}, as far as it is there.
+
+    Completed epochs, steps, and R@1 of texts to videos in percent.
     """
-    names = {"epoch": "epoch", "global_step": "step", "best_acc1": "best_acc1"}
-    return {
-        ours: published[name]
-        for name, ours in names.items()
-        if isinstance(published.get(name), (int, float))
+    facts = {
+        "epoch": published.get("epoch"),
+        "step": published.get("global_step"),
+        "best_acc1": published.get("best_acc1"),
     }
+    return {name: value for name, value in facts.items() if isinstance(value, (int, float))}
 
 
 def import_checkpoint(
     published: Mapping[str, object], settings: Mapping[str, object] | None = None
 ) -> tuple[Options, Assets]:
-    """What `build` needs for the published model: options and assets with the weights, in float32.
+    """Return what `build` needs for the published model: options, and the weights in float32.
 
     settings: the content of hparams_train.json; without it the options say only what the weights
-    tell. Raises Mismatch naming what is unknown, or cannot be known without settings.
+    tell. Raises Mismatch that names what is unknown, or cannot be known without settings.
     """
     state = state_of(published)
     init = to_ours(state, _rules(state), ignored(state))
-    if settings is None and (needs := sorted({n for n in init if n.startswith("reduce.")})):
+    reductions = sorted(name for name in init if name.startswith("reduce."))
+    if settings is None and reductions:
         raise Mismatch(
-            f"{needs[0]} and {len(needs) - 1} more belong to a reduction of tokens that the file"
-            " does not describe",
-            f"Put the {SETTINGS_FILE} of that training beside it.",
+            f"{reductions[0]} and {len(reductions) - 1} more belong to a reduction of tokens that"
+            " the file does not describe",
+            f"Put the {SETTINGS_FILE} of that training run beside it.",
         )
     stated = model_options(settings) if settings else {}
-    told = {name: value for name, value in _told(state).items() if name != "words" or not stated}
+    told = _read_options(state)
+    if stated:
+        told.pop("words", None)
     options = Options.model_validate(stated | told)
-    return options, Assets(
-        init={n: v.float() if v.is_floating_point() else v for n, v in init.items()}
-    )
+    return options, Assets(init=in_float32(init))
 
 
 def export_file(
     options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
 ) -> dict[str, object]:
-    """The whole content of a published file, without an optimizer state; training: as
-    `training_facts` gives it.
+    """Return the whole content of a published file, without an optimizer state.
 
-    In CLIP4Clip's form, a bare state dict, for what CenterCLIP has not: lstm, tight, frames of
-    zeros as padding.
+    training: as `training_facts` gives it. What CenterCLIP does not have (lstm, tight, frames of
+    zeros as padding) is written in CLIP4Clip's form, a bare state dict.
     """
     named = published_names(options, state)
     if options.padding == "zero" or options.temporal in ("lstm", "tight"):
@@ -163,41 +178,41 @@ def export_file(
 
 
 def settings(options: Options, published: Mapping[str, object]) -> dict[str, object]:
-    """What hparams_train.json has to say so that a file of `export_file` is understood; it says
-    nothing of training.
+    """Return what hparams_train.json has to say so that a file of `export_file` is understood.
+
+    It says nothing of training. Raises Mismatch for reductions that it cannot express.
     """
-    blocks = {
-        n.removeprefix(_BLOCK).partition(".")[0]
-        for n in state_of(published)
-        if n.startswith(_BLOCK)
-    }
-    return settings_of(options, len(blocks))
+    return settings_of(options, count_parts(state_of(published), _BLOCK))
 
 
 def published_names(options: Options, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under the names of CenterCLIP's, in its order, with what it also keeps and we
-    compute.
+    """Return our state dict under CenterCLIP's names, in its order.
+
+    It also holds what CenterCLIP keeps and we compute.
     """
-    named = renamed(options, state)
+    named = rename(options, state)
     positions = state["clip.visual.positional_embedding"]
     named[_POSITIONS] = torch.arange(len(positions), device=positions.device)[None]
     named |= _graphs(options, len(positions) - 1)
     if options.temporal == "lstm":
         named[_UNREAD] = state["clip.positional_embedding"].clone()
-    return _ordered(named)
+    return _in_published_order(named)
 
 
-def renamed(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Anything kept by our parameter names (weights, gradients) under the published ones, in our
-    order.
+def rename(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return anything kept by our parameter names under the published ones, in our order.
+
+    values: weights or gradients. Raises Mismatch for names that no rule knows.
     """
     blocks = [int(name.split(".")[1]) for name in values if name.startswith("reduce.")]
-    return to_theirs(values, [*_COMMON, *_TEMPORAL[options.temporal], *_reductions(blocks)])
+    rules = [*_COMMON, *_TEMPORAL[options.temporal], *_reduction_rules(blocks)]
+    return to_theirs(values, rules)
 
 
 def state_of(published: Mapping[str, object]) -> Mapping[str, object]:
-    """The state dict inside a file's content, without `module.`. Raises Mismatch if there is
-    none.
+    """Return the state dict inside a file's content, without `module.`.
+
+    Raises Mismatch if there is none.
     """
     state = published.get("state_dict", published)
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
@@ -206,61 +221,55 @@ def state_of(published: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def ignored(state: Mapping[str, object]) -> dict[str, str]:
-    """Entries that we do not need, and why."""
-    found = {
-        n: "computed from the size"
-        for n in state
-        if n == _POSITIONS or n.endswith("tokencluster_inter.spg")
+    """Return the entries that we do not need, and why: {published name: reason}."""
+    reasons = {
+        name: "computed from the size"
+        for name in state
+        if name == _POSITIONS or name.endswith("tokencluster_inter.spg")
     }
     is_recurrent = any(name.startswith("lstm_visual.") for name in state)
-    return found | (
-        {_UNREAD: "nothing reads it beside an LSTM"} if is_recurrent and _UNREAD in state else {}
-    )
+    if is_recurrent and _UNREAD in state:
+        reasons[_UNREAD] = "nothing reads it beside an LSTM"
+    return reasons
 
 
 def _rules(state: Mapping[str, object]) -> list[Rule]:
     """The rules of all parts a published file may have."""
-    found = (
-        re.match(rf"{re.escape(_BLOCK)}(\d+)\.(?:tokencluster_inter|deepcluster)\.", name)
-        for name in state
-    )
-    return [*_COMMON, *_TEMPORAL[_temporal(state)], *_reductions(int(m[1]) for m in found if m)]
+    of_reduction = re.compile(rf"{re.escape(_BLOCK)}(\d+)\.(tokencluster_inter|deepcluster)\.")
+    matches = [of_reduction.match(name) for name in state]
+    blocks = [int(match[1]) for match in matches if match]
+    return [*_COMMON, *_TEMPORAL[_temporal_of(state)], *_reduction_rules(blocks)]
 
 
-def _reductions(blocks: Iterable[int]) -> list[Rule]:
+def _reduction_rules(blocks: Iterable[int]) -> list[Rule]:
     rules = []
     for block in sorted(set(blocks)):
-        before, ours = f"{_BLOCK}{block}.", f"reduce.{block}."
-        rules.append(Rule(f"{before}deepcluster.token_mlp.", f"{ours}mlp."))
-        rules += [Rule(before + theirs, ours + name, "") for theirs, name in _LEARNT.items()]
+        theirs = f"{_BLOCK}{block}."
+        ours = f"reduce.{block}."
+        rules.append(Rule(f"{theirs}deepcluster.token_mlp.", f"{ours}mlp."))
+        for their_name, our_name in _LEARNT.items():
+            rules.append(Rule(theirs + their_name, ours + our_name, ""))
     return rules
 
 
-def _temporal(state: Mapping[str, object]) -> str:
+def _temporal_of(state: Mapping[str, object]) -> str:
     """The temporal option that the names tell."""
     firsts = {"lstm_visual": "lstm", "cross": "tight", "transformerClip": "sequence"}
     tops = {name.partition(".")[0] for name in state}
     return next((kind for top, kind in firsts.items() if top in tops), "mean")
 
 
-def _told(state: Mapping[str, object]) -> dict[str, object]:
+def _read_options(state: Mapping[str, object]) -> dict[str, object]:
     """The options that the weights themselves tell."""
-    sizes = sizes_of(
-        {n.removeprefix("clip."): v for n, v in state.items() if n.startswith("clip.")}
-    )
-    temporal = _temporal(state)
+    sizes = sizes_of(part_of(state, PREFIX))
+    temporal = _temporal_of(state)
     told: dict[str, object] = {
-        "backbone": next((name for name, own in BACKBONES.items() if own == sizes), "given"),
+        "backbone": name_of(sizes),
         "patches": "3d" if "clip.visual.conv2.weight" in state else "2d",
         "temporal": temporal,
     }
-    if temporal in ("sequence", "tight"):
-        blocks = {
-            m[1]
-            for n in state
-            if (m := re.match(r"(?:transformerClip|cross\.transformer)\.resblocks\.(\d+)\.", n))
-        }
-        told["temporal_layers"] = len(blocks)
+    if temporal in _TRANSFORMERS:
+        told["temporal_layers"] = count_parts(state, f"{_TRANSFORMERS[temporal]}.resblocks.")
     if _POSITIONS not in state:  # CLIP4Clip's own
         told |= {"temporal_eps": _CLIP4CLIP_EPS, "padding": "zero"}
     if sizes.context < Options().words:
@@ -270,34 +279,35 @@ def _told(state: Mapping[str, object]) -> dict[str, object]:
 
 def _graphs(options: Options, per_frame: int) -> dict[str, Tensor]:
     """The space-time graphs that CenterCLIP keeps in its state dict."""
-    frames, tokens, found = options.frames, per_frame, {}
-    for block, o in sorted(options.reduce.items()):
-        if o.method in STAYS:
-            continue
-        if o.method == "spectral" and o.space_time:
-            near = space_time_neighbours(tokens, frames // o.frames).float()[None]
-            found[f"{_BLOCK}{block - 1}.tokencluster_inter.spg"] = near
-        frames, tokens = o.frames, tokens if o.method == "pooling" else o.tokens
-    return found
+    graphs = {}
+    shape = Shape(frames=options.frames, tokens=per_frame, width=0)
+    for block, reduce in sorted(options.reduce.items()):
+        if reduce.method == "spectral" and reduce.space_time:
+            near = space_time_neighbours(shape.tokens, shape.frames // reduce.frames)
+            graphs[f"{_BLOCK}{block - 1}.tokencluster_inter.spg"] = near.float()[None]
+        shape = shape_after(reduce, shape)
+    return graphs
 
 
-def _ordered(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries in the order of the published modules: a file's optimizer state counts parameters
-    in it.
-    """
+def _in_published_order(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries in the order of the published modules, by which optimizer states are numbered."""
     followers: dict[str, list[str]] = {}
     for name in named:
         if anchor := _anchor(name):
             followers.setdefault(anchor, []).append(name)
     followed = {name for names in followers.values() for name in names}
-    order = [n for name in named if name not in followed for n in (name, *followers.get(name, ()))]
-    return {name: named[name] for name in order}
+    ordered = {}
+    for name, value in named.items():
+        if name in followed:
+            continue
+        ordered[name] = value
+        for follower in followers.get(name, ()):
+            ordered[follower] = named[follower]
+    return ordered
 
 
 def _anchor(name: str) -> str:
-    """The entry of CLIP behind which an entry comes that CLIP does not have; empty for all
-    others.
-    """
+    """The entry of CLIP behind which an entry comes that CLIP does not have; "" for all others."""
     if name == _POSITIONS:
         return "clip.visual.proj"
     if name == "clip.visual.conv2.weight":

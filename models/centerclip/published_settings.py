@@ -1,12 +1,10 @@
-"""What CenterCLIP's `hparams_train.json` says, as a recipe; and model options as its command line
-names them.
+"""CenterCLIP's `hparams_train.json` as a recipe, and our model options by its names.
 
 The file holds all parsed options of mzhaoshuai/CenterCLIP: params.py and what the program added at
-run time (docs/specs/centerclip.md, sections 11 and 12). CLIP4Clip writes none. Without effect
-there, and so not
-read here: time_embedding, adaptive_cls, freeze_clip, cluster_inter_dim, camoe_dsl,
-feature_framerate, slice_framepos, the frame orders, svd_correct_sign (signs change no distance),
-and all that says where data lie.
+run time (docs/specs/centerclip.md, sections 11 and 12). CLIP4Clip writes none. Some options have no
+effect there and are not read here: time_embedding, adaptive_cls, freeze_clip, cluster_inter_dim,
+camoe_dsl, feature_framerate, slice_framepos, the frame orders, svd_correct_sign (signs change no
+distance), and all that says where data lie.
 """
 
 from collections.abc import Mapping
@@ -26,34 +24,36 @@ _METHODS = {
 _PRECISIONS = {
     "amp": "amp",
     "fp32": "float32",
-    "fp16": "amp",
-}  # fp16: half weights without scaling, which we have not
+    "fp16": "amp",  # half weights without scaling, which we do not have
+}
 _GRAPHS = {"KNN": "knn", "HeatKernel": "heat"}
 _CLIP_RULE = r"^(clip|patches3d)\.|^reduce\.\d+\.embedding$"
 _TRAINS_ALWAYS = (
     r"^clip\.(ln_final\.|text_projection$|logit_scale$|visual\.ln_post\.|visual\.proj$)"
 )
-_MOST_BLOCKS = 12  # of the towers it accepts
+_MOST_BLOCKS = 12  # of the towers that it accepts
 
 
 def recipe(settings: Mapping[str, object]) -> dict[str, dict]:
-    """{"model", "options", "train"} as in pipelines.yaml; without "train" if the settings say
-    nothing of it.
+    """Return {"model", "options", "train"} as in recipes.yaml.
 
-    Raises Mismatch for what is missing or unknown.
+    There is no "train" if the settings say nothing of it. Raises Mismatch for what is missing or
+    unknown.
     """
     try:
-        training = {"train": train_options(settings)} if "optim" in settings else {}
-        return {"model": "centerclip", "options": model_options(settings)} | training
+        found = {"model": "centerclip", "options": model_options(settings)}
+        if "optim" in settings:
+            found["train"] = train_options(settings)
+        return found
     except KeyError as error:
         raise Mismatch(
-            f"settings without, or with an unknown, {error.args[0]}",
-            "Is it its hparams_train.json?",
+            f"{error.args[0]} is missing from the settings, or has an unknown value",
+            "Is it the hparams_train.json of a CenterCLIP run?",
         ) from None
 
 
 def model_options(settings: Mapping[str, object]) -> dict[str, object]:
-    """Options of the model, only what the settings say."""
+    """Return options of the model, only what the settings say."""
     temporal = _TEMPORAL[settings["sim_header"]]
     options: dict[str, object] = {
         "backbone": settings["pretrained_clip_name"],
@@ -71,16 +71,16 @@ def model_options(settings: Mapping[str, object]) -> dict[str, object]:
 
 
 def train_options(settings: Mapping[str, object]) -> dict[str, object]:
-    """Options of training, only what the settings say or the program does without being told."""
-    adamw = settings["optim"] == "AdamW"
+    """Return options of training that the settings state or that the program always uses."""
+    is_adamw = settings["optim"] == "AdamW"
     optimizer = {
-        "name": "adamw" if adamw else "bertadam",
+        "name": "adamw" if is_adamw else "bertadam",
         "lr": settings["lr"],
         "betas": [settings["beta1"], settings["beta2"]],
         "eps": settings["eps"],
         "weight_decay": settings["wd"],
     }
-    if not adamw:
+    if not is_adamw:
         optimizer["clip_per_tensor"] = 1.0
     options: dict[str, object] = {
         "epochs": settings["epochs"],
@@ -93,9 +93,9 @@ def train_options(settings: Mapping[str, object]) -> dict[str, object]:
         "grad_clip": settings["clip_grad_norm"],
         "optimizer": optimizer,
         "schedule": {
-            "name": "cosine" if adamw else "bert_cosine",
+            "name": "cosine" if is_adamw else "bert_cosine",
             "warmup": settings["warmup_proportion"],
-            "floor": 1e-8 if adamw else 0.0,
+            "floor": 1e-8 if is_adamw else 0.0,
         },
         "params": [
             {"match": "bias", "weight_decay": 0.0},
@@ -113,16 +113,16 @@ def train_options(settings: Mapping[str, object]) -> dict[str, object]:
         options["evaluation"] = {"batch_size": settings["batch_size_val"]}
     if settings.get("n_display"):
         options["log_every"] = settings["n_display"]
-    if (processes := settings.get("world_size") or 1) > 1:
+    processes = settings.get("world_size") or 1
+    if processes > 1:
         options["expected_processes"] = processes
     return options
 
 
 def freeze_rule(layers: int, patches: str = "2d") -> dict[str, object] | None:
-    """What `freeze_layer_num` keeps still: below block `layers` of both towers everything of CLIP;
-    -1: nothing.
+    """Return the `freeze` option for `freeze_layer_num`: all of CLIP below block `layers`.
 
-    With patches 3d nothing at all (a test of the program that is always true).
+    None freezes nothing: for -1, and for patches 3d (a test of the program that is always true).
     """
     if layers < 0 or patches == "3d":
         return None
@@ -132,7 +132,10 @@ def freeze_rule(layers: int, patches: str = "2d") -> dict[str, object] | None:
 
 
 def settings_of(options: Options, blocks: int) -> dict[str, object]:
-    """The published names and values of our model options; blocks: of the vision tower."""
+    """Return the published names and values of our model options.
+
+    blocks: of the vision tower. Raises Mismatch for reductions that they cannot express.
+    """
     temporal = {ours: theirs for theirs, ours in _TEMPORAL.items()}
     settings: dict[str, object] = {
         "pretrained_clip_name": options.backbone,
@@ -148,26 +151,27 @@ def settings_of(options: Options, blocks: int) -> dict[str, object]:
 
 
 def _reduce(settings: Mapping[str, object]) -> dict[int, dict[str, object]]:
-    """What stands in front of which block (docs/specs/centerclip.md, section 4), by block from
-    1.
-    """
-    deep = bool(settings["deep_cluster"])
-    if not (deep or settings["cluster_inter"]):
+    """What stands in front of which block, from 1 (docs/specs/centerclip.md, section 4)."""
+    is_deep = bool(settings["deep_cluster"])
+    if not (is_deep or settings["cluster_inter"]):
         return {}
-    frames, tokens = settings["target_frames_blocks"], settings["cluster_num_blocks"]
-    tokens = tokens if isinstance(tokens, list) else [tokens] * len(frames)
-    before = frames[0] if deep else settings["max_frames"]
-    left, found = tokens[0], {}
-    for block, (f, k) in enumerate(zip(frames, tokens, strict=True), 1):
-        if k > 1 and (before > f or left > k):
-            found[block] = _one(
-                settings, "deep" if deep else _METHODS[settings["cluster_algo"]], f, k
-            )
-        before, left = f, k
+    method = "deep" if is_deep else _METHODS[settings["cluster_algo"]]
+    frames = settings["target_frames_blocks"]
+    tokens = settings["cluster_num_blocks"]
+    if not isinstance(tokens, list):
+        tokens = [tokens] * len(frames)
+    frames_before = frames[0] if is_deep else settings["max_frames"]
+    tokens_before = tokens[0]
+    found = {}
+    for block, (n_frames, n_tokens) in enumerate(zip(frames, tokens, strict=True), 1):
+        if n_tokens > 1 and (frames_before > n_frames or tokens_before > n_tokens):
+            found[block] = _reduce_of_block(settings, method, n_frames, n_tokens)
+        frames_before = n_frames
+        tokens_before = n_tokens
     return found
 
 
-def _one(
+def _reduce_of_block(
     settings: Mapping[str, object], method: str, frames: int, tokens: int
 ) -> dict[str, object]:
     if method in STAYS:
@@ -197,13 +201,12 @@ def _one(
 
 
 def _reduce_settings(options: Options, blocks: int) -> dict[str, object]:
-    """Raises Mismatch for what one setting for all blocks cannot say."""
+    """The reductions as settings. Raises Mismatch for those that one setting cannot express."""
     if not options.reduce:
-        still = [options.frames] * blocks
         return {
             "cluster_inter": 0,
             "deep_cluster": 0,
-            "target_frames_blocks": still,
+            "target_frames_blocks": [options.frames] * blocks,
             "cluster_num_blocks": 0,
         }
     kinds = [o.model_dump(exclude={"frames", "tokens"}) for o in options.reduce.values()]
@@ -254,15 +257,17 @@ def _switches(blocks: int) -> tuple[list[int], list[int]]:
 
 def _steps(options: Options, blocks: int) -> tuple[list[int], list[int]]:
     """Frames and tokens by block, so that a reduction stands where the options have one."""
-    frames, tokens = [], []
-    left, kept = options.frames, None
-    for block in range(1, blocks + 1):
-        if o := options.reduce.get(block):
-            left, kept = o.frames, o.tokens
-        frames.append(left)
-        tokens.append(kept)
     first = options.reduce[min(options.reduce)]
-    before = first.tokens + (
-        first.frames == options.frames
-    )  # more than after it switches a reduction on as well
-    return frames, [before if k is None else k for k in tokens]
+    n_frames = options.frames
+    n_tokens = first.tokens
+    if first.frames == options.frames:
+        n_tokens += 1  # frames do not fall there: only a falling number switches a reduction on
+    frames = []
+    tokens = []
+    for block in range(1, blocks + 1):
+        if block in options.reduce:
+            n_frames = options.reduce[block].frames
+            n_tokens = options.reduce[block].tokens
+        frames.append(n_frames)
+        tokens.append(n_tokens)
+    return frames, tokens

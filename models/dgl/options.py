@@ -1,5 +1,4 @@
-"""DGL: CLIP stays as it is; a few learned prompts, made in one space for both towers, are all that
-trains.
+"""DGL: CLIP stays as it is; a few learned prompts for both towers are all that trains.
 
 Torch-free: names, ranges and defaults of `models/dgl/model.py`. Defaults are knightyxp/DGL:
 main_params.py and scripts; the published name of an option is in brackets. What trains is said by

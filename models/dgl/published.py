@@ -1,15 +1,16 @@
-"""Checkpoints of knightyxp/DGL (`ckpt.pth.tar`, `ckpt.best.pth.tar`) and ours, both ways.
+"""Checkpoints of knightyxp/DGL (`ckpt.pth.tar`, `ckpt.best.pth.tar`) as ours, and back.
 
 The file is {"epoch", "global_step", "arch", "state_dict", "best_acc1", "optimizer", perhaps
 "scaler"} (docs/specs/dgl.md, section 10); names in the state dict begin with `module.` if the run
-was distributed. What the names and shapes tell: the space, the backbone, layers, numbers of
-prompts. What they do not: a table of the transformer space has M + T x P rows, and P
-stands nowhere: as the published program requires, P = G is taken, and M = 8, as in everything that
-was published. T = 64 means ActivityNet, so 64 words. The linear space says nothing of T, M and
-words: T and words are the recipe's, M is 8 again, or 2 P where so few rows cannot be cut there.
+was distributed.
 
-What is ignored: `visual.position_ids` (0, 1, 2, ...) and `visual.frame_embedding`, which nothing
-reads.
+Names and shapes tell the space, the backbone, the layers and the numbers of prompts. They do not
+tell everything. A table of the transformer space has M + T x P rows, and P is written nowhere: P =
+G is taken, which the published program requires, and M = 8, as in everything that was published. T
+= 64 means ActivityNet, hence 64 words. The linear space says nothing of T, M and words: T and words
+are the recipe's, M is 8 again, or 2 P if so few rows cannot be cut there.
+
+Ignored: `visual.position_ids` (0, 1, 2, ...) and `visual.frame_embedding`, which nothing reads.
 """
 
 from collections.abc import Mapping
@@ -19,190 +20,196 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from models.base import Assets, Mismatch
-from models.clip.sizes import BACKBONES, Sizes
+from models.clip.sizes import PREFIX, Sizes, name_of
 from models.clip.towers import sizes_of
 from models.dgl.options import Options
-from models.parts.keys import Rule, to_ours, to_theirs
+from models.parts.keys import PARAMETER, Rule, in_float32, part_of, to_ours, to_theirs
 from models.parts.wrappers import unwrapped
 
-RECIPE = "dgl_msrvtt"  # of pipelines.yaml: how such files were trained
+RECIPE = "dgl_msrvtt"  # of recipes.yaml: how such files were trained
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""
 # published defaults of what the files do not hold
 IMPLIED = {"activation": "quick_gelu", "feature": "global_prompt0", "text_prompts": 8}
 ARCH = "CLIp4Clip"  # sic
+_NO_PROMPTS = ("no prompts inside", "Give a checkpoint of knightyxp/DGL.")
 
 _DDP = "module."
 _TEXT_PROMPTS = 8
 _LONG = 64  # frames and words of ActivityNet
-_WORDS = "clip.visual.prompt_embeddings"
+_VIDEO = "clip.visual.prompt_embeddings"
 _UNIFIED = "clip.unified_prompt_embedding.weight"
 _LINEAR = "clip.visual_prompt_embedding"
-_POSITIONS, _UNREAD = "clip.visual.position_ids", "clip.visual.frame_embedding"
+_POSITIONS = "clip.visual.position_ids"
+_UNREAD = "clip.visual.frame_embedding"
 _IGNORED = {_POSITIONS: "the numbers 0, 1, 2, ...", _UNREAD: "nothing reads it"}
-_PARAMETER = r"(weight|bias)"
 _RULES = [
-    Rule(_WORDS, "prompts.video", ""),
+    Rule(_VIDEO, "prompts.video", ""),
     Rule(_UNIFIED, "prompts.space.table", ""),
     Rule("clip.PromptTransformer.resblocks.0.", "prompts.space.block."),
     Rule("clip.unified_prompt_mlp.", "prompts.space.words."),
-    Rule("clip.prefix_text_prompt_proj_layer.", "prompts.space.before.", _PARAMETER),
-    Rule("clip.postfix_text_prompt_proj_layer.", "prompts.space.behind.", _PARAMETER),
+    Rule("clip.prefix_text_prompt_proj_layer.", "prompts.space.before.", PARAMETER),
+    Rule("clip.postfix_text_prompt_proj_layer.", "prompts.space.behind.", PARAMETER),
     Rule("clip.visual.conv2.", "patches3d.", "weight"),
     Rule(
-        "clip.",
-        "clip.",
+        PREFIX,
+        PREFIX,
         r"(?!PromptTransformer|unified_|prefix_|postfix_|visual_prompt|visual\.(prompt|conv2)).+",
     ),
 ]
-_NEW = ("prompts.",)
+_NEW = "prompts."  # what CLIP does not have
 
 
 def _rules(space: str) -> list[Rule]:
-    """The names of a state dict, or of a part of one; the table has another one in each space."""
+    """The names of a state dict, or of a part of one; the table has another name in each space."""
     if space == "transformer":
         return _RULES
-    return [Rule(_LINEAR, r.ours, r.rest) if r.theirs == _UNIFIED else r for r in _RULES]
+    others = [rule for rule in _RULES if rule.theirs != _UNIFIED]
+    return [Rule(_LINEAR, "prompts.space.table", ""), *others]
 
 
 def as_published(value: object) -> object:
-    """A file's content in the form its program writes, whatever it was wrapped in."""
-    found = unwrapped(value, [_WORDS])
-    return value if found is None else found[1] | {"state_dict": found[0]}
+    """Return a file's content in the form its program writes, whatever it was wrapped in."""
+    found = unwrapped(value, [_VIDEO])
+    if found is None:
+        return value
+    state, beside = found
+    return beside | {"state_dict": state}
 
 
 def recognises(value: object) -> bool:
-    """Whether a file that was read is of this system."""
+    """Whether a file's content is of this system."""
     state = value.get("state_dict") if isinstance(value, Mapping) else None
-    return isinstance(state, Mapping) and {_WORDS, _DDP + _WORDS} & state.keys() != set()
+    if not isinstance(state, Mapping):
+        return False
+    return _VIDEO in state or _DDP + _VIDEO in state
 
 
 def training_facts(
     published: Mapping[str, object], side: Mapping[str, object]
 ) -> dict[str, object]:
-    """Epochs and steps that were done, and the best score by its published name."""
-    named = {"epoch": published.get("epoch"), "step": published.get("global_step")}
-    named["best_acc1"] = published.get("best_acc1")
-    return {key: value for key, value in named.items() if isinstance(value, (int, float))}
+    """Return epochs and steps that were done, and the best score by its published name."""
+    facts = {
+        "epoch": published.get("epoch"),
+        "step": published.get("global_step"),
+        "best_acc1": published.get("best_acc1"),
+    }
+    return {name: value for name, value in facts.items() if isinstance(value, (int, float))}
 
 
 def state_of(published: Mapping[str, object]) -> dict[str, object]:
-    """The state dict of a file, without the prefix of a distributed run."""
+    """Return the state dict of a file, without the prefix of a distributed run."""
     return {str(name).removeprefix(_DDP): value for name, value in published["state_dict"].items()}
 
 
 def import_checkpoint(
     published: Mapping[str, object], text_prompts: int = _TEXT_PROMPTS
 ) -> tuple[Options, Assets]:
-    """What `build` needs for the published model. text_prompts: M, which no file tells.
+    """Return what `build` needs for the published model. text_prompts: M, which no file tells.
 
-    Raises Mismatch naming every key that is unknown, or sizes that cannot be.
+    Raises Mismatch that names every unknown key, or sizes that no model has.
     """
     state = state_of(published)
-    space = "transformer" if _UNIFIED in state else "linear"
-    init = to_ours(
-        state, _rules(space), {name: why for name, why in _IGNORED.items() if name in state}
-    )
-    clip = {
-        name.removeprefix("clip."): value
-        for name, value in init.items()
-        if name.startswith("clip.")
-    }
-    sizes = sizes_of(clip)
-    found = _prompts(init, space, sizes, text_prompts)
-    found["backbone"] = next((name for name, own in BACKBONES.items() if own == sizes), "given")
+    space = _space_of(state)
+    ignored = {name: why for name, why in _IGNORED.items() if name in state}
+    init = to_ours(state, _rules(space), ignored)
+    sizes = sizes_of(part_of(init, PREFIX))
+    found = _read_prompts(init, space, sizes, text_prompts)
+    found["space"] = space
+    found["backbone"] = name_of(sizes)
     if "patches3d.weight" in init:
         found["patches"] = "3d"
     if sizes.context < found.get("words", Options().words):
         found["words"] = sizes.context
     try:
-        options = Options.model_validate(found | {"space": space})
+        options = Options.model_validate(found)
     except ValidationError as error:
-        faults = "; ".join(e["msg"] for e in error.errors())
+        faults = "; ".join(fault["msg"] for fault in error.errors())
         raise Mismatch(
-            f"sizes that cannot be: {faults}", "The file is damaged or of another system."
+            f"sizes that no model has: {faults}", "The file is damaged or of another system."
         ) from None
-    return options, Assets(
-        init={n: v.float() if v.is_floating_point() else v for n, v in init.items()}
-    )
+    return options, Assets(init=in_float32(init))
 
 
-def _prompts(
+def _space_of(state: Mapping[str, object]) -> str:
+    return "transformer" if _UNIFIED in state else "linear"
+
+
+def _read_prompts(
     init: Mapping[str, Tensor], space: str, sizes: Sizes, text_prompts: int
 ) -> dict[str, object]:
-    table, video = init.get("prompts.space.table"), init.get("prompts.video")
-    if (
-        table is None
-        or video is None
-        or (table.ndim, video.ndim) != (2 if space == "transformer" else 3, 3)
-    ):
-        raise Mismatch("no prompts inside", "Give a checkpoint of knightyxp/DGL.")
-    found: dict[str, object] = {
-        "global_prompts": video.shape[1],
+    """The options that the tables of prompts tell. Raises Mismatch if they fit no options."""
+    table = init.get("prompts.space.table")
+    video = init.get("prompts.video")
+    if table is None or video is None:
+        raise Mismatch(*_NO_PROMPTS)
+    if video.ndim != 3 or table.ndim != (2 if space == "transformer" else 3):
+        raise Mismatch(*_NO_PROMPTS)
+    n_global = video.shape[1]
+    options: dict[str, object] = {
+        "global_prompts": n_global,
         "layers": table.shape[-1] // sizes.vision_width,
     }
     if space == "linear":
-        own = table.shape[1]
-        return found | {
-            "frame_prompts": own,
-            "text_prompts": text_prompts if text_prompts // 2 <= 2 * own else 2 * own,
-        }
-    frames, rest = divmod(len(table) - text_prompts, video.shape[1])
+        n_rows = table.shape[1]
+        is_enough = text_prompts // 2 <= 2 * n_rows
+        options["frame_prompts"] = n_rows
+        options["text_prompts"] = text_prompts if is_enough else 2 * n_rows
+        return options
+    frames, rest = divmod(len(table) - text_prompts, n_global)
     if rest or frames < 1:
         raise Mismatch(
-            f"{len(table)} rows of prompts cannot be {text_prompts} of texts and {video.shape[1]}"
-            " of each frame",
+            f"{len(table)} rows of prompts cannot be {text_prompts} of texts and {n_global} of each"
+            " frame",
             f"Only files with {text_prompts} text prompts are understood, which all published ones"
             " have.",
         )
-    longer = {"words": _LONG} if frames == _LONG else {}
-    return (
-        found
-        | longer
-        | {
-            "frame_prompts": video.shape[1],
-            "frames": frames,
-            "text_prompts": text_prompts,
-        }
-    )
+    if frames == _LONG:
+        options["words"] = _LONG
+    return options | {
+        "frame_prompts": n_global,
+        "frames": frames,
+        "text_prompts": text_prompts,
+    }
 
 
 def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict as the published program has it, without the prefix of a distributed run."""
+    """Return the state dict as the published program has it, without a distributed run's prefix."""
     named = published_names(options, state)
-    named[_POSITIONS] = torch.arange(len(state["clip.visual.positional_embedding"]))[None]
+    n_positions = len(state["clip.visual.positional_embedding"])
+    named[_POSITIONS] = torch.arange(n_positions)[None]
     return named
 
 
 def export_file(
     options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
 ) -> dict[str, object]:
-    """The whole content of a published file, as of a distributed run. There is no optimizer in it:
-    load it there with `load_from_pretrained 1`. Raises Mismatch for sizes that the published
-    program cannot run or the file cannot say.
+    """Return the whole content of a published file, as a distributed run writes it.
+
+    There is no optimizer in it: load it there with `load_from_pretrained 1`. Raises Mismatch for
+    sizes that the published program cannot run or the file cannot say.
     """
     _check_form(options, state)
-    best = training.get("best_acc1", (training.get("scores") or {}).get("t2v_r1", 0.0))
+    scores = training.get("scores") or {}
+    best = training.get("best_acc1", scores.get("t2v_r1", 0.0))
+    named = export_checkpoint(options, state)
     return {
         "epoch": int(training.get("epoch", 0)),
         "global_step": int(training.get("step", 0)),
         "arch": ARCH,
-        "state_dict": {
-            _DDP + name: value for name, value in export_checkpoint(options, state).items()
-        },
+        "state_dict": {_DDP + name: value for name, value in named.items()},
         "best_acc1": float(best),
     }
 
 
 def _check_form(options: Options, state: Mapping[str, Tensor]) -> None:
-    sizes = sizes_of(
-        {n.removeprefix("clip."): v for n, v in state.items() if n.startswith("clip.")}
-    )
+    """Raise Mismatch for what the published program cannot run."""
+    sizes = sizes_of(part_of(state, PREFIX))
     faults = []
     if options.frame_prompts != options.global_prompts:
         faults.append(
-            f"{options.frame_prompts} frame prompts and {options.global_prompts} global ones must"
-            " be as many"
+            f"{options.frame_prompts} frame prompts, but {options.global_prompts} global ones: the"
+            " numbers must be equal"
         )
     if not sizes.vision_layers <= options.layers <= sizes.text_layers:
         faults.append(
@@ -221,24 +228,30 @@ def _check_form(options: Options, state: Mapping[str, Tensor]) -> None:
 
 
 def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Anything kept by our parameter names (weights, gradients) under the published ones."""
+    """Return anything kept by our parameter names under the published ones.
+
+    values: weights or gradients. Raises Mismatch for names that no rule knows.
+    """
     return to_theirs(values, _rules(options.space))
 
 
 def optimizer_state(published: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    """{our parameter name: its state} of the optimizer in a file; {} if it made no step.
+    """Return {our parameter name: its state} of the optimizer in a file; {} if it made no step.
 
     The states are numbered through four groups: CLIP with decay, without (names with `bias`), then
     prompts likewise; within a group in the order of the state dict. AdamW: step, exp_avg,
     exp_avg_sq; BertAdam: step, next_m, next_v.
     """
     state = state_of(published)
-    rules = _rules("transformer" if _UNIFIED in state else "linear")
-    names = [name for name in state if name != _POSITIONS]
-    ours = {n: next(iter(to_ours({n: state[n]}, rules, _IGNORED)), n) for n in names}
-    new = [ours[n].startswith(_NEW) for n in names]
-    bias = ["bias" in n for n in names]
-    order = sorted(range(len(names)), key=lambda i: (new[i], bias[i], i))
-    return {
-        ours[names[order[n]]]: dict(values) for n, values in published["optimizer"]["state"].items()
+    rules = _rules(_space_of(state))
+    groups: dict[tuple[bool, bool], list[str]] = {
+        (is_new, is_bias): [] for is_new in (False, True) for is_bias in (False, True)
     }
+    for name, value in state.items():
+        if name == _POSITIONS:
+            continue
+        ours = next(iter(to_ours({name: value}, rules, _IGNORED)), name)
+        groups[ours.startswith(_NEW), "bias" in name].append(ours)
+    numbered = [name for group in groups.values() for name in group]
+    states = published["optimizer"]["state"]
+    return {numbered[number]: dict(values) for number, values in states.items()}

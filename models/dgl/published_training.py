@@ -1,6 +1,4 @@
-"""Where the training of a DGL checkpoint stopped: its optimizer's moments by the names of our
-parameters.
-"""
+"""Where the training of a DGL checkpoint stopped: moments by the names of our parameters."""
 
 from collections.abc import Mapping
 
@@ -12,9 +10,7 @@ from models.dgl.published import optimizer_state
 
 
 def companion(name: str) -> str:
-    """The file beside a checkpoint that has its optimizer state; empty: the checkpoint has it
-    itself.
-    """
+    """Return the file that has the optimizer state; "": the checkpoint itself."""
     return ""
 
 
@@ -24,7 +20,7 @@ def import_training(
     options: Options,
     weights: Mapping[str, Tensor],
 ) -> dict[str, object] | None:
-    """As that of centerclip_training.py, whose file it shares the form with."""
+    """Return what models/centerclip/published_training.py does: the files share their form."""
     if not (published.get("optimizer") or {}).get("state"):
         return None
     return stopped_at(int(published["epoch"]), published, optimizer_state(published))

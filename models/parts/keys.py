@@ -64,6 +64,13 @@ def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
+def in_float32(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries, those with a floating point in float32; shapes stay."""
+    return {
+        name: value.float() if value.is_floating_point() else value for name, value in state.items()
+    }
+
+
 def count_parts(names: Iterable[str], prefix: str) -> int:
     """Return how many different parts lie directly below the prefix (blocks, say)."""
     below = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]

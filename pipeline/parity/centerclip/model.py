@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.base import Assets
 from models.centerclip.model import CenterCLIP, build
 from models.centerclip.options import Options
-from models.centerclip.published import import_checkpoint, published_names, renamed, state_of
+from models.centerclip.published import import_checkpoint, published_names, rename, state_of
 from models.centerclip.published_settings import freeze_rule, recipe
 from models.centerclip.reduction import Clustered
 from models.centerclip.tokens import segment_tokens
@@ -210,7 +210,7 @@ def freeze(model: CenterCLIP, case: Case) -> list[str]:
     if rule := freeze_rule(settings["freeze_layer_num"], settings["linear_patch"]):
         optimizer.freeze(model, FreezeOptions.model_validate(rule))
     still = {name: p for name, p in model.named_parameters() if not p.requires_grad}
-    return list(renamed(model.options, still))
+    return list(rename(model.options, still))
 
 
 def _training(model: CenterCLIP, batch: Batch, case: Case) -> dict[str, Tensor]:
@@ -218,7 +218,7 @@ def _training(model: CenterCLIP, batch: Batch, case: Case) -> dict[str, Tensor]:
     terms = model.train()(batch)
     terms["loss"].backward()
     ours = {name: terms.get(key, torch.zeros(())).detach() for name, key in _LOSSES.items()}
-    grads = renamed(
+    grads = rename(
         model.options, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     )
     ours["grad_l2"] = torch.stack([grads[name].norm() for name in case.info["grad_names"]])

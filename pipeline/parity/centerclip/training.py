@@ -13,7 +13,7 @@ from models.centerclip.published import (
     export_file,
     import_checkpoint,
     published_names,
-    renamed,
+    rename,
     training_facts,
 )
 from models.centerclip.published_settings import recipe
@@ -83,10 +83,10 @@ def _run(model: CenterCLIP, training: Recipe, case: Case, prefix: str) -> dict[s
         batch = batch_of(case.inputs, index=step)
         with Watch(model, len(batch["text"])) as watch:
             result = stepper(iter([Batch(batch, [])]), 1, schedule.lr(step))
-        values = renamed(
+        values = rename(
             model.options, {n: p.detach().double() for n, p in model.named_parameters()}
         )
-        norms = renamed(model.options, grads)
+        norms = rename(model.options, grads)
         found = {
             "loss_per_step": result.terms["loss"],
             "lr_per_step_and_group": [group["lr"] for group in stepper.optimizer.param_groups],
@@ -117,12 +117,12 @@ def _group_rows(
         named, training.train.params, training.train.optimizer.weight_decay
     )
     trained = set(
-        renamed(model.options, {n: p for n, p in model.named_parameters() if p.requires_grad})
+        rename(model.options, {n: p for n, p in model.named_parameters() if p.requires_grad})
     )
     wanted = [[name for name in group["params"] if name in trained] for group in recorded]
     wanted = [names for names in wanted if names]
     ours = [
-        list(renamed(model.options, dict.fromkeys(group["names"], torch.empty(()))))
+        list(rename(model.options, dict.fromkeys(group["names"], torch.empty(()))))
         for group in groups
     ]
     yield equal(f"{prefix}__param_groups[trained names]", ours, wanted)

@@ -289,7 +289,7 @@ def test_frozen_are_the_parts_below_the_blocks_that_train(layers: int, trained: 
 
 
 def test_incomplete_settings_are_refused() -> None:
-    with pytest.raises(Mismatch, match="settings without, or with an unknown, sim_header"):
+    with pytest.raises(Mismatch, match="sim_header is missing from the settings"):
         published_settings.recipe({"max_frames": 12})
 
 

@@ -94,7 +94,7 @@ def test_rows_that_cannot_be_shared_out_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        ({"global_prompts": 2}, "must be as many"),
+        ({"global_prompts": 2}, "numbers must be equal"),
         ({"layers": 2}, "2 layers"),
         ({"text_prompts": 4}, "4 text prompts"),
     ],
