@@ -242,7 +242,7 @@ def _twice(repeated: list[tuple[str, yaml.Node, int]], where: str) -> ConfigErro
     ]
     mark = repeated[0][1].start_mark
     return ConfigError(
-        f"{len(repeated):,} x key that stands there twice:"
+        f"{len(repeated):,} x key that occurs twice:"
         f" {'; '.join(examples[:3])}{' ...' * (len(examples) > 3)}",
         where=f"{where}:{mark.line + 1}:{mark.column + 1}",
         fix="Only one of them would count: remove the other, or give it another name.",

@@ -81,7 +81,7 @@ def test_keys_that_stand_there_twice_are_refused_with_their_lines(load):
 
     head, fix = str(caught.value).split("\n    ")
     assert head.endswith(
-        "own.yaml:2:36: 2 x key that stands there twice: epochs in line 2 (first in line 2); "
+        "own.yaml:2:36: 2 x key that occurs twice: epochs in line 2 (first in line 2); "
         "a in line 4 (first in line 2)"
     )
     assert fix.startswith("Only one of them would count")
@@ -99,7 +99,7 @@ def test_keys_that_a_merge_brings_may_be_given_again():
 
 def test_a_key_given_twice_on_the_command_line_is_refused():
     with pytest.raises(
-        ConfigError, match=r"--set compress:1:10: 1 x key that stands there twice: fps in line 1"
+        ConfigError, match=r"--set compress:1:10: 1 x key that occurs twice: fps in line 1"
     ):
         config.assign({}, "compress={fps: 3, fps: 4}", "--set")
 

@@ -170,7 +170,8 @@ def _parse(kind: type[Stage], key: str, value: object) -> object:
 def _input(loaded: config.Config, stage: str, need: str, spec: Need, value: object):
     if not value:
         if not spec.optional:
-            raise ConfigError(f"{stage} needs --{need}", fix=f"Give it: {_need_help(spec)}.")
+            flag = f"--{need.replace('_', '-')}"
+            raise ConfigError(f"{stage} needs {flag}", fix=f"Give {flag} PATH: {_need_help(spec)}.")
         return [] if spec.many else None
     if spec.many:
         return [_artefact(loaded, spec, v) for v in value]
@@ -188,7 +189,7 @@ def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
     if manifest:
         if manifest["makes"] != spec.kind:
             raise DataError(
-                f"it holds {manifest['makes']}, made by {manifest['stage']}; {spec.kind} is needed",
+                f"it holds {manifest['makes']} made by {manifest['stage']}, but {spec.kind} is needed",
                 where=path,
                 fix="Give the --out folder of a stage that makes it.",
             )

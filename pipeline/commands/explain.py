@@ -109,7 +109,7 @@ def command(
         titles = (f"video: {video}" if video else "", f"text: {text}" if text else "")
         atomic_write(out, concepts.picture(reading, titles, top))
     if unknown:
-        log.warning(f"not known to the model, and left aside: {', '.join(unknown)}")
+        log.warning(f"the model does not know, and ignores: {', '.join(unknown)}")
     _print({"text": text, "video": video, "unknown_words": unknown}, reading, top, as_json)
 
 

@@ -54,7 +54,7 @@ def command(checkpoint: Path, out: Path, as_json: bool) -> None:
         atomic_write(written["settings"], json.dumps(settings, indent=4, sort_keys=True))
     if changes:
         log.warning(
-            f"not kept by the published form, so its program scores otherwise: {'; '.join(changes)}"
+            f"the published form cannot hold {'; '.join(changes)}: its program scores differently"
         )
     if as_json:
         click.echo(

@@ -96,7 +96,7 @@ def command(
     if start:
         log.info(
             f"its training stopped after epoch {start.epoch}, step {start.step:,}; train.init.go_on"
-            " goes on there"
+            " continues from there"
         )
     if info.facts["tags"][:1] == ["tag 0"]:
         log.warning("without --tags the concepts have numbers for names, which explain shows")

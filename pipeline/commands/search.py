@@ -111,7 +111,7 @@ def command(
         )
     unknown = info.text_encoder.unknown_words(query)
     if unknown:
-        log.warning(f"not known to the model, and left aside: {', '.join(unknown)}")
+        log.warning(f"the model does not know, and ignores: {', '.join(unknown)}")
     hits = search.search_text(model, info, folder, query, top if records is None else None)
     if records:
         ranked = [paths.replace("{}", hit.label) for hit in hits]

@@ -145,7 +145,7 @@ class Dataset(base.Dataset):
                 )
             known = annotations.captions.get(caption_id)
             if caption_id in ids:
-                faults.add("caption id that stands there twice", f"{caption_id!r} ({where})")
+                faults.add("caption id that occurs twice", f"{caption_id!r} ({where})")
             elif known and known.text != text:
                 faults.add(
                     "caption id with another text in another split", f"{caption_id!r} ({where})"

@@ -108,7 +108,7 @@ def _read_descriptions(path: Path, faults: Faults) -> dict[str, list[str]]:
             continue
         number = entry.get("annotation_id")
         if isinstance(number, int) and number in seen:
-            faults.add("annotation_id that stands there twice", f"{number} ({where})")
+            faults.add("annotation_id that occurs twice", f"{number} ({where})")
         seen.add(number if isinstance(number, int) else None)
         texts.setdefault(entry["video"], []).append(
             caption_text(entry["description"], where, faults)

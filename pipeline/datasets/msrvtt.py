@@ -229,5 +229,5 @@ def _expect_distinct(pairs: list[tuple[str, str]], faults: Faults) -> None:
     seen: set[str] = set()
     for where, key in pairs:
         if key in seen:
-            faults.add("key that stands there twice", f"{key!r} ({where})")
+            faults.add("key that occurs twice", f"{key!r} ({where})")
         seen.add(key)

@@ -114,7 +114,7 @@ def _read_captions(path: Path, faults: Faults) -> tuple[dict[str, list[str]], st
         where = f"{path.name}: {video_id!r:.40}"
         texts = entry.get("enCap") if isinstance(entry, dict) else entry
         if video_id in captions:
-            faults.add("video that stands there twice", where)
+            faults.add("video that occurs twice", where)
         elif not isinstance(texts, list) or not texts:
             faults.add("video without a list of captions", where)
         else:

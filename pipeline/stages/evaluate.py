@@ -417,7 +417,7 @@ def _bank(options: Options, read: _Read) -> "Encoded":
     bank = options.bank
     if bank.split not in read.annotations.splits or bank.split == options.split:
         raise ConfigError(
-            f"the query bank of qbnorm is to come from split {bank.split!r}; there are "
+            f"the query bank of qbnorm cannot come from split {bank.split!r}: there are "
             f"{', '.join(read.annotations.splits)}, and {options.split} is ranked",
             where="evaluate.bank.split",
             fix="Name another split, or leave qbnorm out of rerank.",

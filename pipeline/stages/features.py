@@ -360,7 +360,7 @@ class Stage(BigFileStage):
         before = record.facts.get("computed", self._computed)
         if before != self._computed:
             raise ConfigError(
-                f"the rows so far were computed on {before}, this run would go on with"
+                f"the rows so far were computed on {before}, but this run would continue on"
                 f" {self._computed}",
                 where=self.out,
                 fix=(

@@ -192,7 +192,7 @@ def read_vocabulary(path: Path) -> list[str]:
     if not isinstance(words, list) or not words or not all(isinstance(tag, str) for tag in words):
         raise DataError("holds no tags", where=path, fix=_FIX)
     if len(set(words)) != len(words):
-        raise DataError("a tag stands there twice", where=path, fix=_FIX)
+        raise DataError("a tag occurs twice", where=path, fix=_FIX)
     return words
 
 

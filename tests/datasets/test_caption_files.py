@@ -90,7 +90,7 @@ def test_byte_order_mark_carriage_returns_and_blank_lines_do_no_harm(tmp_path: P
     [
         (b"v1#0\nv1#1 a\n", "1 x caption without text: 'v1#0' (c.txt:1)"),
         (b"v1#0  \t \nv1#1 a\n", "1 x caption without text: 'v1#0' (c.txt:1)"),
-        (b"v1#0 a\nv1#0 b\n", "1 x caption id that stands there twice: 'v1#0' (c.txt:2)"),
+        (b"v1#0 a\nv1#0 b\n", "1 x caption id that occurs twice: 'v1#0' (c.txt:2)"),
         (b"../x#0 a\n", "'../x' (c.txt:1)"),
         (b"..#0 a\n", "'..' (c.txt:1)"),
         (b"a/b#0 a\n", "'a/b' (c.txt:1)"),

@@ -69,7 +69,7 @@ def test_repeated_annotation_is_refused(tmp_path: Path) -> None:
     write(didemo(tmp_path) / "test_data.json", [entry, entry])
 
     with pytest.raises(
-        DataError, match=r"annotation_id that stands there twice: 7 \(test_data.json: entry 1\)"
+        DataError, match=r"annotation_id that occurs twice: 7 \(test_data.json: entry 1\)"
     ):
         load(tmp_path)
 

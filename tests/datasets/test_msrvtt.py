@@ -79,7 +79,7 @@ def test_1k_b_ranks_the_first_caption_or_all(tmp_path: Path, captions: str, coun
         (
             "MSRVTT_JSFUSION_test.csv",
             "key,video_id,sentence\nr,video6,a\nr,video7,b\n",
-            "key that stands there twice",
+            "key that occurs twice",
         ),
         ("MSRVTT_JSFUSION_test.csv", "key,video_id,sentence\nr,../x,a\n", "'../x'"),
         (

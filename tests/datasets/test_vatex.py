@@ -63,7 +63,7 @@ def test_dgl_validates_on_the_test_list(tmp_path: Path) -> None:
         ({"a": {"enCap": []}}, "video without a list of captions"),
         (
             [{"videoID": "a", "enCap": ["b"]}, {"videoID": "a", "enCap": ["c"]}],
-            "1 x video that stands there twice",
+            "1 x video that occurs twice",
         ),
         ([{"videoID": "a", "enCap": ["b"]}, {"videoID": 3}], "1 x entry without a videoID"),
         ([{"videoID": "a", "chCap": ["b"]}], "holds a list of unknown layout"),

@@ -2,7 +2,7 @@
 explained when wrong.
 
 A byte-order mark, carriage returns, blank lines and a missing newline at the end do no harm. Bytes
-that are not UTF-8, broken tables, keys that stand there twice and the file of another data set are
+that are not UTF-8, broken tables, keys that occur twice and the file of another data set are
 a DataError that says so.
 """
 
@@ -156,7 +156,7 @@ def read_json(path: Path, *wanted: str) -> tuple[str, object]:
         ) from None
     if repeated:
         examples = "; ".join(map(repr, repeated[:3]))
-        what = f"{len(repeated):,} x key that stands there twice: {examples}"
+        what = f"{len(repeated):,} x key that occurs twice: {examples}"
         raise DataError(what, where=path, fix="Remove the repetitions.")
     found = layout(value)
     if wanted and found not in wanted:
