@@ -189,7 +189,7 @@ def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
     if manifest:
         if manifest["makes"] != spec.kind:
             raise DataError(
-                f"it holds {manifest['makes']} made by {manifest['stage']}, but {spec.kind} is needed",
+                f"it holds {manifest['makes']} of {manifest['stage']}, but {spec.kind} is needed",
                 where=path,
                 fix="Give the --out folder of a stage that makes it.",
             )
