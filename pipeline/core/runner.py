@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline import __version__, log
 from pipeline.core import ranks, stop, workers
-from pipeline.core.files import atomic_write, disk_name, remove_temporaries
+from pipeline.core.files import atomic_write, remove_temporaries
 from pipeline.core.lock import Lock
 from pipeline.core.manifest import build as build_manifest
 from pipeline.core.manifest import stage_fingerprint
@@ -21,6 +21,7 @@ from pipeline.core.stage import Item, Stage
 from pipeline.core.state import (
     STATE,
     Record,
+    failure_path,
     forget_failure,
     manifest_path,
     read_manifest,
@@ -307,9 +308,7 @@ def _flush(work: StepRun) -> None:
             forget_failure(work.folder, record.id)
         else:
             log.item_failed(work.name, record)
-            if not (
-                work.folder / STATE / "failed" / disk_name(record.id.replace("/", "%2F"), ".json")
-            ).exists():
+            if not (failure_path(work.folder, record.id)).exists():
                 write_failure(work.folder, record)
     work.pending.clear()
     work.pending_bytes, work.flushed_at = 0, time.monotonic()

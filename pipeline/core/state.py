@@ -184,9 +184,21 @@ def usable_records(folder: Path) -> list[Record]:
     return [r for r in read_records(folder / STATE / "items.jsonl") if r.usable]
 
 
+def stored_bytes(records: Iterable[Record]) -> int:
+    """Bytes of what the items became: of their output files, else as their facts say."""
+    records = list(records)
+    of_files = sum(o.get("bytes", 0) for r in records for o in r.outputs.values())
+    return of_files or sum(int(r.facts.get("bytes", 0)) for r in records)
+
+
+def failure_path(folder: Path, item_id: str) -> Path:
+    """Where the quarantine of a step keeps what went wrong with an item."""
+    return folder / STATE / "failed" / disk_name(item_id.replace("/", "%2F"), ".json")
+
+
 def write_failure(folder: Path, record: Record, detail: str = "") -> None:
     """Quarantine: one readable file per failed item."""
-    path = folder / STATE / "failed" / disk_name(record.id.replace("/", "%2F"), ".json")
+    path = failure_path(folder, record.id)
     body = {k: getattr(record, k) for k in ("id", "source", "reason", "message", "attempts")}
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(
@@ -195,6 +207,4 @@ def write_failure(folder: Path, record: Record, detail: str = "") -> None:
 
 
 def forget_failure(folder: Path, item_id: str) -> None:
-    (folder / STATE / "failed" / disk_name(item_id.replace("/", "%2F"), ".json")).unlink(
-        missing_ok=True
-    )
+    failure_path(folder, item_id).unlink(missing_ok=True)

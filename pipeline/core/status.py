@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.plan import DATASET, Pipeline, Step, dataset_fault, is_path
 from pipeline.core.stage import Item, Stage
-from pipeline.core.state import STATE, Journal, Record, read_manifest
+from pipeline.core.state import STATE, Journal, Record, read_manifest, stored_bytes
 from pipeline.core.todo import items_digest, list_items, outputs_exist
 from pipeline.errors import TvrError
 
@@ -106,7 +106,8 @@ def _assess(pipeline: Pipeline, step: Step, states: dict[str, State]) -> State:
     manifest = read_manifest(step.out)
     records = Journal(step.out / STATE / "items.jsonl").load().records
     usable = [r for r in records.values() if r.usable]
-    state = State(NEW, done=len(usable), failed=len(records) - len(usable), bytes=_size(usable))
+    failed = len(records) - len(usable)
+    state = State(NEW, done=len(usable), failed=failed, bytes=stored_bytes(usable))
     state.seconds = (
         manifest["seconds"] if manifest else round(sum(r.seconds for r in records.values()), 2)
     )
@@ -182,12 +183,6 @@ def _compare(
     elif valid:
         state.status, state.done = PARTIAL, len(valid)
     return state
-
-
-def _size(records: list[Record]) -> int:
-    return sum(o.get("bytes", 0) for r in records for o in r.outputs.values()) or sum(
-        r.facts.get("bytes", 0) for r in records
-    )
 
 
 def _changed_options(before: dict[str, dict], now: dict[str, dict], step: Step) -> str:

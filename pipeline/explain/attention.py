@@ -19,9 +19,10 @@ import torch.nn.functional as F
 
 from models.base import RetrievalModel
 from pipeline.checkpoints.model_file import ModelInfo
+from pipeline.colours import BLUE, INK, MUTED
 from pipeline.explain.word_match import read_frames
 
-_INK, _MUTED, _CURVE = "#1d2733", "#66717f", "#24678d"
+_CURVE = BLUE
 _MOST_COLUMNS = 12
 _TITLES = {"global": "global prompt", "class": "class token", "frame": "frame prompt"}
 _TINY = 1e-6  # published: keeps a map without any range from dividing by 0
@@ -107,18 +108,18 @@ def picture(looks: Looks, title: str, per_video: bool = False) -> bytes:
     for axes, (name, strip) in zip(rows, strips.items(), strict=False):
         axes.imshow(np.concatenate(list(strip[shown]), axis=1))
         axes.set(xticks=[], yticks=[])
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, color=_INK)
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, color=INK)
         axes.spines[:].set_visible(False)
     curve = rows[-1]
     curve.plot(
         looks.maps["global"].sum((1, 2)), color=_CURVE, marker=".", linewidth=1.5, clip_on=False
     )
     curve.set(xlim=(-0.5, len(looks.frames) - 0.5), ylim=(0, None))
-    curve.set_xlabel("frame", fontsize=8, color=_MUTED)
-    curve.set_ylabel("global prompt", rotation=0, ha="right", va="center", fontsize=8, color=_INK)
-    curve.tick_params(labelsize=7, colors=_MUTED)
+    curve.set_xlabel("frame", fontsize=8, color=MUTED)
+    curve.set_ylabel("global prompt", rotation=0, ha="right", va="center", fontsize=8, color=INK)
+    curve.tick_params(labelsize=7, colors=MUTED)
     curve.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"{title}   (block {looks.block})".replace("$", r"\$"), fontsize=10, color=_INK)
+    figure.suptitle(f"{title}   (block {looks.block})".replace("$", r"\$"), fontsize=10, color=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -16,11 +16,12 @@ import torch
 
 from models.base import Encoding, RetrievalModel
 from pipeline.checkpoints.model_file import ModelInfo
+from pipeline.colours import BLUE, INK, MUTED, ORANGE
 from pipeline.errors import DataError
 from pipeline.evaluation import results
 from pipeline.search.search import encode_video, unknown_video
 
-_TEXT, _VIDEO, _INK, _MUTED = "#d9772f", "#24678d", "#1d2733", "#66717f"
+_TEXT, _VIDEO = ORANGE, BLUE
 _ROW_INCHES = 0.27
 
 
@@ -143,22 +144,22 @@ def picture(reading: Reading, titles: Sequence[str], n: int) -> bytes:
                     ha=outwards,
                     va="center",
                     fontsize=7,
-                    color=_MUTED,
+                    color=MUTED,
                 )
         axes.set_title(
             _wrapped(title), fontsize=9, color=colour, loc="right" if side == "video" else "left"
         )
         axes.set_xlim(*((1.12, 0) if side == "video" else (0, 1.12)))
         axes.set_xticks([0, 0.5, 1])
-        axes.tick_params(length=0, labelsize=8, colors=_MUTED)
+        axes.tick_params(length=0, labelsize=8, colors=MUTED)
         for spine in axes.spines.values():
             spine.set_visible(False)
     left.yaxis.tick_right()
-    left.set_yticks(places, [reading.tags[i] for i in rows], color=_INK)
-    left.tick_params(axis="y", pad=8, labelsize=9, labelcolor=_INK)
+    left.set_yticks(places, [reading.tags[i] for i in rows], color=INK)
+    left.tick_params(axis="y", pad=8, labelsize=9, labelcolor=INK)
     right.tick_params(axis="y", labelleft=False)
     if reading.text is not None and reading.video is not None:
-        figure.supxlabel(f"concept similarity {reading.shares.sum():.3f}", fontsize=9, color=_MUTED)
+        figure.supxlabel(f"concept similarity {reading.shares.sum():.3f}", fontsize=9, color=MUTED)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

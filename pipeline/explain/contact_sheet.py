@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.colours import INK, MUTED, PAPER, rgb
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 PATCH = 32
 _COVER, _OPACITY = 192, 170 / 255  # grey level over what was not kept, and how much of it shows
 _COLUMNS, _GAP, _LABEL, _MARGIN = 6, 8, 20, 16
-_INK, _MUTED, _PAPER = (29, 39, 51), (102, 113, 127), (255, 255, 255)
+_PAPER = rgb(PAPER)
 
 
 def sheet(
@@ -46,14 +47,14 @@ def sheet(
     page = Image.new("RGB", (page_width, bottom + 19 * len(lines) + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(page)
     for n, line in enumerate(heads):
-        draw.text((_MARGIN, _MARGIN + 24 * n), line, _INK, bold)
+        draw.text((_MARGIN, _MARGIN + 24 * n), line, INK, bold)
     for n, (image, label) in enumerate(zip(images, labels, strict=True)):
         x = _MARGIN + (n % columns) * (width + _GAP)
         y = top + (n // columns) * (height + _LABEL + _GAP)
         page.paste(Image.fromarray(np.ascontiguousarray(image)), (x, y))
-        draw.text((x, y + height + 2), label, _MUTED, plain)
+        draw.text((x, y + height + 2), label, MUTED, plain)
     for n, line in enumerate(lines):
-        draw.text((_MARGIN, bottom + 19 * n), line, _INK, plain)
+        draw.text((_MARGIN, bottom + 19 * n), line, INK, plain)
     return page
 
 

@@ -16,6 +16,7 @@ import torch
 
 from models.base import RetrievalModel
 from pipeline.checkpoints.model_file import ModelInfo
+from pipeline.colours import INK, MUTED
 from pipeline.core.artefact import Artefact
 from pipeline.core.state import read_manifest
 from pipeline.errors import ConfigError
@@ -27,7 +28,6 @@ from pipeline.text.clip_bpe import ClipBpe, clean
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_INK, _MUTED = "#1d2733", "#66717f"
 _WIDEST = 4.0  # points of the line of the most similar pair
 _KINDS = {"tensors": "tensors", "frame_store": "store", "video_files": "videos"}
 
@@ -171,7 +171,7 @@ def picture(match: WordMatch, title: str) -> bytes:
     axes = figure.subplots()
     axes.set(xlim=(-0.7, width - 0.3), ylim=(-1.15, 1.6))
     axes.axis("off")
-    axes.set_title(f"{title}\n{match.title}".replace("$", r"\$"), fontsize=10, color=_INK)
+    axes.set_title(f"{title}\n{match.title}".replace("$", r"\$"), fontsize=10, color=INK)
     places = [np.arange(count) + (width - count) / 2 for count in (n, m)]
     _lines(axes, match, places)
     _words(axes, match, places[0])
@@ -211,7 +211,7 @@ def _words(axes: "Axes", match: WordMatch, places: np.ndarray) -> None:
             ha="center",
             va="bottom",
             fontsize=9,
-            color=_INK,
+            color=INK,
         )
         _dot(axes, x, 1.22, match.word_weight[i], inner, "weight" if i == 0 else "")
         _dot(axes, x, 1.42, match.best_frame[i], match.best_frame, "similarity" if i == 0 else "")
@@ -220,7 +220,7 @@ def _words(axes: "Axes", match: WordMatch, places: np.ndarray) -> None:
 def _pictures(axes: "Axes", match: WordMatch, places: np.ndarray) -> None:
     for j, x in enumerate(places):
         if match.frames is None:
-            axes.text(x, -0.06, f"frame {j}", ha="center", va="top", fontsize=8, color=_INK)
+            axes.text(x, -0.06, f"frame {j}", ha="center", va="top", fontsize=8, color=INK)
         else:
             axes.imshow(
                 match.frames[j], extent=(x - 0.46, x + 0.46, -0.56, -0.02), aspect="auto", zorder=3
@@ -239,6 +239,6 @@ def _dot(axes: "Axes", x: float, y: float, value: float, among: np.ndarray, titl
     low, high = float(among.min()), float(among.max())
     share = min(max((float(value) - low) / max(high - low, 1e-9), 0.0), 1.0)
     axes.scatter([x], [y], s=22, color=[colormaps["rainbow"](share)], zorder=4)
-    axes.text(x, y + 0.04, f"{value:.3f}", ha="center", va="bottom", fontsize=7, color=_MUTED)
+    axes.text(x, y + 0.04, f"{value:.3f}", ha="center", va="bottom", fontsize=7, color=MUTED)
     if title:
-        axes.text(x - 0.45, y, title, ha="right", va="center", fontsize=7, color=_MUTED)
+        axes.text(x - 0.45, y, title, ha="right", va="center", fontsize=7, color=MUTED)

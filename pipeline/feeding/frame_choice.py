@@ -12,12 +12,11 @@ import numpy as np
 
 from models.parts.splitmix import STEP, mix
 from pipeline.recipes.options import FrameMode, FrameOrder
-from pipeline.video.sampling import choose_frames
+from pipeline.video.sampling import choose_frames, segments
 
 _DRAWN = ("segments", "segments-published")
-_SHUFFLE = (
-    1 << 20
-)  # numbers of the stream that the order takes; the places in segments take the first ones
+# the order takes numbers of the stream from here on; the places in segments take the first ones
+_SHUFFLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,11 @@ def uniform(samples: Samples, m: int, start: int = 0) -> np.ndarray:
 
 
 def _drawn(counts: np.ndarray, m: int, mode: FrameMode, samples: Samples) -> np.ndarray:
-    """One random frame of each of m segments, as `sampling.choose_frames` bounds them."""
-    n = counts[:, None]
-    if mode == "segments":
-        bounds = np.arange(m + 1) * n // m
-        low, size = bounds[:, :-1], np.diff(bounds, axis=1)
-        is_short = n <= m
-    else:
-        size = np.broadcast_to(n // m, (len(counts), m))
-        low = np.arange(m) * size
-        is_short = n < m
-    drawn = low + (uniform(samples, m) * size).astype(np.int64)
+    """One random frame of each of m segments, int64 (B, m); all frames of a video with fewer."""
+    n = counts[:, None]  # (B, 1)
+    starts, sizes = segments(counts, m, mode)
+    drawn = starts + (uniform(samples, m) * sizes).astype(np.int64)  # (B, m)
+    is_short = n <= m if mode == "segments" else n < m
     return np.where(is_short, np.minimum(np.arange(m), n - 1), drawn)
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.colours import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, RED
 from pipeline.report.dataset_facts import SPECIAL, SplitFacts
+from pipeline.report.plots import dress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#24678d", "#d9772f", "#4f8f5b", "#86579c", "#b0474a")
-_INK, _MUTED, _LINE = "#1d2733", "#66717f", "#e3e7ec"
+_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED)
 _MOST_BINS, _FEWEST_BINS = 40, 3
 # values beyond this quantile go into the last bin, so that one outlier does not flatten the rest
 _TAIL = 0.995
@@ -33,7 +34,7 @@ def png(found: Mapping[str, SplitFacts], limit: int, title: str) -> bytes:
         FigureCanvasAgg(figure)
         figure.suptitle(
             title.encode("ascii", "backslashreplace").decode(),
-            color=_INK,
+            color=INK,
             fontsize=13,
             x=0.01,
             ha="left",
@@ -63,7 +64,7 @@ def png(found: Mapping[str, SplitFacts], limit: int, title: str) -> bytes:
         if handles:
             where = "outside upper right"
             figure.legend(
-                handles, labels, frameon=False, labelcolor=_INK, loc=where, ncols=len(labels)
+                handles, labels, frameon=False, labelcolor=INK, loc=where, ncols=len(labels)
             )
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -77,7 +78,7 @@ def _histogram(axes: "Axes", values: Mapping[str, list], x_label: str, y_label: 
         name: np.array(numbers, np.float64) for name, numbers in values.items() if len(numbers)
     }
     if not known:
-        axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", color=_MUTED)
+        axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", color=MUTED)
         axes.set_yticks([])
         axes.set_xticks([])
         return
@@ -94,7 +95,7 @@ def _histogram(axes: "Axes", values: Mapping[str, list], x_label: str, y_label: 
         axes.stairs(share, edges, color=colour, linewidth=1.7, label=name)
     if whole.max() > edges[-1]:
         axes.set_xlabel(
-            f"{x_label} (the last bar: all up to {whole.max():,.0f})", color=_MUTED, fontsize=10
+            f"{x_label} (the last bar: all up to {whole.max():,.0f})", color=MUTED, fontsize=10
         )
 
 
@@ -112,29 +113,20 @@ def _edges(values: np.ndarray) -> np.ndarray:
 def _mark(axes: "Axes", x: float, words: str) -> None:
     low, high = axes.get_xlim()
     if low < x + 0.5 < high and axes.patches:
-        axes.axvline(x + 0.5, color=_INK, linestyle="--", linewidth=1)
+        axes.axvline(x + 0.5, color=INK, linestyle="--", linewidth=1)
         axes.annotate(
             words,
             (x + 0.5, 1),
             (4, -12),
             ("data", "axes fraction"),
             "offset points",
-            color=_INK,
+            color=INK,
             fontsize=9,
         )
 
 
 def _dress(axes: "Axes", x_label: str, y_label: str) -> None:
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import PercentFormatter
 
-    axes.set_xlabel(x_label, color=_MUTED, fontsize=10)
-    axes.set_ylabel(y_label, color=_MUTED, fontsize=10)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_MUTED, labelsize=9, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    dress(axes, x_label, y_label, font_size=10, ticks=8)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_LINE)

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline.colours import BLUE, GREEN, INK, LINE, MUTED, OCHRE, ORANGE, PURPLE, RED, SLATE
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = ("#24678d", "#d9772f", "#4f8f5b", "#86579c", "#b39a2e", "#b0474a", "#5c6b7a")
-_INK, _MUTED, _LINE = "#1d2733", "#66717f", "#e3e7ec"
+_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, OCHRE, RED, SLATE)
 _SKIPPED = {"event", "epoch", "step", "lr", "model", "best", "skipped"}
 Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 
@@ -82,14 +82,14 @@ def curves(lines: Mapping[str, Line], x_label: str, y_label: str) -> str:
                 linewidth=1.7,
                 label=name,
             )
-        _dress(axes, x_label, y_label)
+        dress(axes, x_label, y_label)
         if y_label == "percent":
             axes.set_ylim(-2, 103)
         if len(lines) > 1:
             figure.legend(
                 frameon=False,
                 fontsize=9,
-                labelcolor=_INK,
+                labelcolor=INK,
                 loc="outside upper left",
                 ncols=4,
                 borderpad=0,
@@ -102,16 +102,20 @@ def curves(lines: Mapping[str, Line], x_label: str, y_label: str) -> str:
     return text[text.index("<svg") :].strip()
 
 
-def _dress(axes: "Axes", x_label: str, y_label: str) -> None:
+def dress(axes: "Axes", x_label: str, y_label: str, *, font_size: int = 9, ticks: int = 7) -> None:
+    """Give axes our look: labels, whole numbers below, lines across, no frame but the bottom.
+
+    font_size: of the labels, in points. ticks: at most so many numbers below.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_xlabel(x_label, color=_MUTED, fontsize=9)
-    axes.set_ylabel(y_label, color=_MUTED, fontsize=9)
-    axes.grid(axis="y", color=_LINE, linewidth=0.8)
+    axes.set_xlabel(x_label, color=MUTED, fontsize=font_size)
+    axes.set_ylabel(y_label, color=MUTED, fontsize=font_size)
+    axes.grid(axis="y", color=LINE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_MUTED, labelsize=9, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    axes.tick_params(colors=MUTED, labelsize=9, length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_LINE)
+    axes.spines["bottom"].set_color(LINE)

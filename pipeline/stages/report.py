@@ -22,7 +22,7 @@ from pipeline.core import stage
 from pipeline.core.artefact import Artefact
 from pipeline.core.files import atomic_write, disk_name, written
 from pipeline.core.stage import Item, Need, Outcome
-from pipeline.core.state import STATE, digest, read_manifest, read_records
+from pipeline.core.state import STATE, digest, read_manifest, read_records, stored_bytes
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -193,9 +193,7 @@ def _step(made: _Made) -> "Step":
     from pipeline.report.page import Step
 
     records = [r for r in read_records(made.path / STATE / "items.jsonl") if r.usable]
-    size = sum(o.get("bytes", 0) for r in records for o in r.outputs.values()) or sum(
-        int(r.facts.get("bytes", 0)) for r in records
-    )
+    size = stored_bytes(records)
     manifest = made.manifest
     return Step(made.name, manifest["stage"], manifest["counts"], size, made.options, made.failures)
 

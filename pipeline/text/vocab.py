@@ -241,13 +241,3 @@ def _check(ids: object, path: Path) -> None:
         raise DataError(
             f"the ids of {len(ids):,} words are not 0 to {len(ids) - 1:,}", where=path, fix=_FIX
         )
-
-
-def pad(captions: Iterable[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids as one matrix padded with 0, int64 (B, L), and the captions' lengths, int64 (B,)."""
-    captions = list(captions)
-    lengths = np.array([len(ids) for ids in captions], dtype=np.int64)
-    batch = np.zeros((len(captions), int(lengths.max(initial=0))), dtype=np.int64)
-    for row, ids in zip(batch, captions, strict=True):
-        row[: len(ids)] = ids
-    return batch, lengths

@@ -1,8 +1,13 @@
 """Which frames of a clip a model sees: pure functions on integers, nothing is read.
 
+Tensor stores (stores/tensor_cache/tensor_inputs.py) and pictures choose by `choose_frames`;
+training (feeding/frame_choice.py) draws within `segments`. How published readers took frames out
+of a video file (`published_int_rate`, `strided`, `published_window`) is compared by the parity
+checks; our own rules for that stand in frame_rule.py and timeline.py.
+
 Source: docs/specs/preprocessing.md, sections 1.8 and 6.4; dataloaders/sampling.py of
 mzhaoshuai/CenterCLIP and knightyxp/DGL (TSN segments), ArrowLuo/CLIP4Clip (integer-rate grid),
-foolwood/DRL (stride), xuchaoxi/video-cnn-feat (half seconds).
+foolwood/DRL (stride).
 """
 
 from collections.abc import Callable
@@ -44,21 +49,20 @@ def choose_frames(
     return np.minimum(indices, starts - 1).astype(np.int64), min(n, m)
 
 
-def time_grid(times_ms: np.ndarray, fps: float | Fraction) -> np.ndarray:
-    """The last frame at or before every 1/fps since the first frame, int64 (K,); frames repeat
-    across gaps.
+def segments(
+    counts: np.ndarray, m: int, mode: Literal["segments", "segments-published"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """First frame and number of frames of each of m segments, both int64 (B, m).
 
-    times_ms: increasing times in milliseconds, rounded, (n,). The grid ends with the last frame.
-    ValueError if empty.
+    counts: frames of each of B clips, int64 (B,). A random frame of a segment is its first one plus
+    a number below its size. In clips of fewer than m frames segments are empty.
     """
-    times = np.asarray(times_ms, dtype=np.int64)
-    if not len(times):
-        raise ValueError("a choice needs at least one frame, got no times")
-    elapsed = times - times[0]
-    # a time may have been rounded up by half a millisecond
-    count = int((elapsed[-1] + 0.5) * float(fps) / 1000) + 1
-    slots = np.arange(count) * (1000 / float(fps)) + 0.5
-    return np.searchsorted(elapsed, slots, side="right").astype(np.int64) - 1
+    n = counts[:, None]  # (B, 1)
+    if mode == "segments-published":
+        sizes = np.broadcast_to(n // m, (len(counts), m))
+        return np.arange(m) * sizes, sizes
+    bounds = np.arange(m + 1) * n // m  # (B, m + 1)
+    return bounds[:, :-1], np.diff(bounds, axis=1)
 
 
 def published_int_rate(
@@ -108,16 +112,6 @@ def published_window(
     return int(first * rate), int(min(last * rate, n - 1))
 
 
-def half_second(n: int, rate: float | Fraction) -> np.ndarray:
-    """Frames c with c mod f in {0, f // 2}, f = int(rate), int64 (K,); every frame below 2 fps.
-
-    The frames of published BigFile features. Source: xuchaoxi/video-cnn-feat:
-    videocnn/video2frames.py.
-    """
-    whole, frames = int(rate), np.arange(n, dtype=np.int64)
-    return frames[np.isin(frames % whole, (0, whole // 2))] if whole >= 2 else frames
-
-
 def _centers(n: int, m: int, rng: Rng | None) -> np.ndarray:
     if n <= m:
         return np.arange(m)
@@ -130,15 +124,15 @@ def _centers(n: int, m: int, rng: Rng | None) -> np.ndarray:
 def _segments(n: int, m: int, rng: Rng | None) -> np.ndarray:
     if n <= m:
         return np.arange(m)
-    bounds = np.arange(m + 1) * n // m
-    return bounds[:-1] + _below(rng, np.diff(bounds), m)
+    starts, sizes = segments(np.array([n]), m, "segments")
+    return starts[0] + _below(rng, sizes[0], m)
 
 
 def _segments_published(n: int, m: int, rng: Rng | None) -> np.ndarray:
     if n < m:
         return np.arange(m)
-    size = n // m
-    return np.arange(m) * size + _below(rng, size, m)
+    starts, sizes = segments(np.array([n]), m, "segments-published")
+    return starts[0] + _below(rng, int(sizes[0, 0]), m)
 
 
 def _positions(n: int, m: int, rng: Rng | None) -> np.ndarray:

@@ -10,7 +10,7 @@ ffmpeg 5.1's constant-rate output.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -48,19 +48,13 @@ def clip_rate(choice: FrameChoice, timing: Timing) -> Fraction:
     return choice.fps
 
 
-def presented(times: Sequence[Time | None], timing: Timing) -> tuple[list[Time], bool]:
-    """Strictly increasing times for frames in presentation order, and whether any had to be moved.
-
-    Missing ones: one step after the previous; before the first known one, so that it keeps its
-    distance. Times that do
-    not increase: one step after the previous.
-    """
-    clock = Clock(timing)
-    return [clock(time) for time in times], clock.moved
-
-
 class Clock:
-    """Turns the timestamps of decoded frames, as they come, into increasing times."""
+    """Turns the timestamps of decoded frames, as they come, into strictly increasing times.
+
+    A missing time is one step after the previous one; before the first known one, it keeps its
+    distance from that. A time that does not increase moves to one step after the previous one.
+    moved: whether any did.
+    """
 
     def __init__(self, timing: Timing):
         step = timing.step / timing.tick

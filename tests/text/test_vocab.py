@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.text import vocab
+from pipeline.text.encoder import TextEncoder
 
 COUNTS = Counter({"dog": 2, "a": 5, "runs": 2, "rare": 1, "the": 5})
 
@@ -120,13 +121,6 @@ def test_what_is_no_vocabulary_is_refused(tmp_path: Path, content: str) -> None:
         vocab.load(tmp_path)
 
 
-def test_pad_gives_a_matrix_and_lengths() -> None:
-    batch, lengths = vocab.pad([[4, 5], [], [6]])
-
-    assert batch.tolist() == [[4, 5], [0, 0], [6, 0]]
-    assert (lengths.tolist(), batch.dtype, lengths.dtype) == ([2, 0, 1], "int64", "int64")
-
-
 def test_recorded_batch_is_encoded_raw_and_padded(golden: Path) -> None:
     import numpy as np
 
@@ -136,12 +130,11 @@ def test_recorded_batch_is_encoded_raw_and_padded(golden: Path) -> None:
     captions = dict(line.split(" ", 1) for line in (case / "captions.txt").read_text().splitlines())
     with np.load(case / "outputs.npz") as expected:
         made = vocab.load(case / "vocab.json")
-        batch, lengths = vocab.pad(
-            made.encode(captions[i], clean=False) for i in expected["caption_ids"].tolist()
-        )
+        texts = [captions[i] for i in expected["caption_ids"].tolist()]
+        batch = TextEncoder("words", vocabulary=made, clean=False).encode(texts)
 
-        assert np.array_equal(batch, expected["caption_batch"])
-        assert np.array_equal(lengths, expected["caption_lengths"])
+        assert np.array_equal(batch["text"], expected["caption_batch"])
+        assert np.array_equal(batch["text_mask"].sum(1), expected["caption_lengths"])
 
 
 WORDS = vocab.Vocabulary({"<pad>": 0, "<start>": 1, "<end>": 2, "<unk>": 3, "a": 4, "dog": 5})

@@ -145,15 +145,6 @@ def test_random_modes_ask_for_a_generator():
         choose_frames(30, 12, "segments")
 
 
-def test_time_grid_takes_the_last_frame_at_or_before_each_second():
-    assert sampling.time_grid(np.arange(0, 4000, 400), 1).tolist() == [0, 2, 5, 7]
-
-
-def test_time_grid_repeats_across_a_gap_and_forgives_rounding():
-    assert sampling.time_grid(np.array([5, 1006, 5005]), 1).tolist() == [0, 0, 1, 1, 1, 2]
-    assert sampling.time_grid(np.array([0, 333, 667, 1000]), 3).tolist() == [0, 1, 2, 3]
-
-
 def test_published_int_rate_drops_the_fraction_of_the_rate():
     assert sampling.published_int_rate(100, 29.97).tolist() == [0, 29, 58, 87]
     assert sampling.published_int_rate(60, 25, fps=2).tolist() == [0, 12, 25, 37, 50]
@@ -168,11 +159,6 @@ def test_published_int_rate_refuses_what_divides_by_zero():
 def test_strides_round_the_rate():
     assert sampling.strided(100, 29.97).tolist() == [0, 30, 60, 90]
     assert sampling.strided(5, 0.5).tolist() == [0, 1, 2, 3, 4]
-
-
-def test_half_seconds_are_the_published_ones():
-    assert sampling.half_second(128, 25).tolist() == [0, 12, 25, 37, 50, 62, 75, 87, 100, 112, 125]
-    assert sampling.half_second(4, 1).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(

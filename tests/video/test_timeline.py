@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.video.frame_rule import FrameChoice
-from pipeline.video.timeline import Timing, clip_rate, presented, select
+from pipeline.video.timeline import Clock, Timing, clip_rate, select
 
 RATES = [Fraction(r) for r in (10, 12, 15, 24, 25, 30, 50, 60, 120)] + [Fraction(30000, 1001)]
 
@@ -125,6 +125,11 @@ def test_select_looks_only_one_frame_back():
 
     for index, _ in select(FrameChoice.at(3), times(), Timing(Fraction(1, 100), Fraction(7, 100))):
         assert index >= len(taken) - 1
+
+
+def presented(times: list[int | None], timing: Timing) -> tuple[list, bool]:
+    clock = Clock(timing)
+    return [clock(time) for time in times], clock.moved
 
 
 def test_missing_times_follow_the_ones_before_and_precede_the_first():

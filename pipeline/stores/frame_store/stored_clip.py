@@ -3,12 +3,11 @@
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from typing import Literal
 
-from pipeline.errors import DataError, ItemError
 from pipeline.stores.frame_store.reader import FrameStore
+from pipeline.stores.item_errors import as_item_error
 from pipeline.video.frame_rule import FrameChoice, Limits
 from pipeline.video.reader import ClipReader, Frame, iterate_clip
 from pipeline.video.timeline import Timing, select
@@ -28,7 +27,7 @@ class StoredClip:
         self._store, self._video_id, self._choice = store, video_id, choice
 
     def __iter__(self) -> Iterator[Frame]:
-        with _as_item_error():
+        with as_item_error():
             yield from self._frames()
 
     def _frames(self) -> Iterator[Frame]:
@@ -49,17 +48,6 @@ def read_clip(
     are decoded.
     """
     if store.layout == "mp4":
-        with _as_item_error():
+        with as_item_error():
             return iterate_clip(store.bytes(video_id), choice, None, limits)
     return StoredClip(store, video_id, choice)
-
-
-@contextmanager
-def _as_item_error() -> Iterator[None]:
-    """A value that is damaged or missing costs its video, not the step."""
-    try:
-        yield
-    except KeyError as error:
-        raise ItemError("missing", str(error.args[0])) from error
-    except DataError as error:
-        raise ItemError("bad_value", str(error)) from error

@@ -2,8 +2,6 @@
 as arrays.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -17,7 +15,8 @@ from pipeline.core.files import DigestCache
 from pipeline.core.stage import Outcome
 from pipeline.core.state import digest
 from pipeline.datasets.parts.sources import Source, unusable, video_sources
-from pipeline.errors import DataError, ItemError
+from pipeline.errors import ItemError
+from pipeline.stores.item_errors import as_item_error
 from pipeline.video.crop import Fit, fit_square
 from pipeline.video.sampling import choose_frames
 
@@ -102,7 +101,7 @@ class FrameInput:
             images = outcome.value[_kept(len(outcome.value), options.max_frames)]
         else:
             outcome = Outcome()
-            with _as_item_error():
+            with as_item_error():
                 kept = None
                 if options.max_frames:
                     kept = _kept(self._store.info(video_id).frames, options.max_frames)
@@ -160,7 +159,7 @@ class FeatureInput:
         """The rows of a video. ItemError("not_finite") if one holds NaN or infinity (as this
         type).
         """
-        with _as_item_error():
+        with as_item_error():
             rows = self._big_file.read_video(video_id)
         with np.errstate(
             over="ignore"
@@ -204,16 +203,3 @@ def _content(artefact: Artefact, path: Path, digests: Path) -> str:
     value = cache(path)
     cache.save()
     return value
-
-
-@contextmanager
-def _as_item_error() -> Iterator[None]:
-    """A damaged or missing value costs its video, not the step."""
-    try:
-        yield
-    except KeyError as error:
-        raise ItemError("missing", str(error.args[0])) from error
-    except DataError as error:
-        if isinstance(error.__cause__, ItemError):
-            raise error.__cause__ from error
-        raise ItemError("bad_value", str(error)) from error
