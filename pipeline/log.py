@@ -6,6 +6,7 @@ On a terminal progress is a bar with rate and time left; elsewhere a plain line 
 """
 
 import contextlib
+import functools
 import json
 import logging
 import re
@@ -23,6 +24,7 @@ logger = logging.getLogger("tvrkit")
 
 def set_up(json_lines: bool = False, verbose: bool = False) -> None:
     """Send the toolkit's log to stderr. Call once, from the command line."""
+    once.cache_clear()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if json_lines else logging.Formatter("%(message)s"))
     logger.handlers[:] = [handler]
@@ -48,6 +50,21 @@ class _Json(logging.Formatter):
 def info(message: str, **facts: object) -> None:
     """A line for the user; `facts` are kept apart for --log-json."""
     logger.info(message, extra={"facts": facts})
+
+
+@functools.cache
+def once(message: str) -> None:
+    """A line for the user that a command says at most once, however often it is met."""
+    info(message)
+
+
+def plain(text: str) -> str:
+    """A foreign name as it may be printed: control characters, marks of direction and bytes that
+    are no text are escaped.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def warning(message: str, **facts: object) -> None:

@@ -147,6 +147,7 @@ def _run(name: str, kind: type[Stage], values: dict) -> None:
     }
     chosen = {key: _parse(kind, key, value) for key, value in values.items() if value is not None}
     options = stage_options(kind, chosen, loaded, name)
+    _expect_apart(out, inputs)
     stage = kind(options, inputs, out)
     manifest = runner.run(
         stage, name, settings, reuse_from=finished_parts(out) if settings.shard[1] == 1 else ()
@@ -158,6 +159,20 @@ def _run(name: str, kind: type[Stage], values: dict) -> None:
         click.echo(json.dumps(manifest, indent=1, ensure_ascii=False))
     else:
         _report(folder, manifest)
+
+
+def _expect_apart(out: Path, inputs: dict[str, Artefact | list[Artefact] | None]) -> None:
+    """ConfigError if a step would write into a folder that it reads."""
+    target = out.resolve()
+    for need, given in inputs.items():
+        for made in given if isinstance(given, list) else [given]:
+            if made is not None and made.path.resolve() == target:
+                raise ConfigError(
+                    "it is the folder of an input too: results would lie among the files they are"
+                    " made from",
+                    where=f"--out {out}, --{need.replace('_', '-')} {made.path}",
+                    fix="Give --out a folder of its own. Nothing was written.",
+                )
 
 
 def _parse(kind: type[Stage], key: str, value: object) -> object:

@@ -24,7 +24,8 @@ from pipeline.datasets.parts.folder_captions import (
     side_file,
     side_texts,
 )
-from pipeline.datasets.parts.sources import VIDEO_SUFFIXES, list_folder
+from pipeline.datasets.parts.sources import list_folder
+from pipeline.datasets.parts.video_marks import VIDEO_SUFFIXES
 from pipeline.errors import DataError
 
 _NAMES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "captions.txt")

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pipeline.datasets.base import Faults
-from pipeline.datasets.parts.sources import VIDEO_SUFFIXES
+from pipeline.datasets.parts.video_marks import VIDEO_SUFFIXES
 from pipeline.errors import DataError
 
 _LARGEST_LIST = 256 << 20

@@ -11,13 +11,11 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.files import DigestCache
 from pipeline.core.state import STATE, digest, read_manifest
 from pipeline.datasets import base
+from pipeline.datasets.parts.listing import list_below
+from pipeline.datasets.parts.video_marks import is_video_name
 from pipeline.errors import DataError, ItemError
 
 _NO_FILE = "the annotations name this video, but there is no file for it"
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .qt .3gp .3g2 .avi .mkv .webm .flv .f4v .wmv .asf .mpg .mpeg .ts .m2ts .mts"
-    " .vob .ogv .gif .nut .mxf .dv".split()
-)
 
 
 @dataclass(frozen=True)
@@ -118,46 +116,21 @@ def _of_folder(folder: Path, cache: Path | None) -> Listing:
             where=folder,
             fix="Run the same command for it again; then run this one.",
         )
-    files = list(_walk(folder))
-    found = _ids(folder, [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES])
-    return Listing(_with_digests(found, cache), len(files) - len(found))
+    listing = list_below(folder)
+    listing.expect_videos()
+    listing.tell()
+    found = _ids(folder, listing.videos)
+    return Listing(_with_digests(found, cache), len(listing.files) - len(found))
 
 
 def list_folder(folder: Path) -> list[tuple[str, Path]]:
-    """(id, path) of the videos below a folder, sorted by id. DataError if two have the same id even
-    with suffixes.
+    """(id, path) of the videos below a folder, sorted by id; says once what is passed over.
+
+    Raises DataError if two have the same id even with suffixes, or a folder cannot be listed.
     """
-    return _ids(folder, [path for path in _walk(folder) if path.suffix.lower() in VIDEO_SUFFIXES])
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    # links to folders are not followed, so that a link to a parent cannot make it endless
-    pending = [str(folder)]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            continue
-        pending += [entry.path for entry in reversed(found) if entry.is_dir(follow_symlinks=False)]
-        for entry in found:  # pipes and devices are never opened
-            if entry.is_file(follow_symlinks=False) or (
-                entry.is_symlink() and _names_a_file(Path(entry.path))
-            ):
-                yield Path(entry.path)
-
-
-def _names_a_file(link: Path) -> bool:
-    """Whether a link leads to a file, or nowhere (then the step that reads it says so)."""
-    target = _target(link)
-    return target is None or target.is_file() or not target.exists()
-
-
-def _target(path: Path) -> Path | None:
-    try:
-        return path.resolve(strict=False)
-    except (OSError, RuntimeError):
-        return None
+    listing = list_below(folder)
+    listing.tell()
+    return _ids(folder, listing.videos)
 
 
 def _ids(folder: Path, paths: list[Path]) -> list[tuple[str, Path]]:
@@ -167,7 +140,8 @@ def _ids(folder: Path, paths: list[Path]) -> list[tuple[str, Path]]:
     )  # of the part below the folder; plain text, as there may be 100,000 paths
     for path in paths:
         name = str(path)
-        by_stem.setdefault(name[start : len(name) - len(path.suffix)], []).append(path)
+        suffix = len(path.suffix) if is_video_name(name) else 0  # ".886" of a time is none
+        by_stem.setdefault(name[start : len(name) - suffix], []).append(path)
     taken: dict[str, Path] = {}
     for stem, same in by_stem.items():
         for path in same:

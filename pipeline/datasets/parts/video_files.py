@@ -3,14 +3,14 @@
 An id is only ever looked up among the files that were found; it never becomes part of a path.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.base import Faults
 from pipeline.datasets.parts.annotation_files import read_json
-from pipeline.datasets.parts.sources import VIDEO_SUFFIXES
+from pipeline.datasets.parts.listing import list_below
+from pipeline.datasets.parts.video_marks import is_video_name
 
 _LONGEST_NAME = 255  # bytes
 LIST_LAYOUT = (  # of video_path.json (CenterCLIP, DGL) and video_dict.json (the DRL fork)
@@ -41,22 +41,23 @@ class VideoFiles:
 
 
 def walk(folder: Path) -> VideoFiles:
-    """All files below a folder; none if it is missing."""
+    """All files below a folder; none if it is missing. DataError if a folder cannot be listed."""
     names: dict[str, str] = {}
     stems: dict[str, str] = {}
     shared: dict[str, None] = {}
-    for root, folders, files in os.walk(folder):
-        folders.sort()
-        for name in sorted(files):
-            path = names[name] = f"{root}/{name}"
-            stem, _, suffix = name.rpartition(".")
-            if f".{suffix.lower()}" not in VIDEO_SUFFIXES:
+    listing = list_below(folder)
+    listing.tell(with_others=False)  # some readers know files by their whole names
+    videos = set(listing.videos)
+    for file in listing.files:
+        path = names[file.name] = str(file)
+        if file not in videos:
+            continue
+        stem = file.name.rpartition(".")[0] if is_video_name(file.name) else file.name
+        if stem in stems:
+            shared[stem] = None
+            if stems[stem].endswith(".mp4") and not path.endswith(".mp4"):
                 continue
-            if stem in stems:
-                shared[stem] = None
-                if stems[stem].endswith(".mp4") and suffix != "mp4":
-                    continue
-            stems[stem] = path
+        stems[stem] = path
     return VideoFiles(folder, names, stems, list(shared))
 
 

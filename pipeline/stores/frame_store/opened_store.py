@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from pipeline.datasets.parts.sources import VIDEO_SUFFIXES
+from pipeline.datasets.parts.video_marks import VIDEO_SUFFIXES
 from pipeline.errors import DataError
 from pipeline.stores.frame_store import frame_value, lmdb_file
 from pipeline.stores.frame_store.frame_value import Buffer
