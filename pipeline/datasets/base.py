@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 from pydantic import BaseModel
 
-from pipeline import registry
+from pipeline import log, registry
 from pipeline.core.artefact import Artefact
 from pipeline.errors import DataError
 
+ALL = "all"  # the split that holds every caption, unless a data set calls one so
 SAFE_ID = re.compile(r"[A-Za-z0-9._@+-]+")  # ids from annotation files; anything else is reported
 
 
@@ -56,21 +57,41 @@ class Annotations:
     """videos and captions by id, in file order. Splits are named train, val, test.
 
     notes: what the reader noticed that is no fault (ids without captions, layouts found, clips left
-    out), a line each.
+    out), a line each. origin: how the splits were made, in words.
     """
 
     videos: dict[str, Video]
     captions: dict[str, Caption]
     splits: dict[str, Split]
     notes: list[str] = field(default_factory=list)
+    origin: str = "as published"
 
     def split(self, name: str) -> Split:
-        if name not in self.splits:
-            raise DataError(
-                f"there is no split {name!r}; there are {', '.join(self.splits) or 'none'}",
-                where="annotations",
+        """A split by its name; `all` is every one of them together, captions and videos once.
+
+        Raises DataError for a name that no split has.
+        """
+        if name in self.splits:
+            return self.splits[name]
+        if name == ALL:
+            parts = self.splits.values()
+            return Split(
+                list(dict.fromkeys(i for part in parts for i in part.caption_ids)),
+                list(dict.fromkeys(i for part in parts for i in part.video_ids)),
             )
-        return self.splits[name]
+        raise DataError(
+            f"there is no split {name!r}; there are {', '.join(self.splits) or 'none'}",
+            where="annotations",
+            fix=f"Name one of them, or {ALL} for every caption.",
+        )
+
+    def said(self, name: str) -> str:
+        """A split in words: how many of all videos and captions, and how the split was made."""
+        part = self.split(name)
+        return (
+            f"split {name}: {len(part.video_ids):,} of {len(self.videos):,} videos and"
+            f" {len(part.caption_ids):,} of {len(self.captions):,} captions (splits {self.origin})"
+        )
 
     def texts(self, split: str) -> list[Caption]:
         """The captions of a split, in order."""
@@ -161,8 +182,13 @@ class Dataset:
 
 
 def load(annotations: Artefact) -> Annotations:
-    """The annotations an artefact of kind "annotations" stands for."""
-    return open_dataset(annotations.options).load()
+    """The annotations an artefact of kind "annotations" stands for; what the reader noticed is said
+    once per command.
+    """
+    loaded = open_dataset(annotations.options).load()
+    for note in loaded.notes:
+        log.once(note)
+    return loaded
 
 
 def open_dataset(spec: dict) -> Dataset:
@@ -196,15 +222,27 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def raise_if_any(self, fix: str = "Correct the file and run the same command again.") -> None:
-        if not self._found:
-            return
-        lines = [
+    def __len__(self) -> int:
+        """How many faults there are, of all kinds together."""
+        return sum(map(len, self._found.values()))
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each kind, with its count and three examples."""
+        return [
             f"{len(examples):,} x {kind}:"
             f" {'; '.join(examples[:3])}{' ...' if len(examples) > 3 else ''}"
             for kind, examples in self._found.items()
         ]
-        raise DataError("\n    ".join(lines), where=self._where, fix=fix)
+
+    def take(self, others: "Faults") -> None:
+        """Add all faults of another collection."""
+        for kind, examples in others._found.items():
+            self._found.setdefault(kind, []).extend(examples)
+
+    def raise_if_any(self, fix: str = "Correct the file and run the same command again.") -> None:
+        if self._found:
+            raise DataError("\n    ".join(self.lines), where=self._where, fix=fix)
 
 
 def by_video(captions: Iterable[Caption]) -> dict[str, list[Caption]]:

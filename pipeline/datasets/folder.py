@@ -1,34 +1,51 @@
 """Your own videos: a folder of files and their captions in a table, JSON lines, JSON or plain text.
 
-Captions are looked for as captions.csv, .tsv, .jsonl, .json or .txt in the folder, else as a text
-file beside each video (clip.txt beside clip.mp4, a caption per line). A caption names its video by
-file name or by path below the folder, with or without suffix. Splits come from a column `split`,
-else from the video's id.
+Captions are looked for as captions.csv, .tsv, .jsonl, .json or .txt in the folder, else as
+metadata.csv or .jsonl, annotations.csv, .tsv, .jsonl or .json, AllVideoDescriptions.txt, else as a
+text file beside each video (clip.txt beside clip.mp4, a caption per line). A caption names its
+video by file name or by path (pipeline/datasets/parts/video_names.py). Splits come from a column
+`split`, else from the name of the file, else from the video's id.
 """
 
-import hashlib
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from pipeline import log
 from pipeline.core.files import file_digest
 from pipeline.core.state import digest
 from pipeline.datasets import base
-from pipeline.datasets.base import SAFE_ID, Annotations, Caption, ExpectedFile, Faults, Split, Video
+from pipeline.datasets.base import Annotations, Caption, ExpectedFile, Faults, Split, Video
+from pipeline.datasets.parts.caption_columns import SPLITS
 from pipeline.datasets.parts.folder_captions import (
     FORMATS,
-    SPLITS,
     Reading,
     Spoken,
     side_file,
     side_texts,
 )
+from pipeline.datasets.parts.own_splits import assign, grouped, parted
 from pipeline.datasets.parts.sources import list_folder
-from pipeline.datasets.parts.video_marks import VIDEO_SUFFIXES
+from pipeline.datasets.parts.video_marks import is_video_name
+from pipeline.datasets.parts.video_names import VideoNames, missing_id
 from pipeline.errors import DataError
+from pipeline.video.moment import moment_id
 
 _NAMES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "captions.txt")
+_OTHER_NAMES = (  # looked for where there is none of the first
+    "metadata.csv metadata.jsonl annotations.csv annotations.tsv annotations.jsonl annotations.json"
+    " AllVideoDescriptions.txt".split()
+)
+_FEW = 0.05  # share of bad rows that is left out with a warning, as of failed videos
+_WHAT_WOULD_DO = (
+    "Captions are a file captions.csv, .tsv, .jsonl, .json or .txt in the folder (or metadata.csv,"
+    " metadata.jsonl, annotations.json, AllVideoDescriptions.txt), whose table begins with the line"
+    " `video,caption`; or a text file beside each video, clip.txt beside clip.mp4. See"
+    " docs/datasets.md."
+)
 
 
 class Options(BaseModel, extra="forbid"):
@@ -53,7 +70,27 @@ class Options(BaseModel, extra="forbid"):
         None, description="column or key of the caption [caption, sentence, text, ...]"
     )
     split_column: str = Field(
-        "split", description="column or key with train, val or test, where there is one"
+        "split",
+        description=(
+            "column or key with train, val or test [split, subset, set, partition, in any case]"
+        ),
+    )
+    group_column: str | None = Field(
+        None,
+        description=(
+            "column or key of the film that a clip is cut from: a drawn split keeps clips of one"
+            " film together [group, film, movie]"
+        ),
+    )
+    group_pattern: str | None = Field(
+        None, description="regular expression that finds the film in a video's id, e.g. ^[^_]+"
+    )
+    bad_rows: Literal["few", "drop", "refuse"] = Field(
+        "few",
+        description=(
+            "rows without a caption, video or known split: drop leaves them out with a count,"
+            " refuse stops, few leaves out up to 5 % and stops at more"
+        ),
     )
     encoding: str = Field(
         "utf-8", description="of the caption files, e.g. windows-1252, utf-16, gb18030"
@@ -75,6 +112,10 @@ class Options(BaseModel, extra="forbid"):
             raise ValueError(
                 f"encoding {self.encoding!r} is unknown; try utf-8, utf-16 or windows-1252"
             ) from None
+        try:
+            re.compile(self.group_pattern or "")
+        except re.error as error:
+            raise ValueError(f"group_pattern is no regular expression: {error}") from None
         return self
 
 
@@ -85,30 +126,21 @@ class Dataset(base.Dataset):
     indifferent: ClassVar[frozenset[str]] = frozenset({"root", "captions"})
 
     def load(self) -> Annotations:
-        root, faults = self.options.root, Faults(self.options.root)
+        options, faults, bad = self.options, Faults(self.options.root), Faults(self.options.root)
         paths = self._videos()
-        names = _names(root, paths)
-        spoken, notes = self._spoken(paths, faults)
-        videos = {video_id: Video(video_id, path) for video_id, path in paths.items()}
-        captions: dict[str, Caption] = {}
-        splits: dict[str, str] = {}
-        counts: dict[str, int] = {}
+        names = VideoNames(options.root, paths)
+        spoken, notes = self._spoken(names, paths, faults, bad)
+        made = _Made(paths, names, bad)
         for found in spoken:
-            video_id = _video_id(found, names, faults)
-            if video_id is None:
-                continue
-            videos.setdefault(video_id, Video(video_id))
-            if splits.setdefault(video_id, found.split) != found.split:
-                faults.add("video in two splits", f"{found.video!r} ({found.where})")
-            number = counts[video_id] = counts.get(video_id, -1) + 1
-            captions[f"{video_id}#{number}"] = Caption(f"{video_id}#{number}", video_id, found.text)
-        if not captions and not faults:
-            faults.add("folder without a caption", str(root))
-        faults.raise_if_any()
-        notes += [] if self.options.captions_only else _notes(videos, counts)
-        return Annotations(
-            videos, captions, _split(captions, _assigned(splits, self.options)), notes
-        )
+            made.add(found, faults)
+        self._judge(len(made.captions), faults, bad, notes)
+        groups = made.groups | grouped(made.splits, options.group_pattern)
+        file = self._file_name()
+        assigned = assign(made.splits, groups, (options.val, options.test), file)
+        notes += [] if options.captions_only else made.notes()
+        notes += parted(assigned.split_of, groups)
+        splits = _split(made.captions, assigned.split_of)
+        return Annotations(made.listed(), made.captions, splits, notes, assigned.how)
 
     def digest(self) -> str:
         return digest(
@@ -118,7 +150,7 @@ class Dataset(base.Dataset):
     def expected_files(self) -> list[ExpectedFile]:
         root, own = self.options.root, "your own"
         paths = dict(list_folder(root)) if root.is_dir() else {}
-        names = [self.options.captions] if self.options.captions else _NAMES
+        names = [self.options.captions] if self.options.captions else [*_NAMES, *_OTHER_NAMES]
         beside = [] if self.options.captions else map(side_file, paths.values())
         there = any(path.is_file() for path in [*(root / name for name in names), *beside])
         wanted = root / (self.options.captions or "captions.csv")
@@ -151,7 +183,7 @@ class Dataset(base.Dataset):
                     "there is no such file", where=root / options.captions, fix="Check `captions`."
                 )
             return [root / options.captions]
-        there = [root / name for name in _NAMES if (root / name).is_file()]
+        there = _present(root, _NAMES) or _present(root, _OTHER_NAMES)
         if len(there) > 1:
             names = ", ".join(path.name for path in there)
             raise DataError(
@@ -159,84 +191,130 @@ class Dataset(base.Dataset):
             )
         return there
 
-    def _spoken(self, paths: dict[str, Path], faults: Faults) -> tuple[list[Spoken], list[str]]:
+    def _file_name(self) -> str:
         files = self._caption_files()
-        if files:
-            suffix = files[0].suffix.lower()
-            if suffix not in FORMATS:
-                what = f"captions in a {suffix or 'file without suffix'}"
-                raise DataError(
-                    what, where=files[0], fix=f"Save them as one of {', '.join(FORMATS)}."
-                )
-            reading = Reading(files[0], self.options, faults)
-            return list(FORMATS[suffix](reading)), reading.notes
-        return list(side_texts(paths, self.options, faults)), [
-            "captions from a text file beside each video"
-        ]
+        return files[0].name if files else ""
+
+    def _spoken(
+        self, names: VideoNames, paths: dict[str, Path], faults: Faults, bad: Faults
+    ) -> tuple[list[Spoken], list[str]]:
+        files = self._caption_files()
+        if not files:
+            spoken = list(side_texts(paths, self.options, bad))
+            return spoken, ["captions from a text file beside each video"]
+        suffix = files[0].suffix.lower()
+        if suffix not in FORMATS:
+            raise DataError(
+                f"captions in a {suffix or 'file without suffix'}",
+                where=files[0],
+                fix=f"Save them as one of {', '.join(FORMATS)}.",
+            )
+        known = is_video_name if self.options.captions_only else lambda n: bool(names.find(n))
+        reading = Reading(files[0], self.options, faults, bad, known)
+        return list(FORMATS[suffix](reading)), reading.notes
+
+    def _judge(self, n_good: int, faults: Faults, bad: Faults, notes: list[str]) -> None:
+        """Leave bad rows out, counted, or raise with every fault."""
+        policy = self.options.bad_rows
+        share = len(bad) / (n_good + len(bad)) if bad else 0.0
+        if bad and (policy == "refuse" or (policy == "few" and share > _FEW)):
+            faults.take(bad)
+            faults.raise_if_any(
+                "Correct the file and run the same command again; or leave such rows out, with a"
+                " count: `bad_rows: drop` (docs/datasets.md)."
+            )
+        faults.raise_if_any()
+        if not n_good:
+            faults.add("folder without a caption", str(self.options.root))
+            faults.raise_if_any(_WHAT_WOULD_DO)
+        if bad:
+            rows = "row is" if len(bad) == 1 else "rows are"
+            notes.append(f"{len(bad):,} bad {rows} left out: {'; '.join(bad.lines)}")
 
     def _side_texts_digest(self) -> list[str]:
         texts = [(i, side_file(path)) for i, path in self._videos().items()]
         return [f"{video_id}:{file_digest(path)}" for video_id, path in texts if path.is_file()]
 
 
-def _names(root: Path, paths: dict[str, Path]) -> dict[str, list[str]]:
-    """Ids by every name a person may use for a video: id and path, which nobody else has; else file
-    name and stem.
+class _Made:
+    """Videos and captions as they are put together. splits: {video id: as said, or ""}. groups:
+    {video id: the film it is cut from}, where that is known.
     """
-    exact = {name: [i] for i, path in paths.items() for name in (i, str(path.relative_to(root)))}
-    names: dict[str, dict[str, None]] = {}
-    for video_id, path in paths.items():
-        for name in (path.name, path.stem):
-            names.setdefault(name, {})[video_id] = None
-    return {name: list(ids) for name, ids in names.items()} | exact
+
+    def __init__(self, paths: dict[str, Path], names: VideoNames, bad: Faults):
+        self._names, self._bad = names, bad
+        self.videos = {video_id: Video(video_id, path) for video_id, path in paths.items()}
+        self.captions: dict[str, Caption] = {}
+        self.splits: dict[str, str] = {}
+        self.groups: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self._films: set[str] = set()  # of which only moments count
+
+    def add(self, found: Spoken, faults: Faults) -> None:
+        film = self._film(found, faults)
+        if film is None:
+            return
+        video_id = film
+        if found.moment:
+            video_id = moment_id(film, found.moment)
+            self._films.add(film)
+            self.groups[video_id] = film
+            path = self.videos[film].path if film in self.videos else None
+            moment = found.moment
+            self.videos.setdefault(video_id, Video(video_id, path, moment.start, moment.end))
+        self.videos.setdefault(video_id, Video(video_id))
+        if found.group:
+            self.groups[video_id] = found.group
+        if self.splits.setdefault(video_id, found.split) != found.split:
+            faults.add("video in two splits", f"{found.video!r} ({found.where})")
+        number = self._counts[video_id] = self._counts.get(video_id, -1) + 1
+        caption_id = f"{video_id}#{number}"
+        self.captions[caption_id] = Caption(caption_id, video_id, found.text)
+
+    def listed(self) -> dict[str, Video]:
+        """All videos but the films that captions name only by their moments."""
+        hidden = self._films - self._counts.keys()
+        return {i: video for i, video in self.videos.items() if i not in hidden}
+
+    def notes(self) -> list[str]:
+        videos = self.listed()
+        silent = [i for i in videos if i not in self._counts]
+        missing = [i for i, video in videos.items() if video.path is None]
+        moments = sum(video.start is not None for video in videos.values())
+        lines = [("videos have no caption", silent), ("captioned videos have no file", missing)]
+        notes = [f"{len(ids):,} {what}: {self._some(ids)}" for what, ids in lines if ids]
+        if moments:
+            notes.append(f"{moments:,} moments of {len(self._films):,} films, a video each")
+        return notes
+
+    def _some(self, ids: list[str]) -> str:
+        examples = []
+        for video_id in ids[:3]:
+            near = None if self.videos[video_id].path else self._names.nearest(video_id)
+            examples.append(log.plain(video_id) + (f" (is it {log.plain(near)}?)" if near else ""))
+        return ", ".join(examples) + ", ..." * (len(ids) > 3)
+
+    def _film(self, found: Spoken, faults: Faults) -> str | None:
+        """The id of the video a caption names. A video that is not there keeps its name, to be
+        missed later.
+        """
+        ids = self._names.find(found.video)
+        if len(ids) == 1:
+            return ids[0]
+        if ids:
+            several = ", ".join(map(log.plain, ids[:3]))
+            what = f"{found.video!r}: {several} ({found.where})"
+            faults.add("name that several videos have", what)
+            return None
+        missing = missing_id(found.video)
+        if missing is None:
+            where = f"{found.video[:80]!r} ({found.where})"
+            faults.add("video that is not in the folder", where)
+        return missing
 
 
-def _video_id(found: Spoken, names: dict[str, list[str]], faults: Faults) -> str | None:
-    """The id of the video a caption names. A video that is not there keeps a safe name, to be
-    missed later.
-    """
-    name = found.video.removeprefix("./").replace("\\", "/")
-    ids = names.get(name, [])
-    if len(ids) == 1:
-        return ids[0]
-    if ids:
-        faults.add(
-            "name that several videos have",
-            f"{found.video!r}: {', '.join(ids[:3])} ({found.where})",
-        )
-    elif not SAFE_ID.fullmatch(name) or name in (".", ".."):
-        faults.add("video that is not in the folder", f"{found.video[:80]!r} ({found.where})")
-    else:
-        path = Path(name)
-        return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else name
-    return None
-
-
-def _assigned(splits: dict[str, str], options: Options) -> dict[str, str]:
-    """{video id: split}. Without a column, an id's place on the line from 0 to 1 decides: videos
-    may be added without moving others. A share that would be empty gets the video next to it.
-    """
-    if any(splits.values()):
-        return {video_id: split or "train" for video_id, split in splits.items()}
-    places = {
-        i: int.from_bytes(hashlib.sha256(i.encode("utf-8", "surrogateescape")).digest()[:8]) / 2**64
-        for i in splits
-    }
-    made = {
-        i: (
-            "test"
-            if place < options.test
-            else "val"
-            if place < options.test + options.val
-            else "train"
-        )
-        for i, place in places.items()
-    }
-    for split, share in (("test", options.test), ("val", options.val)):
-        rest = sorted((i for i in made if made[i] == "train"), key=places.__getitem__)
-        if share and split not in made.values() and len(rest) > 1:
-            made[rest[0]] = split
-    return made
+def _present(root: Path, names: Iterable[str]) -> list[Path]:
+    return [root / name for name in names if (root / name).is_file()]
 
 
 def _split(captions: dict[str, Caption], assigned: dict[str, str]) -> dict[str, Split]:
@@ -247,14 +325,3 @@ def _split(captions: dict[str, Caption], assigned: dict[str, str]) -> dict[str, 
         made[split].caption_ids.append(caption.id)
         galleries[split][caption.video_id] = None
     return {split: Split(part.caption_ids, list(galleries[split])) for split, part in made.items()}
-
-
-def _notes(videos: dict[str, Video], counts: dict[str, int]) -> list[str]:
-    silent = [i for i in videos if i not in counts]
-    missing = [i for i, video in videos.items() if video.path is None]
-    lines = [("videos have no caption", silent), ("captioned videos have no file", missing)]
-    return [
-        f"{len(ids):,} {what}: {', '.join(ids[:3])}{', ...' * (len(ids) > 3)}"
-        for what, ids in lines
-        if ids
-    ]

@@ -18,6 +18,7 @@ from pipeline.errors import DataError, ItemError
 from pipeline.stores.frame_store.reader import FrameStore
 from pipeline.stores.tensor_cache.reader import TensorCache
 from pipeline.video.crop import Fit, fit_square
+from pipeline.video.moment import Moment, parse_id
 from pipeline.video.reader import FrameChoice, Limits, SizeRule, iterate_clip
 
 
@@ -72,13 +73,18 @@ class StoredFrames:
         self._scratch = (
             threading.local()
         )  # fresh memory for every clip would cost as much as decoding it
-        self.holds = store.__contains__
+
+    def holds(self, video_id: str) -> bool:
+        return self._part(video_id) is not None
 
     def count(self, video_id: str) -> int:
-        self._store.read(video_id, [0])  # compares the checksum of the whole value, and decodes
-        return self._store.info(video_id).frames
+        stored, _, frames = self._part(video_id)
+        self._store.read(stored, [0])  # compares the checksum of the whole value, and decodes
+        return frames
 
     def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
+        video_id, first, _ = self._part(video_id)
+        index = index + first
         info = self._store.info(video_id)
         if info.height == info.width == self.size:
             self._store.read(video_id, index, out)
@@ -90,21 +96,46 @@ class StoredFrames:
         images = self._store.read(video_id, index, self._scratch.memory[:n].reshape(shape))
         out[...] = fit_square(images, self.size, self._fit)
 
+    def _part(self, video_id: str) -> tuple[str, int, int] | None:
+        """(id in the store, first frame, frames) of a video, or of a moment of a stored film."""
+        if video_id in self._store:
+            return video_id, 0, self._store.info(video_id).frames
+        named = parse_id(video_id)
+        if named is None or named[0] not in self._store:
+            return None
+        film, moment = named
+        times = self._store.info(film).times_ms
+        if times is None:
+            return None
+        first = int(np.searchsorted(times, 1000 * moment.start))
+        last = len(times) if moment.end is None else int(np.searchsorted(times, 1000 * moment.end))
+        first = min(first, max(0, last - 1))
+        return film, first, max(1, last - first)
+
 
 class VideoFiles:
     """Frames decoded from video files whenever they are asked for: for trying things out, not for
     long trainings.
+
+    moments: of the ids that stand for a part of their file. An id that names a moment of a listed
+    film (pipeline/video/moment.py) is cut from that film.
     """
 
-    def __init__(self, paths: Mapping[str, Path], size: int, fit: Fit, fps: float | None):
-        self._paths, self.size, self._fit, self.where = (
-            dict(paths),
-            size,
-            fit,
-            f"{len(paths):,} video files",
-        )
+    def __init__(
+        self,
+        paths: Mapping[str, Path],
+        size: int,
+        fit: Fit,
+        fps: float | None,
+        moments: Mapping[str, Moment] | None = None,
+    ):
+        self._paths, self.size, self._fit = dict(paths), size, fit
+        self.where = f"{len(paths):,} video files"
+        self._moments = dict(moments or {})
         self._choice = FrameChoice("all") if fps is None else FrameChoice.at(fps)
-        self.holds = self._paths.__contains__
+
+    def holds(self, video_id: str) -> bool:
+        return self._found(video_id) is not None
 
     def count(self, video_id: str) -> int:
         frames = sum(frame.repeats for frame in self._reader(video_id))
@@ -128,7 +159,14 @@ class VideoFiles:
 
     def _reader(self, video_id: str) -> object:
         size = SizeRule("short", self.size) if self._fit == "resize_crop" else None
-        return iterate_clip(self._paths[video_id], self._choice, size, Limits())
+        path, moment = self._found(video_id)
+        return iterate_clip(path, self._choice, size, Limits(), moment)
+
+    def _found(self, video_id: str) -> tuple[Path, Moment | None] | None:
+        if video_id in self._paths:
+            return self._paths[video_id], self._moments.get(video_id)
+        named = parse_id(video_id)
+        return (self._paths[named[0]], named[1]) if named and named[0] in self._paths else None
 
 
 def counted(source: FrameSource, video_ids: list[str], threads: int) -> dict[str, int | str]:

@@ -122,8 +122,13 @@ def _stored_frames(given: Given, size: int, options: FrameOptions) -> StoredFram
 
 def _video_files(given: Given, size: int, options: FrameOptions) -> VideoFiles:
     sources = video_sources(given.videos, given.digests).sources
+    usable = [source for source in sources if not source.problem]
     return VideoFiles(
-        {s.id: s.path for s in sources if not s.problem}, size, options.fit, options.fps
+        {source.id: source.path for source in usable},
+        size,
+        options.fit,
+        options.fps,
+        {source.id: source.moment for source in usable if source.moment},
     )
 
 

@@ -40,7 +40,9 @@ class Stage(stage.Stage):
         source: Source = item.payload
         if source.problem:
             raise unusable(source.problem, "io_error")
-        return compress(source.path, self.out, disk_name(item.id, ".mp4"), self.options, source.end)
+        return compress(
+            source.path, self.out, disk_name(item.id, ".mp4"), self.options, source.moment
+        )
 
     def finish(self, records: list[Record]) -> dict:
         return {

@@ -190,8 +190,8 @@ class Stage(BigFileStage):
         source: Source = item.payload
         if source.problem:
             raise unusable(source.problem, "unreadable")
-        clip = self._clip(item.id, source.path)
-        shrunk = self._shrunk(clip, source.end)
+        clip = self._clip(item.id, source)
+        shrunk = self._shrunk(clip)
         value = self._pictures(item.id, shrunk) if self._in_parent else self._rows(item.id, shrunk)
         facts = {
             "frames": len(value.ids),
@@ -275,7 +275,7 @@ class Stage(BigFileStage):
                 fix="Give videos (--in) or a frame store (--frames).",
             )
 
-    def _clip(self, video_id: str, path: Path) -> "StoredClip | ClipReader":
+    def _clip(self, video_id: str, source: Source) -> "StoredClip | ClipReader":
         every = self.options.every
         choice = FrameChoice("half-second") if every == "half-second" else FrameChoice.every(every)
         if self.inputs.get("frames"):
@@ -284,7 +284,7 @@ class Stage(BigFileStage):
             return read_clip(self._store, video_id, choice, self.options)
         from pipeline.video.reader import iterate_clip
 
-        return iterate_clip(path, choice, None, self.options)
+        return iterate_clip(source.path, choice, None, self.options, source.moment)
 
     @cached_property
     def _store(self) -> "FrameStore":
@@ -292,14 +292,10 @@ class Stage(BigFileStage):
 
         return FrameStore.open(self.inputs["frames"].path)
 
-    def _shrunk(self, clip: "StoredClip | ClipReader", end: float | None) -> Shrunk:
-        """Number and pictures of each chosen frame before `end` seconds; one that fills several
-        slots is one row.
-        """
+    def _shrunk(self, clip: "StoredClip | ClipReader") -> Shrunk:
+        """Number and pictures of each chosen frame; one that fills several slots is one row."""
         last = None
         for frame in clip:
-            if end is not None and frame.time_ms >= 1000 * end:
-                break
             if frame.source_index != last:
                 ways = dict.fromkeys(self.options.ways)
                 yield (

@@ -96,15 +96,15 @@ class Stage(Base):
         ]
         _expect_unique(names, sources, self.inputs["videos"].path)
         for source, name in zip(sources, names, strict=True):
-            yield Item(source.id, source.key, (source.path, source.problem, name), str(source.path))
+            yield Item(source.id, source.key, (source, name), str(source.path))
 
     def process(self, item: Item) -> Outcome:
-        path, problem, name = item.payload
-        if problem:
-            raise unusable(problem, "unreadable")
+        source, name = item.payload
+        if source.problem:
+            raise unusable(source.problem, "unreadable")
         if self.options.layout == "mp4":
-            return _whole_file(path, name)
-        return self._encode(item.id, path)
+            return _whole_file(source, name)
+        return self._encode(item.id, source)
 
     def open(self, records: list[Record]) -> list[Record]:
         return self._writer.open(records, self.items)
@@ -163,13 +163,13 @@ class Stage(Base):
             self._lent[folder] = FrameStore.open(folder)
         return self._lent[folder]
 
-    def _encode(self, video_id: str, path: Path) -> Outcome:
+    def _encode(self, video_id: str, source: Source) -> Outcome:
         """Decode, choose, scale, crop, encode: one frame in memory at a time."""
         from pipeline.stores.frame_store.frame_value import encode_frame, encode_value
         from pipeline.video.reader import iterate_clip
 
         options = self.options
-        reader = iterate_clip(path, *self._choice(), options)
+        reader = iterate_clip(source.path, *self._choice(), options, source.moment)
         pieces: list[bytes] = []
         times: list[int] = []
         height = width = 0
@@ -208,10 +208,12 @@ def _cropped(image: np.ndarray, crop: str) -> np.ndarray:
     return image if crop == "none" else center_crop(image[None], min(image.shape[:2]))[0]
 
 
-def _whole_file(path: Path, name: str) -> Outcome:
+def _whole_file(source: Source, name: str) -> Outcome:
     from pipeline.video.reader import probe
 
-    data = path.read_bytes()
+    if source.moment and source.moment.start:
+        raise ItemError("bad_value", "a moment of a film; layout mp4 stores whole files")
+    data = source.path.read_bytes()
     info = probe(data)
     facts = {
         "name": name,

@@ -5,10 +5,8 @@ Nothing heavy is imported before a video is opened. Source: docs/specs/preproces
 and 4.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -20,8 +18,9 @@ from pipeline.errors import ItemError
 from pipeline.video.frame_rule import FrameChoice, Limits, SizeRule
 
 if TYPE_CHECKING:
-    from pipeline.video.decode import Chosen
+    from pipeline.video.decode import Survey
     from pipeline.video.encode import Encoding
+    from pipeline.video.moment import Moment
 
 _PRESETS = Literal[
     "ultrafast",
@@ -94,13 +93,12 @@ def time_limit(bytes_: int, options: Limits) -> float:
 
 
 def compress(
-    source: Path, folder: Path, name: str, options: Options, end: float | None = None
+    source: Path, folder: Path, name: str, options: Options, moment: "Moment | None" = None
 ) -> Outcome:
     """Write the small version of `source` as `folder / name` (mp4), verified and whole, or nothing
     at all.
 
-    end: only so many seconds from the start; what comes later is neither read nor judged (engine
-    ffmpeg cannot cut:
+    moment: only this part; what comes later is neither read nor judged (engine ffmpeg cannot cut:
     longer videos are too_long for it).
     The outcome's one output is `name`; facts: frames, fps, seconds, width, height, decoded. A
     source that changes while it is read is read once more. Raises ItemError as `video.decode_clip`,
@@ -108,7 +106,7 @@ def compress(
     """
     for _ in range(2):
         try:
-            return _attempt(source, folder, name, options, end)
+            return _attempt(source, folder, name, options, moment)
         except _ChangedError:
             continue
     raise ItemError("io_error", "the file changed while it was read, twice")
@@ -131,12 +129,14 @@ class _Result:
     message: str
 
 
-def _attempt(source: Path, folder: Path, name: str, options: Options, end: float | None) -> Outcome:
+def _attempt(
+    source: Path, folder: Path, name: str, options: Options, moment: "Moment | None"
+) -> Outcome:
     before = mark(source)
     seconds = time_limit(before[0], options)
     try:
         with atomic_path(folder / name, ".mp4") as temporary:
-            result = _ENGINES[options.engine](source, options, temporary, seconds, end)
+            result = _ENGINES[options.engine](source, options, temporary, seconds, moment)
             if result.status == "damaged" and options.strict:
                 raise ItemError(result.reason, result.message)
             _check(result, temporary, options)
@@ -192,18 +192,16 @@ def _check(result: _Result, path: Path, options: Options) -> None:
 
 
 def _with_pyav(
-    source: Path, options: Options, target: Path, seconds: float, end: float | None
+    source: Path, options: Options, target: Path, seconds: float, moment: "Moment | None"
 ) -> _Result:
     """Choose, scale, encode, in one pass."""
     from pipeline.video.encode import Mp4Writer
     from pipeline.video.reader import iterate_clip
 
-    reader = iterate_clip(source, _choice(options), _size(options), options)
+    reader = iterate_clip(source, _choice(options), _size(options), options, moment)
     shaper, picture, shown = None, None, None
     with Mp4Writer(target, _encoding(options), _choice(options).fps) as writer:
-        for chosen in _until(
-            reader.chosen(), None if end is None else math.ceil(end * _choice(options).fps)
-        ):
+        for chosen in reader.chosen():
             shaper = shaper or reader.shaper(chosen.frame)
             if chosen.index != shown:
                 picture, shown = shaper.yuv(chosen.frame), chosen.index
@@ -219,19 +217,8 @@ def _with_pyav(
     )
 
 
-def _until(frames: Iterator["Chosen"], slots: int | None) -> Iterator["Chosen"]:
-    """The frames of the first so many slots; the rest is not decoded."""
-    with contextlib.closing(frames):
-        for chosen in frames:
-            if slots is not None and chosen.repeats >= slots:
-                yield replace(chosen, repeats=slots)
-                return
-            slots = None if slots is None else slots - chosen.repeats
-            yield chosen
-
-
 def _with_ffmpeg(
-    source: Path, options: Options, target: Path, seconds: float, end: float | None
+    source: Path, options: Options, target: Path, seconds: float, moment: "Moment | None"
 ) -> _Result:
     """The published command, with a plan made beforehand and the result held against it."""
     from pipeline.video import ffmpeg
@@ -241,10 +228,10 @@ def _with_ffmpeg(
 
     choice = _choice(options)
     plan = survey(source, choice, options)
-    if end is not None and plan.slots > math.ceil(end * choice.fps) + plan.tolerance:
+    if moment and not _is_whole(moment, plan, choice):
         raise ItemError(
             "too_long",
-            f"only {end:g} s of it count, and engine ffmpeg keeps whole videos; use pyav",
+            f"only {moment} of it count, and engine ffmpeg keeps whole videos; use pyav",
         )
     reader = iterate_clip(source, choice, _size(options), options)
     shaper = reader.shaper(next(reader.chosen()).frame)
@@ -262,6 +249,13 @@ def _with_ffmpeg(
     return _Result(
         shaper.width, shaper.height, frames, plan.decoded, plan.status, plan.reason, plan.message
     )
+
+
+def _is_whole(moment: "Moment", plan: "Survey", choice: FrameChoice) -> bool:
+    """Whether a moment begins with the film and ends no earlier than it."""
+    if moment.start or moment.end is None:
+        return not moment.start
+    return plan.slots <= math.ceil(moment.end * choice.fps) + plan.tolerance
 
 
 _ENGINES = {"pyav": _with_pyav, "ffmpeg": _with_ffmpeg}

@@ -54,6 +54,11 @@ class FrameChoice:
         """`rule` at `fps` frames per second."""
         return cls(rule, Fraction(fps).limit_denominator(100_000))
 
+    @property
+    def is_grid(self) -> bool:
+        """Whether slots come at `fps`, whatever the frames of the source."""
+        return self.rule in ("grid", "published", "published-vfr")
+
     @classmethod
     def every(cls, seconds: float) -> "FrameChoice":
         """One frame every `seconds`, on the grid."""

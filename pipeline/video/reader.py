@@ -19,6 +19,7 @@ from pipeline.errors import ItemError
 from pipeline.video.container import check_frame, open_video, packets_of
 from pipeline.video.decode import Chosen, Verdict, chosen_frames, decode_packets
 from pipeline.video.frame_rule import FrameChoice, FrameRule, Limits, SizeRule
+from pipeline.video.moment import Moment, within
 from pipeline.video.picture import Orientation, Shaper, shown_size
 
 __all__ = [
@@ -130,14 +131,19 @@ def read_frames(source: Source, indices: Sequence[int]) -> np.ndarray:
 
 
 def decode_clip(
-    source: Source, choice: FrameChoice, size: SizeRule | None = None, limits: Limits | None = None
+    source: Source,
+    choice: FrameChoice,
+    size: SizeRule | None = None,
+    limits: Limits | None = None,
+    moment: Moment | None = None,
 ) -> Clip:
-    """The chosen frames of a video at the wanted size (None: as displayed).
+    """The chosen frames of a video at the wanted size (None: as displayed). moment: only of this
+    part.
 
     Raises ItemError: empty, unreadable, forbidden_format, no_video_stream, no_frames, too_large,
     too_long, extreme_aspect, io_error, out_of_memory.
     """
-    reader = iterate_clip(source, choice, size, limits)
+    reader = iterate_clip(source, choice, size, limits, moment)
     frames = list(reader)
     repeats = [frame.repeats for frame in frames]
     images = np.empty((sum(repeats), *frames[0].image.shape) if frames else (0, 0, 0, 3), np.uint8)
@@ -158,10 +164,14 @@ def decode_clip(
 
 
 def iterate_clip(
-    source: Source, choice: FrameChoice, size: SizeRule | None = None, limits: Limits | None = None
+    source: Source,
+    choice: FrameChoice,
+    size: SizeRule | None = None,
+    limits: Limits | None = None,
+    moment: Moment | None = None,
 ) -> "ClipReader":
     """As `decode_clip`, frame by frame."""
-    return ClipReader(source, choice, size, limits or Limits())
+    return ClipReader(source, choice, size, limits or Limits(), moment)
 
 
 class ClipReader:
@@ -171,7 +181,15 @@ class ClipReader:
     as in Clip, known at the end. A frame may come twice in a row; its slots then add up.
     """
 
-    def __init__(self, source: Source, choice: FrameChoice, size: SizeRule | None, limits: Limits):
+    def __init__(
+        self,
+        source: Source,
+        choice: FrameChoice,
+        size: SizeRule | None,
+        limits: Limits,
+        moment: Moment | None = None,
+    ):
+        self._moment = moment
         self.width = self.height = 0
         self._arguments = source, choice, limits
         self._size = size
@@ -190,7 +208,10 @@ class ClipReader:
         `stores.picture.Shaper`).
         """
         source, choice, limits = self._arguments
-        return chosen_frames(source, choice, limits, self._verdict)
+        frames = chosen_frames(source, choice, limits, self._verdict)
+        if self._moment is None:
+            return frames
+        return within(frames, self._moment, choice.fps if choice.is_grid else None)
 
     def shaper(self, first: VideoFrame) -> Shaper:
         """What gives the frames of this clip their size and orientation.

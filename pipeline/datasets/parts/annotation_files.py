@@ -22,6 +22,7 @@ _MARKS = {
 }  # of other encodings, at the beginning of a file
 Line = tuple[str, str]  # where (file:line), text
 Row = tuple[str, dict[str, str]]  # where, values by column
+Cells = tuple[str, list[str]]  # where, values in order
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
@@ -38,6 +39,8 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         raise DataError(
             f"cannot be read: {error.strerror}", where=path, fix="Check the path."
         ) from error
+    if encoding == "utf-8" and data[:2] in _MARKS:
+        encoding = "utf-16"  # its mark says so
     try:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -89,27 +92,55 @@ def read_table(
     """Columns and rows of a table whose first line names the columns; values are stripped. Bad rows
     become faults.
     """
-    reader = csv.reader(
-        io.StringIO(read_text(path, encoding), newline=""), delimiter=delimiter, strict=True
-    )
-    rows: list[Row] = []
+    (_, columns), *lines = read_cells(path, faults, delimiter, encoding) or [("", [])]
+    return columns, [(where, dict(zip(columns, values, strict=True))) for where, values in lines]
+
+
+def read_cells(path: Path, faults: Faults, delimiter: str, encoding: str) -> list[Cells]:
+    """Where each line of a table stands and its stripped values, the first line included; a line
+    with another number of values than the first becomes a fault.
+
+    A table for commas whose first line has none but semicolons is read with those, as Excel writes
+    it. In a table with tabs quotes are text, unless the whole file is quoted as a table.
+    """
+    text = read_text(path, encoding)
+    head = text.split("\n", 1)[0]
+    if delimiter == "," and "," not in head and ";" in head:
+        delimiter = ";"
     try:
-        columns = [name.strip() for name in next(reader, [])]
-        for values in reader:
-            where = f"{path.name}:{reader.line_num}"
-            if not any(value.strip() for value in values):
-                continue
-            if len(values) != len(columns):
-                what = f"row without {len(columns)} values (text with {delimiter!r} needs quotes)"
-                faults.add(what, f"{len(values)} ({where})")
-                continue
-            rows.append((where, dict(zip(columns, map(str.strip, values), strict=True))))
+        lines = _parsed(path, text, delimiter, csv.QUOTE_MINIMAL)
+        if delimiter == "\t" and any("\n" in v or "\t" in v for _, row in lines for v in row):
+            lines = _parsed(path, text, delimiter, csv.QUOTE_NONE)
     except csv.Error as error:
-        what = f"line {reader.line_num:,} is no row of a table: {error}"
-        raise DataError(
-            what, where=path, fix="Are its quotes closed? Save it again as CSV."
-        ) from None
-    return columns, rows
+        if delimiter != "\t":
+            raise DataError(
+                str(error), where=path, fix="Are its quotes closed? Save it again as CSV."
+            ) from None
+        lines = _parsed(path, text, delimiter, csv.QUOTE_NONE)
+    whole: list[Cells] = []
+    for where, values in lines:
+        if whole and len(values) != len(whole[0][1]):
+            wanted = len(whole[0][1])
+            what = f"row without {wanted} values (text with {delimiter!r} needs quotes)"
+            faults.add(what, f"{len(values)} ({where})")
+        else:
+            whole.append((where, values))
+    return whole
+
+
+def _parsed(path: Path, text: str, delimiter: str, quoting: int) -> list[Cells]:
+    """All lines that are not blank. csv.Error with the number of the line that is no row."""
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting
+    )
+    lines: list[Cells] = []
+    try:
+        for values in reader:
+            if any(value.strip() for value in values):
+                lines.append((f"{path.name}:{reader.line_num}", [v.strip() for v in values]))
+    except csv.Error as error:
+        raise csv.Error(f"line {reader.line_num:,} is no row of a table: {error}") from None
+    return lines
 
 
 def expect_columns(path: Path, columns: list[str], *wanted: str) -> None:

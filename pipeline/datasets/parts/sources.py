@@ -14,6 +14,7 @@ from pipeline.datasets import base
 from pipeline.datasets.parts.listing import list_below
 from pipeline.datasets.parts.video_marks import is_video_name
 from pipeline.errors import DataError, ItemError
+from pipeline.video.moment import Moment
 
 _NO_FILE = "the annotations name this video, but there is no file for it"
 
@@ -23,14 +24,14 @@ class Source:
     """One video to read. `key` is the digest of its bytes; "" with `problem` set when it cannot be
     read at all.
 
-    end: only so many seconds from the start count (None: all); then `key` says so too.
+    moment: the part of the file that counts (None: all); then `key` says so too.
     """
 
     id: str
     path: Path
     key: str
     problem: str = ""
-    end: float | None = None
+    moment: Moment | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _of_dataset(artefact: Artefact, cache: Path | None) -> Listing:
     return Listing(
         [
             (
-                _cut(found[v.id], v.end)
+                _cut(found[v.id], Moment.of(v.start, v.end))
                 if v.id in found
                 else Source(v.id, artefact.path, missing, _NO_FILE)
             )
@@ -97,10 +98,11 @@ def _of_dataset(artefact: Artefact, cache: Path | None) -> Listing:
     )
 
 
-def _cut(source: Source, end: float | None) -> Source:
-    if end is None or source.problem:
+def _cut(source: Source, moment: Moment | None) -> Source:
+    if moment is None or source.problem:
         return source
-    return replace(source, key=digest([source.key, end]), end=end)
+    marks = [moment.end] if not moment.start else [moment.start, moment.end]
+    return replace(source, key=digest([source.key, *marks]), moment=moment)
 
 
 def _of_folder(folder: Path, cache: Path | None) -> Listing:

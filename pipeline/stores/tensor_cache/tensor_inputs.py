@@ -191,7 +191,7 @@ def _decode(source: Source) -> Outcome:
 
     if source.problem:
         raise unusable(source.problem, "unreadable")
-    clip = decode_clip(source.path, FrameChoice("all"))
+    clip = decode_clip(source.path, FrameChoice("all"), moment=source.moment)
     return Outcome(clip.status, clip.images, reason=clip.reason, message=clip.message)
 
 

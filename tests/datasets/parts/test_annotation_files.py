@@ -50,7 +50,6 @@ def test_every_fault_of_a_list_is_reported_with_its_line(
     ("content", "guess"),
     [
         (b"a\nb caf\xe9\n", "0xe9 in line 2\n.*WINDOWS-1252"),
-        ("a\nb".encode("utf-16"), "0xff in line 1\n.*UTF-16"),
     ],
 )
 def test_another_encoding_is_named_with_its_line_and_the_command_that_converts_it(
@@ -125,3 +124,29 @@ def test_caption_that_is_no_text_is_a_fault(value: object) -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone.txt: cannot be read: No such file"):
         files.read_text(tmp_path / "gone.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_is_read_by_its_mark(tmp_path: Path, encoding: str) -> None:
+    mark = b"" if encoding == "utf-16" else b"\xfe\xff"
+    (tmp_path / "list.txt").write_bytes(mark + "a\ncaf\u00e9".encode(encoding))
+
+    assert files.read_text(tmp_path / "list.txt") == "a\ncaf\u00e9"
+
+
+def test_a_table_that_excel_saved_with_semicolons_is_read(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('video_id;sentence\nvideo1;"a man, running"\n')
+
+    columns, rows = files.read_table(tmp_path / "list.csv", Faults("here"))
+
+    assert columns == ["video_id", "sentence"]
+    assert rows == [("list.csv:2", {"video_id": "video1", "sentence": "a man, running"})]
+
+
+def test_quotes_between_tabs_are_text(tmp_path: Path) -> None:
+    lines = ["video\tcaption", 'a\t"Stop!" he shouts', 'b\ta 15" screen', 'c\t"half']
+    (tmp_path / "list.tsv").write_text("\n".join(lines))
+
+    _, rows = files.read_table(tmp_path / "list.tsv", Faults("here"), "\t")
+
+    assert [row["caption"] for _, row in rows] == ['"Stop!" he shouts', 'a 15" screen', '"half']
