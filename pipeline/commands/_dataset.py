@@ -4,7 +4,7 @@ one's own videos.
 
 from pathlib import Path
 
-from pipeline import registry
+from pipeline import log, registry
 from pipeline.config import Config
 from pipeline.datasets.base import Dataset, open_dataset
 from pipeline.errors import ConfigError
@@ -31,8 +31,36 @@ def find_dataset(
     return open_dataset(spec)
 
 
+def is_dataset(loaded: Config, name: str) -> bool:
+    """Whether a name that a command was given means an entry of pipelines.yaml, not a path.
+
+    An entry goes before a folder of that name in the working folder, unless only the folder is
+    there: an entry without files is of no use to anyone. Where both could be meant, it is said
+    which one is read and how to name the other.
+    """
+    if name not in loaded.datasets:
+        return False
+    path = Path(name)
+    if not path.exists():
+        return True
+    root = Path(str(loaded.dataset(name).get("root", "")))
+    if root.exists() and root.samefile(path):
+        return True
+    if root.exists():
+        log.once(
+            f"{name}: read as the data set of that name, whose files are in {root};"
+            f" the folder here is ./{name}"
+        )
+        return True
+    log.once(
+        f"{name}: read as the folder ./{name}, as the data set of that name has no files ({root}"
+        " is not there)"
+    )
+    return False
+
+
 def _spec(loaded: Config, name: str, videos: Path | None) -> dict:
-    if name in loaded.datasets:
+    if is_dataset(loaded, name):
         return loaded.dataset(name)
     if Path(name).exists():
         return path_spec(Path(name), videos)

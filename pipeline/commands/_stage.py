@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from pipeline import config, registry
-from pipeline.commands._dataset import path_spec
+from pipeline.commands._dataset import is_dataset, path_spec
 from pipeline.commands._shared import RUN_OPTIONS, settings_from
 from pipeline.core import ranks, runner
 from pipeline.core.artefact import Artefact
@@ -195,7 +195,7 @@ def _input(loaded: config.Config, stage: str, need: str, spec: Need, value: obje
 
 def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
     """A dataset's name, the output folder of a step, or a raw file or folder."""
-    if spec.kind in ("annotations", "video_files") and value in loaded.datasets:
+    if spec.kind in ("annotations", "video_files") and is_dataset(loaded, value):
         return dataset_artefact(loaded.dataset(value), spec.kind)
     path = Path(value)
     if not path.exists():

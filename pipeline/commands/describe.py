@@ -75,7 +75,7 @@ def command(
     out = out or Path("data/work/describe") / short_name(dataset)
     seconds = _seconds(annotations, check or Path("data/work/check") / short_name(dataset))
     found = describe(annotations, seconds, _tokenizer())
-    same = same_as_before(found)
+    same = same_as_before(annotations)
     shown = {name: facts for name, facts in found.items() if name not in same}
     figures = {name: facts.to_json(limit) for name, facts in found.items()}
     titles = {
@@ -87,6 +87,7 @@ def command(
     atomic_write(out / "describe.html", _page(dataset, table, picture))
     for note in annotations.notes:
         log.info(note)
+    log.info(f"splits {annotations.origin}")
     click.echo(json.dumps(figures, indent=1) if as_json else _lines(table, out))
 
 
@@ -162,7 +163,7 @@ def _seconds(annotations: Annotations, check: Path) -> dict[str, float]:
     by_path = {
         i: found[str(v.path)]
         for i, v in annotations.videos.items()
-        if v.path and str(v.path) in found
+        if v.path and v.start is None and str(v.path) in found
     }
     return found | by_path
 

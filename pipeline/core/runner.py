@@ -85,6 +85,7 @@ def run(
     except OSError as error:
         raise refusal(error, folder) or error from error
     _judge(name, manifest, settings, folder)
+    _judge_parts(name, stage.left_out(manifest), settings)
     return manifest
 
 
@@ -361,6 +362,22 @@ def _judge(name: str, manifest: dict, settings: Settings, folder: Path) -> None:
             where=name,
             fix=(
                 f"See {folder / STATE / 'failed'}; mend them and add --retry-failed, or raise"
+                " --max-failures."
+            ),
+        )
+
+
+def _judge_parts(name: str, left_out: tuple[int, int], settings: Settings) -> None:
+    """TooManyFailures if a finished item had to do without too many of its parts."""
+    missing, wanted = left_out
+    if wanted and missing / wanted > settings.max_failures:
+        raise TooManyFailures(
+            f"{missing:,} of {wanted:,} videos could not be read and were left out, more than"
+            f" --max-failures {settings.max_failures:g}: its figures are those of another, smaller"
+            " gallery",
+            where=name,
+            fix=(
+                "Make them readable and run it again (the warning above names some), or raise"
                 " --max-failures."
             ),
         )

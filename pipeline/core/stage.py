@@ -166,6 +166,12 @@ class Stage:
         """
         return {}
 
+    def left_out(self, manifest: dict) -> tuple[int, int]:
+        """Parts that a finished item had to do without, of how many; more than `max_failures` of
+        them end the run as failed items do.
+        """
+        return 0, 0
+
     def close(self) -> None:
         """Release what `open` took. Called in every case."""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel
@@ -151,6 +151,8 @@ class Dataset:
     class Options(BaseModel, extra="forbid"):
         root: Path
 
+    # what words of its captions are made of: published sets keep A to Z alone, as published
+    letters: ClassVar[Literal["ascii", "unicode"]] = "ascii"
     indifferent: ClassVar[frozenset[str]] = frozenset(
         {"root"}
     )  # where the files lie does not change what they say

@@ -121,6 +121,7 @@ class Options(BaseModel, extra="forbid"):
 
 class Dataset(base.Dataset):
     Options: ClassVar[type[BaseModel]] = Options
+    letters: ClassVar[Literal["ascii", "unicode"]] = "unicode"
     # where the files lie is not part of what they say, nor is the name of the caption file: its
     # content counts
     indifferent: ClassVar[frozenset[str]] = frozenset({"root", "captions"})

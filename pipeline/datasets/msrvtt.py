@@ -50,12 +50,14 @@ _PUBLISHED = {
     "full": {"train": (6513, 130_260), "val": (497, 9940), "test": (2990, 59_800)},
     "1k-B": {"train": (6656, None), "val": (1000, 1000), "test": (1000, 1000)},
 }
+_OFFICIAL = ("train_val_videodatainfo.json", "test_videodatainfo.json")  # of the challenge
 _CAPTION_FILES = ("MSRVTT_data.json", "MSR_VTT.json", "annotation/MSR_VTT.json")
 _SENTENCES = "captions of MSR-VTT (sentences)"
 _ANNOTATIONS = "captions of MSR-VTT (annotations)"
 _FORK = "sentences of the DRL fork (sentence_dict)"
 _CAPTIONS = (
-    "captions of all videos; MSR_VTT.json or annotation/MSR_VTT.json of MSRVTT.zip will do as well"
+    "captions of all videos; MSR_VTT.json or annotation/MSR_VTT.json of MSRVTT.zip, or both"
+    f" {_OFFICIAL[0]} and {_OFFICIAL[1]}, will do as well"
 )
 _ZIP = (
     "msrvtt_data.zip, https://github.com/ArrowLuo/CLIP4Clip/releases/download/v0.0/msrvtt_data.zip"
@@ -110,11 +112,11 @@ class Dataset(Benchmark):
         options = self.options
         root, name = options.root, options.captions
         path = root / name if name else first_existing(root, _CAPTION_FILES, _CAPTION_FILES[0])
-        files = {
-            "captions": AnnotationFile(
-                path, _CAPTIONS, f"{_ZIP}, or {self.video_source.split()[0]}"
-            )
-        }
+        source = f"{_ZIP}, or {self.video_source.split()[0]}"
+        files = {"captions": AnnotationFile(path, _CAPTIONS, source)}
+        if not name and not path.is_file() and (root / _OFFICIAL[0]).is_file():
+            official = zip(("captions", "captions of test"), _OFFICIAL, strict=True)
+            files = {role: AnnotationFile(root / file, role, source) for role, file in official}
         for split, name in _LISTS[options.split].items():
             source = _SOURCES.get(options.split, _ZIP)
             files[split] = AnnotationFile(
@@ -124,8 +126,12 @@ class Dataset(Benchmark):
 
     def read(self, faults: Faults) -> Annotations:
         files, collector = self.files(), Collector()
-        captions, layout = _read_captions(files["captions"].path, faults)
-        collector.note(f"{files['captions'].path.name}: {layout}, {len(captions):,} captions")
+        captions: list[Text] = []
+        for role in ("captions", "captions of test"):
+            if role in files:
+                texts, layout = _read_captions(files[role].path, faults)
+                collector.note(f"{files[role].path.name}: {layout}, {len(texts):,} captions")
+                captions += texts
         known = {video_id for video_id, _ in captions}
         for split in ("train", "val", "test"):
             path = files[split].path

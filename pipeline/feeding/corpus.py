@@ -135,6 +135,7 @@ def open_corpus(
     captions, and counted in a warning. Raises DataError if nothing is left.
     """
     part = annotations.split(split)
+    log.once(annotations.said(split))
     faults = store.faults(part.video_ids)
     video_ids = [i for i in part.video_ids if i not in faults]
     column = {video_id: n for n, video_id in enumerate(video_ids)}

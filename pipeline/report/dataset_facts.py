@@ -117,16 +117,16 @@ def describe(
     return found
 
 
-def same_as_before(found: Mapping[str, SplitFacts]) -> dict[str, str]:
-    """{split: an earlier split with exactly the same figures}: val and test are often one set under
-    two names.
+def same_as_before(annotations: Annotations) -> dict[str, str]:
+    """{split: an earlier split with the same videos and captions}: val and test are often one set
+    under two names. Equal figures alone are no reason.
     """
     same: dict[str, str] = {}
-    names = list(found)
+    splits = annotations.splits
+    names = list(splits)
     for n, name in enumerate(names):
         twin = next(
-            (other for other in names[:n] if found[other] == found[name] and found[name].texts),
-            None,
+            (o for o in names[:n] if splits[o] == splits[name] and splits[name].caption_ids), None
         )
         if twin:
             same[name] = twin

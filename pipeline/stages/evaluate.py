@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.processes import World
 
 
+_MISSING = "videos_left_out"  # [how many, of how many]
 _TIMEOUT_MINUTES = 60  # how long processes wait for each other
 
 
@@ -85,7 +86,7 @@ class Sampling(BaseModel, extra="forbid"):
 
 
 class Options(BaseModel, extra="forbid"):
-    split: str = Field("test", description="split to rank")
+    split: str = Field("test", description="split to rank; all: every caption of the data set")
     rerank: list[Literal["none", "dsl", "qbnorm", "diffusion"]] = Field(
         ["none"],
         min_length=1,
@@ -197,6 +198,11 @@ class Stage(stage.Stage):
     def finish(self, records: list[Record]) -> dict:
         return {record.id: record.facts for record in records}
 
+    def left_out(self, manifest: dict) -> tuple[int, int]:
+        """Videos of the split that could not be ranked, of how many."""
+        found = [facts[_MISSING] for facts in manifest["summary"].values() if _MISSING in facts]
+        return tuple(max(found)) if found else (0, 0)
+
 
 def _names(checkpoints: list[Artefact]) -> list[str]:
     names = [
@@ -245,8 +251,11 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     )  # fmt: skip
     files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
     outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
+    facts = {name: _key_figures(m) for name, m in metrics["results"].items()}
+    wanted = len(read.annotations.split(options.split).video_ids)
+    missing = wanted - len(read.corpus.video_ids)
     return Outcome(
-        outputs=outputs, facts={name: _key_figures(m) for name, m in metrics["results"].items()}
+        outputs=outputs, facts=facts | ({_MISSING: [missing, wanted]} if missing else {})
     )
 
 

@@ -23,6 +23,7 @@ from pipeline.datasets import base
 from pipeline.errors import ConfigError, DataError
 from pipeline.text import vector_files, vocab, word_vectors
 from pipeline.text.word_vectors import Training, Vectors
+from pipeline.text.words import Letters
 
 FILE = "pretrained_weight.npy"
 
@@ -76,8 +77,9 @@ class Stage(Base):
         yield Item("word2vec", digest(key))
 
     def process(self, item: Item) -> Outcome:
-        words = vocab.load(self.inputs["vocab"].path).words
-        vectors = self._vectors(words)
+        vocabulary = vocab.load(self.inputs["vocab"].path)
+        words = vocabulary.words
+        vectors = self._vectors(words, vocabulary.letters)
         if self.options.as_published:
             vectors = Vectors({}, vectors.dim)
         matrix, missing = word_vectors.weight_matrix(words, vectors, self.options.seed)
@@ -90,13 +92,13 @@ class Stage(Base):
     def finish(self, records: list[Record]) -> dict:
         return records[0].facts if records else {}
 
-    def _vectors(self, words: list[str]) -> Vectors:
+    def _vectors(self, words: list[str], letters: Letters) -> Vectors:
         if self.options.random:
             return Vectors({}, self.options.random)
         if self.options.train:
             captions = base.load(self._captions_artefact()).texts(self.options.split)
             return word_vectors.train(
-                (c.text for c in captions), self.options.train, self.options.seed
+                (c.text for c in captions), self.options.train, self.options.seed, letters
             )
         vectors = vector_files.read(self.options.source, words)
         if not vectors.rows:

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline import log
 from pipeline.errors import ConfigError
 from pipeline.text.vocab import Vocabulary
-from pipeline.text.words import clean_words, raw_words
+from pipeline.text.words import Losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,10 +79,20 @@ class TextEncoder:
         if self.kind != "words":
             return []
         words = self._split(query)
+        if lost := self.lost([query]):
+            log.warning(f"query: {lost}")
         unknown = [word for word in words if word not in self.vocabulary.ids]
         if len(unknown) == len(words):
             raise self._nothing_known(query, words)
         return unknown
+
+    def lost(self, texts: list[str]) -> str:
+        """What of the texts this model cannot read at all, in words; "" if nothing: characters that
+        its rule drops, and texts without a word.
+        """
+        if self.kind != "words" or not self.clean:
+            return ""
+        return str(Losses.of(texts, self.vocabulary.letters))
 
     def mostly_unknown(self, texts: list[str]) -> str:
         """Says that most words of the texts are not listed, with examples; "" if most are."""
@@ -121,7 +131,7 @@ class TextEncoder:
             )
 
     def _split(self, text: str) -> list[str]:
-        return clean_words(text) if self.clean else raw_words(text)
+        return self.vocabulary.split(text, self.clean)
 
     def _nothing_known(self, query: str, words: list[str]) -> ConfigError:
         ids = self.vocabulary.ids

@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.core.files import atomic_write
 from pipeline.errors import DataError
 from pipeline.text import assets, pickles
-from pipeline.text.words import clean_words, raw_words
+from pipeline.text.words import Letters, clean_words, raw_words
 
 FILE = "vocab.json"
 BAG_FILE = "bow_vocab.json"  # hybrid_space counts its bag of words over entries of its own
@@ -66,6 +66,17 @@ class Vocabulary:
         """
         return next((self.ids[word] for word in _UNKNOWN if word in self.ids), None)
 
+    @cached_property
+    def letters(self) -> Letters:
+        """The rule that its words were made by: "unicode" if one has a letter beyond ASCII, else
+        "ascii", as every published vocabulary.
+        """
+        return "ascii" if all(map(str.isascii, self.ids)) else "unicode"
+
+    def split(self, text: str, clean: bool = True) -> list[str]:
+        """The words of a text as this vocabulary counts them; clean=False: split at whitespace."""
+        return clean_words(text, self.letters) if clean else raw_words(text)
+
     def encode(self, text: str, clean: bool = True, boundaries: bool = True) -> list[int]:
         """The ids of a caption's words; with `boundaries` between <start> and <end>, where the
         vocabulary has them.
@@ -74,7 +85,7 @@ class Vocabulary:
         attached punctuation make unknown words then (16 % of all words in ActivityNet, none in
         MSR-VTT).
         """
-        words = clean_words(text) if clean else raw_words(text)
+        words = self.split(text, clean)
         get, unknown = self.ids.get, self.unknown
         ids = [get(word, unknown) for word in words]
         if unknown is None:
@@ -87,8 +98,7 @@ class Vocabulary:
         """Share of all words of the texts that are not listed, 0 to 1: near 1 for a vocabulary of
         another corpus.
         """
-        split = clean_words if clean else raw_words
-        counts = Counter(word for text in texts for word in split(text))
+        counts = Counter(word for text in texts for word in self.split(text, clean))
         return sum(n for word, n in counts.items() if word not in self.ids) / max(1, counts.total())
 
     def save(self, path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from pipeline.errors import DataError
-from pipeline.text.words import clean_words
+from pipeline.text.words import Letters, clean_words
 
 
 class Training(BaseModel, extra="forbid"):
@@ -65,15 +65,17 @@ def weight_matrix(words: list[str], vectors: Vectors, seed: int) -> tuple[np.nda
     return matrix, missing
 
 
-def train(texts: Iterable[str], options: Training, seed: int) -> Vectors:
+def train(
+    texts: Iterable[str], options: Training, seed: int, letters: Letters = "ascii"
+) -> Vectors:
     """Vectors of all cleaned words of the captions. Same captions, options and seed: same bytes, in
-    any process.
+    any process. letters: the rule that words are made by, that of the vocabulary.
 
     Raises DataError if there are no words.
     """
     from gensim.models import Word2Vec
 
-    sentences = [words for words in map(clean_words, texts) if words]
+    sentences = [words for text in texts if (words := clean_words(text, letters))]
     if not sentences:
         raise DataError(
             "no caption has a word",

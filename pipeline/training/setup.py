@@ -123,6 +123,8 @@ class Setup:
     def corpus(self, split: str, with_tags: bool = False) -> Corpus:
         """A split as the model reads it."""
         texts = [caption.text for caption in self.annotations.texts(split)]
+        if lost := self.text_encoder.lost(texts):
+            log.warning(f"{split}: captions that the model reads as words: {lost}")
         if what := self.text_encoder.mostly_unknown(texts):
             raise DataError(
                 what,

@@ -221,7 +221,7 @@ def _with_ffmpeg(
     source: Path, options: Options, target: Path, seconds: float, moment: "Moment | None"
 ) -> _Result:
     """The published command, with a plan made beforehand and the result held against it."""
-    from pipeline.video import ffmpeg
+    from pipeline.video import ffmpeg, hdr
     from pipeline.video.decode import examine, survey
     from pipeline.video.encode import count_frames
     from pipeline.video.reader import iterate_clip
@@ -234,7 +234,8 @@ def _with_ffmpeg(
             f"only {moment} of it count, and engine ffmpeg keeps whole videos; use pyav",
         )
     reader = iterate_clip(source, choice, _size(options), options)
-    shaper = reader.shaper(next(reader.chosen()).frame)
+    first = next(reader.chosen()).frame
+    shaper = reader.shaper(first)
     job = ffmpeg.Job(source, plan.stream, shaper.width, shaper.height, choice, _encoding(options))
     complaints = ffmpeg.run(job, target, 0.95 * seconds)  # before the runner ends the whole worker
     if (
@@ -246,8 +247,10 @@ def _with_ffmpeg(
         raise ItemError(
             "io_error", f"ffmpeg wrote {frames:,} frames where {plan.slots:,} were to be expected"
         )
+    is_hdr = "HDR, left as it is: engine ffmpeg does not tone-map" if hdr.is_hdr(first) else ""
+    message = "; ".join(filter(None, [plan.message, is_hdr]))
     return _Result(
-        shaper.width, shaper.height, frames, plan.decoded, plan.status, plan.reason, plan.message
+        shaper.width, shaper.height, frames, plan.decoded, plan.status, plan.reason, message
     )
 
 

@@ -9,9 +9,10 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from pipeline.errors import ItemError
+from pipeline.video import hdr
 from pipeline.video.frame_rule import Limits, SizeRule
 
 _PLANAR = frozenset({"yuv420p", "yuvj420p"})
@@ -59,9 +60,10 @@ def shown_size(
 
 class Shaper:
     """Scales and turns the frames of one clip; what the first frame says about size and rotation
-    holds for all.
+    holds for all. HDR becomes a picture for ordinary screens (pipeline/video/hdr.py).
 
-    width, height: of the result.
+    width, height: of the result. notes: what was done to the picture that its owner may not expect,
+    complete when the last frame was handed in.
     """
 
     def __init__(
@@ -81,12 +83,17 @@ class Shaper:
             (self.height, self.width) if self.turn.transposed else (self.width, self.height)
         )
         self._scaler, self._colours = VideoReformatter(), VideoReformatter()
+        self._first = (first.width, first.height)
+        self.notes: list[str] = []
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """uint8 (H, W, 3); a view of memory that nobody else uses. ItemError("decode_errors") for
         unknown formats.
         """
         width, height = self._coded
+        self._note(frame)
+        if hdr.is_hdr(frame):
+            return self.turn.apply(self._tone_mapped(frame))
         if frame.format.name in _PLANAR and (frame.width, frame.height) != self._coded:
             # first to size, then to RGB: a third of the time of both at once, and what a lossless
             # mp4 of it would give
@@ -96,11 +103,43 @@ class Shaper:
         return self.turn.apply(rows[:, : 3 * width].reshape(height, width, 3))
 
     def yuv(self, frame: VideoFrame) -> VideoFrame:
-        """yuv420p, limited range, the matrix of the source. Sides are even, as every SizeRule makes
-        them.
+        """yuv420p, limited range, the matrix of the source (of HDR: BT.709). Sides are even, as
+        every SizeRule makes them.
         """
+        self._note(frame)
+        if hdr.is_hdr(frame):
+            frame = self._as_bt709(self._tone_mapped(frame))
+            return frame if self.turn == Orientation() else self._turned(frame)
         frame = self._reformat(self._scaler, frame, "yuv420p", ColorRange.MPEG)
         return frame if self.turn == Orientation() else self._turned(frame)
+
+    def _note(self, frame: VideoFrame) -> None:
+        found = []
+        if hdr.is_hdr(frame):
+            found.append(f"HDR ({hdr.NAMES[int(frame.color_trc)]}), tone-mapped to SDR")
+        if (frame.width, frame.height) != self._first:
+            old, new = (f"{w}x{h}" for w, h in (self._first, (frame.width, frame.height)))
+            found.append(f"the picture changes its size in mid-stream: {old}, then {new}")
+        self.notes += [note for note in found if note not in self.notes]
+
+    def _tone_mapped(self, frame: VideoFrame) -> np.ndarray:
+        """uint8 (H, W, 3) of the coded picture at the wanted size."""
+        transfer, primaries = int(frame.color_trc), int(frame.color_primaries or 0)
+        deep = self._reformat(self._scaler, frame, "rgb48le", ColorRange.JPEG)
+        return hdr.to_sdr(deep.to_ndarray(), transfer, primaries)
+
+    def _as_bt709(self, picture: np.ndarray) -> VideoFrame:
+        frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), "rgb24")
+        frame = self._colours.reformat(
+            frame,
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+            threads=1,
+        )
+        frame.colorspace, frame.color_range = Colorspace.ITU709, ColorRange.MPEG
+        frame.color_primaries = frame.color_trc = 1
+        return frame
 
     def _reformat(
         self,

@@ -190,6 +190,7 @@ class ClipReader:
         moment: Moment | None = None,
     ):
         self._moment = moment
+        self._notes: list[str] = []  # of the shaper, which fills them
         self.width = self.height = 0
         self._arguments = source, choice, limits
         self._size = size
@@ -219,6 +220,7 @@ class ClipReader:
         """
         shaper = Shaper(first, self._size, self._verdict.pixel_aspect, self._arguments[-1])
         self.width, self.height = shaper.width, shaper.height
+        self._notes = shaper.notes
         return shaper
 
     @property
@@ -239,4 +241,5 @@ class ClipReader:
 
     @property
     def message(self) -> str:
-        return self._verdict.message
+        """What is lost of a damaged file, and what was done to its picture: "" for most files."""
+        return "; ".join(filter(None, [self._verdict.message, *self._notes]))

@@ -54,7 +54,15 @@ def test_videos_without_caption_and_equal_splits_are_noticed(annotations: Annota
     found = describe(annotations, {}, None)
 
     assert found["test"].without_caption == 1
-    assert same_as_before(found) == {"val": "test"}
+    assert same_as_before(annotations) == {"val": "test"}
+
+
+def test_splits_with_equal_figures_but_other_videos_are_not_the_same():
+    captions = {i: Caption(i, i[0], "a hand") for i in ("a#0", "b#0")}
+    splits = {"train": Split(["a#0"], ["a"]), "test": Split(["b#0"], ["b"])}
+    videos = {i: Video(i) for i in "ab"}
+
+    assert same_as_before(Annotations(videos, captions, splits)) == {}
 
 
 def test_a_spread_of_nothing_is_zero():
