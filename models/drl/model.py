@@ -145,12 +145,13 @@ class Drl(WordsFrames):
             return terms | {"loss": loss}
 
     def logits(self, text: Encoding, video: Encoding) -> tuple[Tensor, Tensor, int, float]:
-        """Scores at the present temperature, rows = queries: t2v, v2t; the column of row 0; the
-        share in the loss.
+        """Return the logits t2v (n, N_v) and v2t (m, N_t), the column of row 0, and the share of
+        this process in the loss.
 
-        xti on several processes: own texts with all videos and own videos with all texts, so that
-        each process scores its share of the pairs; the share is 1 where all have equally many rows.
-        Else all pairs, v2t the transpose.
+        Rows are queries. Usually all pairs are scored, and v2t is the transpose of t2v. On several
+        processes xti scores own texts with all videos and own videos with all texts, so that each
+        process works on its share of the pairs; the share in the loss is 1 if all processes have
+        the same number of rows.
         """
         scale = self.clip.logit_scale.exp()
         n = len(next(iter(text.values())))

@@ -182,6 +182,7 @@ class Head(nn.Module):
         )  # the bias keeps torch's default, as published: it is not zero
 
     def forward(self, levels: Tensor, bag: Bag | None = None) -> Tensor:
+        """Return the projection (B, out) of levels (B, width), or of a bag and levels behind it."""
         weight, bias = self.linear.weight, self.linear.bias
         out = self.linear(levels) if bag is None else bag_linear(bag, levels, weight, bias)
         return self.norm(self.dropout(out))
@@ -249,8 +250,10 @@ def encoder(dim: int, side: Levels, padding: Padding = "same") -> SequenceEncode
 
 
 def embedding(word_dim: int, assets: Assets) -> nn.Embedding:
-    """Word vectors: the given ones, trainable, or uniform in +-0.1. Row PAD gets no gradient and is
-    never read.
+    """Return word vectors (n_words, word_dim): those of the assets, trainable, or uniform in +-0.1.
+
+    Row PAD gets no gradient and is never read. Raises Mismatch if the given vectors are not one for
+    each word.
     """
     if assets.word_vectors is None:
         words = nn.Embedding(assets.n_words, word_dim, padding_idx=PAD)

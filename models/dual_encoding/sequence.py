@@ -39,7 +39,7 @@ class Kernel:
     after: int
 
     def outputs(self, length: int | Tensor) -> int | Tensor:
-        """Number of windows over a sequence of `length`."""
+        """Return the number of windows over a sequence of `length` steps, or over each of (N,)."""
         return length + self.before + self.after - self.width + 1
 
     @classmethod
@@ -184,6 +184,7 @@ class SequenceEncoder(nn.Module):
         self.width = self.width_gru + self.width_conv
 
     def forward(self, packed: Tensor, steps: Steps, pool: Pool = "mean") -> tuple[Tensor, Tensor]:
+        """Return both levels, (B, width_gru) and (B, width_cnn), of packed steps (N, width_in)."""
         return self.levels(self.hidden(packed, steps), steps, pool)
 
     def levels(self, hidden: Tensor, steps: Steps, pool: Pool = "mean") -> tuple[Tensor, Tensor]:

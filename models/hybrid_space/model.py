@@ -209,6 +209,7 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, levels: Tensor, bag: Bag | None = None) -> Tensor:
+        """Return the projection (B, out) of levels (B, width), or of a bag and levels behind it."""
         weight, bias = self.linear.weight, self.linear.bias
         out = self.linear(levels) if bag is None else bag_linear(bag, levels, weight, bias)
         return self.dropout(self.norm(out))

@@ -223,7 +223,7 @@ def tokens(encoding: Encoding) -> Tokens:
 
 
 def full_precision(like: Tensor) -> AbstractContextManager:
-    """Return a context without autocast on the device of `like`, of any shape.
+    """Return a context without autocast on the device of `like` (...).
 
     As published, everything behind the towers is float32.
     """

@@ -78,11 +78,6 @@ class Shape:
     motion: str
     lane: int = 0
 
-    @property
-    def combination(self) -> tuple[str, str, str]:
-        """What is held out for test: colour, kind and motion together."""
-        return self.colour, self.kind, self.motion
-
 
 @dataclass(frozen=True)
 class Scene:
