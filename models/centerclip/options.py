@@ -139,6 +139,7 @@ class Options(BaseModel, extra="forbid"):
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, name: str) -> str:
+        """Raises ValueError for anything but a ViT or "given"."""
         if name != "given" and name not in BACKBONES:
             raise ValueError(f"choose one of {VITS}, given")
         if name != "given" and not BACKBONES[name].patch:
@@ -147,6 +148,7 @@ class Options(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _frames_divide(self) -> "Options":
+        """Raises ValueError unless every reduction divides the frames that reach its block."""
         frames = self.frames
         for block, reduce in sorted(self.reduce.items()):
             if block < 1:

@@ -1,4 +1,4 @@
-"""Checkpoints of mzhaoshuai/CenterCLIP and ArrowLuo/CLIP4Clip, as our options and weights and back.
+"""Checkpoints of mzhaoshuai/CenterCLIP and ArrowLuo/CLIP4Clip as options and weights, and back.
 
 CenterCLIP writes `ckpt.best.pth.tar`, a dict {epoch, global_step, arch, state_dict, best_acc1,
 optimizer, scaler}, with `module.` in front of the names if several processes trained it. CLIP4Clip
@@ -188,7 +188,7 @@ def settings(options: Options, published: Mapping[str, object]) -> dict[str, obj
 def published_names(options: Options, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return our state dict under CenterCLIP's names, in its order.
 
-    It also holds what CenterCLIP keeps and we compute.
+    Shapes stay. It also holds what CenterCLIP keeps and we compute.
     """
     named = rename(options, state)
     positions = state["clip.visual.positional_embedding"]
@@ -202,7 +202,7 @@ def published_names(options: Options, state: Mapping[str, Tensor]) -> dict[str, 
 def rename(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return anything kept by our parameter names under the published ones, in our order.
 
-    values: weights or gradients. Raises Mismatch for names that no rule knows.
+    values: weights or gradients, whose shapes stay. Raises Mismatch for names that no rule knows.
     """
     blocks = [int(name.split(".")[1]) for name in values if name.startswith("reduce.")]
     rules = [*_COMMON, *_TEMPORAL[options.temporal], *_reduction_rules(blocks)]

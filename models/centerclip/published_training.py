@@ -73,7 +73,8 @@ def stopped_at(
 
     states: by our names.
     """
-    steps, moments = [], {}
+    steps = []
+    moments = {}
     for name, state in states.items():
         named = {_MOMENTS.get(key, key): value for key, value in state.items()}
         steps.append(float(named.pop("step")))

@@ -42,8 +42,9 @@ _TOWERS = {"text_model": "", "vision_model": "visual."}
 
 
 def recognises(published: object) -> bool:
-    """Whether what was read are weights of a CLIP, whatever they are wrapped in. Files of whole
-    systems have them too, so ask those systems first.
+    """Whether a file's content are the weights of a CLIP, whatever they are wrapped in.
+
+    Files of whole systems hold such weights too, so ask those systems first.
     """
     return unwrapped(published, _ANCHORS) is not None
 
@@ -51,8 +52,8 @@ def recognises(published: object) -> bool:
 def import_weights(published: Mapping[str, object]) -> dict[str, Tensor]:
     """Return a state dict for `CLIP.from_state_dict` from the content of a published file.
 
-    The tensors are those given, except that q, k and v of Hugging Face are stacked. Raises
-    Mismatch that names every entry that no CLIP we know has.
+    The tensors are those given, in their shapes, except that q, k and v of Hugging Face are stacked
+    and its projections transposed. Raises Mismatch that names every entry that no CLIP we know has.
     """
     found = unwrapped(published, _ANCHORS)
     state = published if found is None else found[0]

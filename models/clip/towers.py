@@ -220,7 +220,7 @@ def half_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 
 def sizes_of(state: Mapping[str, Tensor]) -> Sizes:
-    """Return the sizes that a state dict with OpenAI's names has.
+    """Return the sizes that the shapes of a state dict with OpenAI's names tell.
 
     Raises Mismatch if entries that tell them are missing or have another number of dimensions.
     """

@@ -87,6 +87,7 @@ class Options(BaseModel, extra="forbid"):
 
     @model_validator(mode="after")
     def _together(self) -> "Options":
+        """Raises ValueError for a backbone that is no ViT, or a prefix that no prompts fill."""
         vit_sizes(self.backbone)
         if self.space == "linear" and self.prefix > 2 * self.frame_prompts:
             raise ValueError(

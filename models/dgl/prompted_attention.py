@@ -1,4 +1,4 @@
-"""CLIP's blocks with prompts: further keys and values of the attention, and rows for a whole video.
+"""CLIP's blocks with prompts: further keys and values for attention, and rows for whole videos.
 
 Paper: Yang et al., DGL (AAAI 2024), section 3.3, global-local video attention (docs/specs/dgl.md,
 section 4 and 5). In the published code prompts are rows of the sequence that every block computes

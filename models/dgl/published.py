@@ -174,7 +174,10 @@ def _read_prompts(
 
 
 def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict as the published program has it, without a distributed run's prefix."""
+    """Return the state dict as the published program has it, without a distributed run's prefix.
+
+    Shapes stay. Raises Mismatch for names that no rule knows.
+    """
     named = published_names(options, state)
     n_positions = len(state["clip.visual.positional_embedding"])
     named[_POSITIONS] = torch.arange(n_positions)[None]
@@ -186,8 +189,8 @@ def export_file(
 ) -> dict[str, object]:
     """Return the whole content of a published file, as a distributed run writes it.
 
-    There is no optimizer in it: load it there with `load_from_pretrained 1`. Raises Mismatch for
-    sizes that the published program cannot run or the file cannot say.
+    Tensors keep their shapes. There is no optimizer in it: load it there with `load_from_pretrained
+    1`. Raises Mismatch for sizes that the published program cannot run or the file cannot say.
     """
     _check_form(options, state)
     scores = training.get("scores") or {}
@@ -230,7 +233,7 @@ def _check_form(options: Options, state: Mapping[str, Tensor]) -> None:
 def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return anything kept by our parameter names under the published ones.
 
-    values: weights or gradients. Raises Mismatch for names that no rule knows.
+    values: weights or gradients, whose shapes stay. Raises Mismatch for names that no rule knows.
     """
     return to_theirs(values, _rules(options.space))
 

@@ -20,7 +20,10 @@ def import_training(
     options: Options,
     weights: Mapping[str, Tensor],
 ) -> dict[str, object] | None:
-    """Return what models/centerclip/published_training.py does: the files share their form."""
+    """Return {"epoch" and "step" that were done, "moments", "scaler"}; None without a state.
+
+    Moments have the shapes of their parameters. The files share the form of CenterCLIP's.
+    """
     if not (published.get("optimizer") or {}).get("state"):
         return None
     return stopped_at(int(published["epoch"]), published, optimizer_state(published))

@@ -100,8 +100,9 @@ def build_resnet(name: str) -> ResNet:
 def load_resnet(name: str, state: Mapping[str, Tensor]) -> ResNet:
     """Return the network with these weights for inference: batch norms folded, without `fc`.
 
-    state: a torchvision state dict. `fc` may be absent, and so may the batch counters that no
-    inference uses. Raises ValueError that names all missing, unexpected and misshapen keys.
+    It maps uint8 RGB images (N, H, W, 3) to float32 (N, 2048). state: a torchvision state dict.
+    `fc` may be absent, and so may the batch counters that no inference uses. Raises ValueError that
+    names all missing, unexpected and misshapen keys.
     """
     with torch.device("meta"):
         network = build_resnet(name)

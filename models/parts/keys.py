@@ -41,8 +41,8 @@ def to_ours(
 ) -> dict[str, Tensor]:
     """Return a published state dict under our names, in its order.
 
-    ignored: {their key: why we do not need it}. Raises Mismatch that lists every key that no rule
-    knows and every value that is no tensor.
+    Shapes stay unless a rule changes them. ignored: {their key: why we do not need it}. Raises
+    Mismatch that lists every key that no rule knows and every value that is no tensor.
     """
     skipped = ignored or {}
     needed = {key: value for key, value in state.items() if key not in skipped}
@@ -52,13 +52,13 @@ def to_ours(
 def to_theirs(state: Mapping[str, Tensor], rules: Iterable[Rule]) -> dict[str, Tensor]:
     """Return our state dict under the published names, in our order.
 
-    Raises Mismatch that lists every key that no rule knows.
+    Shapes stay unless a rule changes them. Raises Mismatch that lists every key that no rule knows.
     """
     return _rename(state, [rule.reverse() for rule in rules])
 
 
 def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the entries whose names begin with `prefix`, named without it."""
+    """Return the entries whose names begin with `prefix`, named without it; shapes stay."""
     return {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }

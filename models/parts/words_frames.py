@@ -161,7 +161,10 @@ class WordsFrames(RetrievalModel):
             return logits.masked_fill(~real, float("-inf")).softmax(-1)
 
     def explain(self, text: Encoding, video: Encoding) -> Match:
-        """Compare the first text and the first video of two encodings, word by frame."""
+        """Compare the first text and the first video of two encodings: L words by T frames.
+
+        The encodings hold words (n, L, D) and frames (m, T, D).
+        """
         words = tokens(text)
         frames = tokens(video)
         is_word = words.real[0]

@@ -1,4 +1,4 @@
-"""State dicts as people save them: inside other dictionaries, with prefixes in front of every name.
+"""State dicts as people save them: inside other dictionaries, with prefixes before every name.
 
 `torch.save(ddp.state_dict())` puts `module.` in front, `torch.compile` `_orig_mod.`, Lightning
 `model.` and the dictionary `state_dict`, tutorials the dictionary `model_state_dict`; all of them
@@ -24,7 +24,8 @@ def unwrapped(
     value: what a file holds. The tensors are those given. Entries without the prefix keep their
     names, so that whoever reads the state dict can name them.
     """
-    anchors, beside = tuple(anchors), {}
+    anchors = tuple(anchors)
+    beside: dict[str, object] = {}
     for _ in range(_DEEPEST):
         if not isinstance(value, Mapping):
             return None
