@@ -30,3 +30,22 @@ def golden() -> Path:
     tests/golden.
     """
     return SHARED / "golden" if (SHARED / "golden").is_dir() else ROOT / "tests" / "golden"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of `make torture`: what was done to which step, and how often it held."""
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, [])
+    ]
+    rows = [
+        (*value, report.outcome)
+        for report in reports
+        for name, value in getattr(report, "user_properties", [])
+        if name == "torture"
+    ]
+    if rows:
+        terminalreporter.section("torture")
+        for step, what, held, outcome in sorted(rows):
+            terminalreporter.write_line(f"{step:<16} {what:<44} {held:<34} {outcome}")
