@@ -7,24 +7,6 @@ STILL_WITHOUT_SHAPES: set[str] = set()
 STILL_SILENT: set[str] = set()
 
 STILL_TWICE = {
-    "Clip",
-    "Clock",
-    "Counts",
-    "Entry",
-    "Head",
-    "Loss",
-    "Progress",
-    "Reading",
-    "Report",
-    "Result",
     "Selection",
     "Settings",
-    "Shape",
-    "Source",
-    "Step",
-    "Text",
-    "Training",
-    "Verdict",
-    "Video",
-    "VideoFiles",
 }

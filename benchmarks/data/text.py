@@ -81,7 +81,7 @@ def _tag_rows(texts: list[str]) -> None:
         )
 
 
-def _nltk_rate(source: tagger.Source, texts: list[str]) -> float:
+def _nltk_rate(source: tagger.TaggerSource, texts: list[str]) -> float:
     from nltk.tag.perceptron import PerceptronTagger
 
     theirs, words = PerceptronTagger(load=False), [tokens(text) for text in texts]

@@ -44,7 +44,7 @@ from models.base import (
     load_init,
 )
 from models.dual_encoding.bag_of_words import PAD, Bag, bag_linear
-from models.dual_encoding.options import Levels, Loss, Options
+from models.dual_encoding.options import Levels, LossOptions, Options
 from models.dual_encoding.sequence import Padding, Pool, SequenceEncoder, Steps
 from models.parts.interaction import cosine, jaccard
 from models.parts.losses import tag_loss, triplets
@@ -85,10 +85,10 @@ class DualEncoding(RetrievalModel):
         rates = {"video": options.video.dropouts, "text": options.text.dropouts}
         sides = ("video", "text")
         self.latent = nn.ModuleDict(
-            {s: Head(widths[s], options.latent_dim, rates[s][0]) for s in sides}
+            {s: ProjectionHead(widths[s], options.latent_dim, rates[s][0]) for s in sides}
         )
         self.concept = nn.ModuleDict(
-            {s: Head(widths[s], assets.n_tags, rates[s][1]) for s in sides}
+            {s: ProjectionHead(widths[s], assets.n_tags, rates[s][1]) for s in sides}
         )
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
@@ -167,7 +167,7 @@ class DualEncoding(RetrievalModel):
         return terms | {"loss": torch.stack(list(terms.values())).sum()}
 
 
-class Head(nn.Module):
+class ProjectionHead(nn.Module):
     """Linear, dropout, batch norm, in this order: (B, width) -> (B, out). With a bag its columns
     come first.
     """
@@ -188,7 +188,7 @@ class Head(nn.Module):
         return self.norm(self.dropout(out))
 
 
-def space_losses(scores: Mapping[str, Tensor], batch: Batch, o: Loss) -> dict[str, Tensor]:
+def space_losses(scores: Mapping[str, Tensor], batch: Batch, o: LossOptions) -> dict[str, Tensor]:
     """The triplet terms of each space by "<space>_<direction>"; scores (B, B) with texts as
     rows.
     """

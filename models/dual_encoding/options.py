@@ -63,13 +63,13 @@ class Side(Levels):
         return self.dropout, self.dropout if self.concept_dropout is None else self.concept_dropout
 
 
-class Video(Side):
+class VideoSide(Side):
     kernels: list[int] = Field(
         [2, 3, 4, 5], min_length=1, description="widths of the convolutions, in frames"
     )
 
 
-class Text(Side):
+class TextSide(Side):
     kernels: list[int] = Field(
         [2, 3, 4], min_length=1, description="widths of the convolutions, in words"
     )
@@ -78,7 +78,7 @@ class Text(Side):
     )
 
 
-class Loss(BaseModel, extra="forbid"):
+class LossOptions(BaseModel, extra="forbid"):
     """The triplet terms of both spaces and the tag term."""
 
     margin: float = Field(
@@ -131,6 +131,6 @@ class Options(BaseModel, extra="forbid"):
             " twice)"
         ),
     )
-    video: Video = Field(Video(), description="the video encoder and its heads")
-    text: Text = Field(Text(), description="the text encoder and its heads")
-    loss: Loss = Field(Loss(), description="what training minimises")
+    video: VideoSide = Field(VideoSide(), description="the video encoder and its heads")
+    text: TextSide = Field(TextSide(), description="the text encoder and its heads")
+    loss: LossOptions = Field(LossOptions(), description="what training minimises")

@@ -16,7 +16,7 @@ from models.dual_encoding.options import Levels
 READS = frozenset({"words", "bag", "features", "tags"})  # what of a corpus the model looks at
 
 
-class Video(Levels):
+class VideoLevels(Levels):
     kernels: list[int] = Field(
         [2, 3, 4, 5], min_length=1, description="widths of the convolutions, in frames"
     )
@@ -25,7 +25,7 @@ class Video(Levels):
     )
 
 
-class Text(Levels):
+class TextLevels(Levels):
     kernels: list[int] = Field(
         [2, 3, 4], min_length=1, description="widths of the convolutions, in words"
     )
@@ -41,7 +41,7 @@ class Text(Levels):
     )
 
 
-class Loss(dual_encoding.Loss):
+class HybridLoss(dual_encoding.LossOptions):
     cost: Literal["mean", "sum"] = Field("sum", description="over the batch")
 
 
@@ -87,9 +87,9 @@ class Options(BaseModel, extra="forbid"):
             " and convolutions see it"
         ),
     )
-    video: Video = Field(Video(), description="the video encoder")
-    text: Text = Field(Text(), description="the text encoder")
-    loss: Loss = Field(Loss(), description="what training minimises")
+    video: VideoLevels = Field(VideoLevels(), description="the video encoder")
+    text: TextLevels = Field(TextLevels(), description="the text encoder")
+    loss: HybridLoss = Field(HybridLoss(), description="what training minimises")
 
     @model_validator(mode="after")
     def _cosine_of_unit_vectors(self) -> "Options":

@@ -34,7 +34,7 @@ from models.parts.temporal import Mean, Recurrent, Sequence, Tight, copy_text_to
 EPS = 1e-12  # of the layer norms outside CLIP
 
 
-class Reading(Backbone, Protocol):
+class FrameReading(Backbone, Protocol):
     """What the options of a system say about its extractor."""
 
     words: int
@@ -76,7 +76,7 @@ class WordsFrames(RetrievalModel):
     (..., 1), its own parts, its scores and its losses.
     """
 
-    def __init__(self, options: Reading, clip: CLIP):
+    def __init__(self, options: FrameReading, clip: CLIP):
         super().__init__()
         self.options = options
         self.clip = clip
@@ -240,7 +240,7 @@ def halve(model: WordsFrames) -> None:
             parameter.data = parameter.data.half()
 
 
-def check_sizes(options: Reading, sizes: Sizes, positions: int) -> None:
+def check_sizes(options: FrameReading, sizes: Sizes, positions: int) -> None:
     """Raise Mismatch for a CLIP that the published systems cannot use.
 
     positions: how many positions in time are needed, 0 for none.
@@ -290,7 +290,7 @@ def _check_lengths(real: Tensor, side: str, limit: int) -> int:
     return most
 
 
-def _build_temporal(options: Reading, sizes: Sizes) -> nn.Module:
+def _build_temporal(options: FrameReading, sizes: Sizes) -> nn.Module:
     if options.aggregation == "none":
         return Mean()
     if options.aggregation == "seqLSTM":

@@ -22,7 +22,7 @@ from pipeline.datasets.base import Annotations, Caption, ExpectedFile, Faults, S
 from pipeline.datasets.parts.caption_columns import SPLITS
 from pipeline.datasets.parts.folder_captions import (
     FORMATS,
-    Reading,
+    FolderReading,
     Spoken,
     side_file,
     side_texts,
@@ -211,7 +211,7 @@ class Dataset(base.Dataset):
                 fix=f"Save them as one of {', '.join(FORMATS)}.",
             )
         known = is_video_name if self.options.captions_only else lambda n: bool(names.find(n))
-        reading = Reading(files[0], self.options, faults, bad, known)
+        reading = FolderReading(files[0], self.options, faults, bad, known)
         return list(FORMATS[suffix](reading)), reading.notes
 
     def _judge(self, n_good: int, faults: Faults, bad: Faults, notes: list[str]) -> None:

@@ -23,7 +23,7 @@ ASPECTS = ((16, 9), (4, 3), (1, 1), (3, 4), (9, 16))
 _TRIES = 100  # for a scene that no sentence about an earlier clip of the split describes
 
 
-class Counts(BaseModel, extra="forbid"):
+class SplitCounts(BaseModel, extra="forbid"):
     train: int = Field(
         192, ge=2, multiple_of=2, description="clips to train on (pairs of time reversals: even)"
     )
@@ -35,7 +35,7 @@ class Options(BaseModel, extra="forbid"):
     root: Path = Field(
         Path("data/demo"), description="folder of the corpus (nothing is read from it)"
     )
-    videos: Counts = Field(Counts(), description="clips per split")
+    videos: SplitCounts = Field(SplitCounts(), description="clips per split")
     captions_per_video: int = Field(2, ge=1, le=8, description="different sentences per clip")
     seed: int = Field(7, ge=0, description="another seed draws another corpus")
     seconds: tuple[float, float] = Field(
@@ -61,7 +61,7 @@ class Options(BaseModel, extra="forbid"):
 
 
 @dataclass(frozen=True)
-class Clip:
+class DrawnClip:
     """One video to draw.
 
     width, height: as displayed, in even pixels. rotation: degrees counter-clockwise by which a
@@ -81,7 +81,7 @@ class Clip:
 class Dataset(base.Dataset):
     Options: ClassVar[type[BaseModel]] = Options
 
-    def clips(self) -> list[Clip]:
+    def clips(self) -> list[DrawnClip]:
         """All clips in split order; the second of each two is the first played backwards."""
         combinations = held_out(Chooser(self.options.seed, "held out"))
         return [clip for split in SPLITS for clip in self._split(split, combinations[split])]
@@ -107,13 +107,13 @@ class Dataset(base.Dataset):
             [(asdict(clip), [c.text for c in self._captions(clip)]) for clip in self.clips()]
         )
 
-    def _captions(self, clip: Clip) -> list[Caption]:
+    def _captions(self, clip: DrawnClip) -> list[Caption]:
         texts = captions(
             clip.scene, self.options.captions_per_video, Chooser(self.options.seed, clip.id)
         )
         return [Caption(f"{clip.id}#{n}", clip.id, text) for n, text in enumerate(texts)]
 
-    def _split(self, split: str, combinations: list) -> list[Clip]:
+    def _split(self, split: str, combinations: list) -> list[DrawnClip]:
         clips, described = [], set()
         for pair in range(getattr(self.options.videos, split) // 2):
             scene = self._new_scene(split, pair, combinations, described)
@@ -134,13 +134,13 @@ class Dataset(base.Dataset):
                 break
         return scene
 
-    def _clip(self, split: str, pair: int, scene: Scene) -> Clip:
+    def _clip(self, split: str, pair: int, scene: Scene) -> DrawnClip:
         choose = Chooser(self.options.seed, split, pair, "film")
         fps = Fraction(choose.pick(RATES, "fps"))
         n_frames = _length(choose, self.options.seconds, fps)
         width, height = _size(choose, self.options.long_side)
         turned = choose.chance(self.options.rotated, "turned")
-        return Clip(
+        return DrawnClip(
             id=_clip_id(split, 2 * pair + 1),
             split=split,
             scene=scene,

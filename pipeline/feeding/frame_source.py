@@ -113,7 +113,7 @@ class StoredFrames:
         return film, first, max(1, last - first)
 
 
-class VideoFiles:
+class DecodedFiles:
     """Frames decoded from video files whenever they are asked for: for trying things out, not for
     long trainings.
 

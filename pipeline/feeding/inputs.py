@@ -16,7 +16,7 @@ from pipeline.core.state import STATE
 from pipeline.datasets.parts.sources import video_sources
 from pipeline.errors import ConfigError, DataError
 from pipeline.feeding.corpus import Store, VideoStore
-from pipeline.feeding.frame_source import CachedFrames, FrameSource, StoredFrames, VideoFiles
+from pipeline.feeding.frame_source import CachedFrames, DecodedFiles, FrameSource, StoredFrames
 from pipeline.feeding.frames import FrameReader
 from pipeline.recipes.options import FrameOptions
 from pipeline.stores.big_file.reader import BigFile
@@ -120,10 +120,10 @@ def _stored_frames(given: Given, size: int, options: FrameOptions) -> StoredFram
     return StoredFrames(FrameStore.open(given.store.path), size, options.fit)
 
 
-def _video_files(given: Given, size: int, options: FrameOptions) -> VideoFiles:
+def _video_files(given: Given, size: int, options: FrameOptions) -> DecodedFiles:
     sources = video_sources(given.videos, given.digests).sources
     usable = [source for source in sources if not source.problem]
-    return VideoFiles(
+    return DecodedFiles(
         {source.id: source.path for source in usable},
         size,
         options.fit,

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Report:
+class CaseReport:
     """What one case came to. `faults`: what failed besides its rows (no handler, not compared, an
     error).
     """
@@ -53,11 +53,11 @@ def find_cases(paths: Iterable[Path]) -> list[Case]:
     return list(found.values())
 
 
-def run_case(case: Case) -> Report:
+def run_case(case: Case) -> CaseReport:
     """Run one case. Whatever goes wrong in a handler is a fault of that case; the others still
     run.
     """
-    report = Report(case.name, "?")
+    report = CaseReport(case.name, "?")
     try:
         report.kind = f"{case.system}/{case.kind}"
         handler = find_handler(case.system, case.kind)

@@ -50,7 +50,7 @@ _RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportEntry:
     """One evaluated checkpoint. metrics: its metrics.json. ranks: {side: pessimistic ranks from 1},
     first rerank.
     """
@@ -72,7 +72,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Step:
+class ReportStep:
     """One step of the pipeline. failures: (id, reason, message)."""
 
     name: str
@@ -88,8 +88,8 @@ class Report:
     """All that the page shows. thumbnails: JPEGs by video id."""
 
     title: str
-    entries: list[Entry]
-    steps: list[Step]
+    entries: list[ReportEntry]
+    steps: list[ReportStep]
     versions: dict[str, str]
     thumbnails: dict[str, list[bytes]]
 
@@ -185,7 +185,7 @@ def _results(report: Report) -> str:
     return "\n".join([_cards(report), table(heads, body), *gains, note(_legend(rows))])
 
 
-def _gains(report: Report) -> list[tuple[Entry, dict]]:
+def _gains(report: Report) -> list[tuple[ReportEntry, dict]]:
     return [
         (entry, gain)
         for entry in report.entries
@@ -202,7 +202,7 @@ def _gain(gain: dict) -> str:
     return f"Sampling, against {ALONE[gain['over']]}: {both}."
 
 
-def _legend(rows: list[tuple[Entry, str, dict]]) -> str:
+def _legend(rows: list[tuple[ReportEntry, str, dict]]) -> str:
     first = rows[0][2]
     tied = sum(values["tied"] for _, name, values in rows if name == "none")
     gallery = "all captions" if first["v2t_definition"] == "captions" else "caption groups"
@@ -243,7 +243,7 @@ def _cards(report: Report) -> str:
     return f'<div class="cards">{boxes}</div>{label}'
 
 
-def _result_row(entry: Entry, name: str, values: dict, keys: list[str], best: dict) -> str:
+def _result_row(entry: ReportEntry, name: str, values: dict, keys: list[str], best: dict) -> str:
     plain, cells = name == "none", []
     for side, _ in _SIDES:
         for n, key in enumerate(keys):
@@ -273,7 +273,7 @@ def _trained(parameters: dict[str, int] | None) -> str:
     return f"{100 * parameters['trained'] / parameters['all']:.3g} %" if parameters else ""
 
 
-def _training(entries: list[Entry]) -> str:
+def _training(entries: list[ReportEntry]) -> str:
     figures = []
     for entry in entries:
         terms = {
@@ -300,7 +300,7 @@ def _recall_lines(validation: dict[str, plots.Curve]) -> dict[str, plots.Line]:
     return lines
 
 
-def _histograms(entries: list[Entry]) -> str:
+def _histograms(entries: list[ReportEntry]) -> str:
     figures = []
     for entry in entries:
         for side, words in _SIDES:
@@ -315,7 +315,7 @@ def _histograms(entries: list[Entry]) -> str:
     return f'<div class="grid">{"".join(figures)}</div>\n{below}'
 
 
-def _attributes(entries: list[Entry]) -> str:
+def _attributes(entries: list[ReportEntry]) -> str:
     rates = [
         (entry.name, next(iter(entry.metrics["attributes"].values()), {})) for entry in entries
     ]
@@ -368,7 +368,7 @@ def _answer(video_id: str, words: str, right: bool, thumbnails: dict[str, list[b
     return f'<div class="{kind}">{box}<span>{text(video_id)}</span><span>{words}</span></div>'
 
 
-def _steps(steps: list[Step]) -> str:
+def _steps(steps: list[ReportStep]) -> str:
     heads = [cell("step", "name", tag="th"), cell("stage", "name", tag="th")]
     heads += [cell(words, tag="th") for words in ("ok", "damaged", "failed", "size")]
     rows = [
@@ -388,7 +388,7 @@ def _steps(steps: list[Step]) -> str:
     return f"{table([row(heads)], rows)}\n{_failures(steps)}\n<h3>How long it took</h3>\n{times}"
 
 
-def _failures(steps: list[Step]) -> str:
+def _failures(steps: list[ReportStep]) -> str:
     found = [(step.name, *failure) for step in steps for failure in step.failures]
     if not found:
         return note("No item was set aside.")

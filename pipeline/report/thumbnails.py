@@ -15,14 +15,14 @@ _PLACES = (0.1, 0.5, 0.9)  # of the video: so that a reader sees what moves
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureSource:
     """A finished step that holds pictures: kind "frame_store" or "video_files", and its folder."""
 
     kind: str
     path: Path
 
 
-def thumbnails(video_ids: Iterable[str], sources: list[Source]) -> dict[str, list[bytes]]:
+def thumbnails(video_ids: Iterable[str], sources: list[PictureSource]) -> dict[str, list[bytes]]:
     """JPEGs by video id; ids that no source can show are left out (the report then shows the id
     alone).
     """

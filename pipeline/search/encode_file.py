@@ -6,7 +6,7 @@ import numpy as np
 
 from models.base import Encoding, RetrievalModel
 from pipeline.errors import DataError
-from pipeline.feeding.frame_source import VideoFiles
+from pipeline.feeding.frame_source import DecodedFiles
 from pipeline.feeding.frames import FrameReader
 from pipeline.feeding.loader import Slot
 from pipeline.recipes.options import FrameOptions
@@ -20,7 +20,7 @@ def encode_file(model: RetrievalModel, path: Path, options: FrameOptions) -> Enc
     moments.
     """
     name = path.name
-    source = VideoFiles({name: path}, model.inputs.size, options.fit, options.fps)
+    source = DecodedFiles({name: path}, model.inputs.size, options.fit, options.fps)
     reader = FrameReader(source, model.inputs.frames, options, threads=1)
     if fault := reader.faults([name]).get(name):
         raise DataError(

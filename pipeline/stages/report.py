@@ -26,7 +26,7 @@ from pipeline.core.state import STATE, digest, read_manifest, read_records, stor
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
-    from pipeline.report.page import Entry, Report, Step
+    from pipeline.report.page import Report, ReportEntry, ReportStep
 
 PAGE = "report.html"
 _PLACES = frozenset(
@@ -137,8 +137,10 @@ class Stage(stage.Stage):
             self.options.title, entries, [_step(step) for step in steps], versions, pictures
         )
 
-    def _thumbnails(self, entries: list["Entry"], steps: list[_Made]) -> dict[str, list[bytes]]:
-        from pipeline.report.thumbnails import Source, thumbnails
+    def _thumbnails(
+        self, entries: list["ReportEntry"], steps: list[_Made]
+    ) -> dict[str, list[bytes]]:
+        from pipeline.report.thumbnails import PictureSource, thumbnails
 
         queries = [
             q for entry in entries for side in entry.metrics["examples"].values() for q in side
@@ -151,7 +153,7 @@ class Stage(stage.Stage):
             "video_files",
         )  # frames of the right size, else small files, else the originals
         sources = [
-            Source(kind, s.path)
+            PictureSource(kind, s.path)
             for kind in order
             for s in reversed(steps)
             if s.manifest["makes"] == kind
@@ -171,11 +173,11 @@ def _walk(name: str, path: Path, found: dict[Path, _Made]) -> None:
     found[place] = _Made(name or manifest["step"], path, manifest)
 
 
-def _entries(made: Artefact, steps: dict[str, _Made]) -> Iterator["Entry"]:
+def _entries(made: Artefact, steps: dict[str, _Made]) -> Iterator["ReportEntry"]:
     """The evaluated checkpoints of one results folder, each with the curves of its training."""
     from pipeline.evaluation import results
     from pipeline.report import plots
-    from pipeline.report.page import Entry
+    from pipeline.report.page import ReportEntry
     from pipeline.report.paper_figures import figures
 
     for metrics in results.read_all(made.path):
@@ -184,18 +186,20 @@ def _entries(made: Artefact, steps: dict[str, _Made]) -> Iterator["Entry"]:
         curves = trained.path / "metrics.jsonl" if trained else None
         train, validation = plots.read_curves(curves) if curves and curves.is_file() else ({}, {})
         ranks = results.read_ranks(folder, next(iter(metrics["results"])))
-        yield Entry(
+        yield ReportEntry(
             metrics, ranks, train, validation, figures(metrics["recipe"], metrics["videos"])
         )
 
 
-def _step(made: _Made) -> "Step":
-    from pipeline.report.page import Step
+def _step(made: _Made) -> "ReportStep":
+    from pipeline.report.page import ReportStep
 
     records = [r for r in read_records(made.path / STATE / "items.jsonl") if r.usable]
     size = stored_bytes(records)
     manifest = made.manifest
-    return Step(made.name, manifest["stage"], manifest["counts"], size, made.options, made.failures)
+    return ReportStep(
+        made.name, manifest["stage"], manifest["counts"], size, made.options, made.failures
+    )
 
 
 def _run_page(steps: list[_Made]) -> str:

@@ -42,7 +42,7 @@ class Stage(Base):
             yield Item(clip.id, digest(asdict(clip)), payload=clip, source=clip.id)
 
     def process(self, item: Item) -> Outcome:
-        clip: synthetic.Clip = item.payload
+        clip: synthetic.DrawnClip = item.payload
         name = disk_name(clip.id, ".mp4")
         with atomic_path(self.out / name, ".mp4") as path:
             _encode(clip, path, self.options.crf)
@@ -82,7 +82,7 @@ class Stage(Base):
         return dataset
 
 
-def _encode(clip: synthetic.Clip, path: Path, crf: int) -> None:
+def _encode(clip: synthetic.DrawnClip, path: Path, crf: int) -> None:
     """Write the clip as an H.264 mp4; the stored picture is turned back by `clip.rotation`, which
     players undo.
     """

@@ -21,7 +21,7 @@ from pipeline.core.state import Record, digest
 from pipeline.datasets import base
 from pipeline.errors import DataError
 from pipeline.text import assets, morphy, tag_files
-from pipeline.text.tagger import Choice, Source, find
+from pipeline.text.tagger import Choice, TaggerSource, find
 from pipeline.text.tags import Reader, TagCounts
 
 
@@ -79,7 +79,7 @@ class Stage(Base):
     def finish(self, records: list[Record]) -> dict:
         return records[0].facts if records else {}
 
-    def _tagger(self) -> Source:
+    def _tagger(self) -> TaggerSource:
         return find(self.options.tagger, self.options.nltk_data)
 
     def _versions(self) -> dict[str, str]:

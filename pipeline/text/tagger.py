@@ -30,7 +30,7 @@ _FIX = "Give another NLTK data folder, or choose `tagger: offline`."
 
 
 @dataclass(frozen=True)
-class Source:
+class TaggerSource:
     """A tagger that is there but not read yet. `files` decide its tags."""
 
     name: Literal["nltk", "offline"]
@@ -51,21 +51,21 @@ class Source:
         return _from_nltk(self.files) if self.name == "nltk" else _from_shipped(self.files[0])
 
 
-def find(choice: Choice = "auto", nltk_data: Path | None = None) -> Source:
+def find(choice: Choice = "auto", nltk_data: Path | None = None) -> TaggerSource:
     """The tagger to use. auto: NLTK's if its data are found, else the shipped one.
 
     nltk_data: a folder that holds `taggers/`; given, it must hold NLTK's tagger. DataError if what
     is asked for is absent.
     """
     if choice == "offline":
-        return Source("offline", [SHIPPED])
+        return TaggerSource("offline", [SHIPPED])
     places = [nltk_data] if nltk_data else nltk_places()
     for place in places:
         files = _nltk_files(place / "taggers")
         if files:
-            return Source("nltk", files)
+            return TaggerSource("nltk", files)
     if choice == "auto" and nltk_data is None:
-        return Source("offline", [SHIPPED])
+        return TaggerSource("offline", [SHIPPED])
     raise DataError(
         f"NLTK's tagger is not there: no taggers/{_JSON} and no taggers/{_PICKLE}",
         where=" ".join(map(str, places)),

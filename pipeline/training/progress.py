@@ -37,7 +37,7 @@ class Conduct:
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a training is. epoch: finished epochs; position: batches done of the one under way;
     step: steps in all.
     """

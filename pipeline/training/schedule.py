@@ -10,7 +10,7 @@ from pipeline.recipes.options import ScheduleOptions
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """What a validation means. The trainer acts on it; nothing here ends the program."""
 
     is_best: bool
@@ -51,7 +51,7 @@ class Schedule:
         """The rate of the step after `step` done ones, before the factors of parameter groups."""
         return self._curve(step) * self._scale
 
-    def judge(self, score: float) -> Verdict:
+    def judge(self, score: float) -> Judgement:
         """Take note of a validation's score (higher is better) and say what follows."""
         plateau = self._options if self._options.name == "plateau" else None
         self._since_cut += 1
@@ -59,15 +59,15 @@ class Schedule:
         if score > self.best or (score == self.best and self._tie == "last"):
             self.best, self.patience = score, 0
             self._scale *= plateau.on_best if plateau else 1.0
-            return Verdict(is_best=True)
+            return Judgement(is_best=True)
         self.patience += 1
         if self.patience == self._stop_after:
-            return Verdict(is_best=False, stop=True)
+            return Judgement(is_best=False, stop=True)
         if plateau and self._is_cut_due(plateau):
             self._scale *= plateau.factor
             self._since_cut = 0
-            return Verdict(is_best=False, reload_best=plateau.reload_best)
-        return Verdict(is_best=False)
+            return Judgement(is_best=False, reload_best=plateau.reload_best)
+        return Judgement(is_best=False)
 
     def _is_cut_due(self, plateau: ScheduleOptions) -> bool:
         if plateau.wait_since == "cut":

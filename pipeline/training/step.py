@@ -47,7 +47,7 @@ class NotFinite(Exception):
 
 
 @dataclass(frozen=True)
-class Result:
+class StepResult:
     """Loss terms of a step, means over its batches and all ranks, and the gradient's norm before
     clipping.
     """
@@ -111,7 +111,7 @@ class Stepper:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._is_checked = world.size == 1 or options.distributed.find_unused_parameters
 
-    def __call__(self, batches: Iterator[Batch], count: int, lr: float) -> Result:
+    def __call__(self, batches: Iterator[Batch], count: int, lr: float) -> StepResult:
         """Take `count` batches and make one step at rate `lr`. Raises NotFinite before the weights
         change.
         """
@@ -142,7 +142,7 @@ class Stepper:
             self._undo(buffers)
             raise fault
         self._update()
-        return Result(sums, norm)
+        return StepResult(sums, norm)
 
     def _backward(self, batch: Batch, share: float, last: bool) -> dict[str, float]:
         kind = _AUTOCAST.get(self.precision)

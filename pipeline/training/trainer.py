@@ -29,8 +29,8 @@ from pipeline.recipes.recipe import Recipe
 from pipeline.training import moments, optimizer
 from pipeline.training.progress import (
     Conduct,
-    Progress,
     Summary,
+    TrainingProgress,
     remove_stale,
     resumable,
     torch_settings,
@@ -82,7 +82,7 @@ class Trainer:
             self._options.schedule, lr=self._options.optimizer.lr, horizon_steps=horizon,
             tie=self._options.tie, stop_after=self._options.stop_after,
         )  # fmt: skip
-        self._progress = Progress()
+        self._progress = TrainingProgress()
         self._before = resumable(self._folder, conduct.identity)
         recorded = self._before["threads"] if self._before else None
         self.threads = recorded or conduct.threads or torch.get_num_threads()
@@ -407,7 +407,7 @@ class Trainer:
         partial.load_trained(self.model, state["weights"], self._conduct.facts)
         self._stepper.restore(state)
         self._schedule.restore(state["schedule"])
-        self._progress = Progress(**state["progress"])
+        self._progress = TrainingProgress(**state["progress"])
         p = self._progress
         if not p.done and self._world.is_first:
             log.info(

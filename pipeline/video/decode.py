@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from pipeline.errors import ItemError
 from pipeline.video.container import OpenVideo, Scan, check_frame, open_video, packets_of, scan
 from pipeline.video.frame_rule import FrameChoice, Limits
-from pipeline.video.timeline import Clock, Time, clip_rate, select
+from pipeline.video.timeline import FrameClock, Time, clip_rate, select
 
 _MAX_FLUSHES = 100
 
@@ -255,7 +255,7 @@ def _everything(
     limits: Limits,
     verdict: Verdict,
 ) -> Iterator[Chosen]:
-    faults, clock = _Faults(), Clock(video.timing)
+    faults, clock = _Faults(), FrameClock(video.timing)
     held: dict[int, tuple[VideoFrame, Time]] = {}
 
     def times() -> Iterator[Time]:
@@ -290,7 +290,7 @@ def _timed(
     packets: Iterable[Packet | Exception],
     found: Scan,
     faults: _Faults,
-    clock: Clock,
+    clock: FrameClock,
 ) -> Iterator[tuple[VideoFrame, Time]]:
     """All frames from the first key frame on, with increasing times."""
     codec = video.stream.codec_context

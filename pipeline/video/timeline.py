@@ -48,7 +48,7 @@ def clip_rate(choice: FrameChoice, timing: Timing) -> Fraction:
     return choice.fps
 
 
-class Clock:
+class FrameClock:
     """Turns the timestamps of decoded frames, as they come, into strictly increasing times.
 
     A missing time is one step after the previous one; before the first known one, it keeps its

@@ -10,7 +10,7 @@ import pytest
 from pipeline import registry
 from pipeline.datasets import base
 from pipeline.datasets.parts.scenes import MOTIONS, REVERSED
-from pipeline.datasets.synthetic import Clip, Dataset, Options
+from pipeline.datasets.synthetic import Dataset, DrawnClip, Options
 from pipeline.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def dataset() -> Dataset:
     return Dataset(Options())
 
 
-def clips_of(dataset: Dataset, split: str) -> list[Clip]:
+def clips_of(dataset: Dataset, split: str) -> list[DrawnClip]:
     return [clip for clip in dataset.clips() if clip.split == split]
 
 

@@ -74,7 +74,7 @@ def test_the_report_shows_both_rankings_and_their_difference(own: Path) -> None:
 
     text = page.page(
         page.Report(
-            "t", [page.Entry(metrics, results.read_ranks(own / "second", "none"))], [], {}, {}
+            "t", [page.ReportEntry(metrics, results.read_ranks(own / "second", "none"))], [], {}, {}
         )
     )
 

@@ -41,7 +41,7 @@ def write(folder: Path, values: dict) -> None:
     (folder / "case.json").write_text(json.dumps(values))
 
 
-def change(folder: Path, **values: object) -> run.Report:
+def change(folder: Path, **values: object) -> run.CaseReport:
     write(folder, json.loads((folder / "case.json").read_text()) | values)
     return run.run_case(Case(folder))
 

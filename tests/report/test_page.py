@@ -1,6 +1,6 @@
 """The pages: what is foreign is escaped, what is missing leaves no empty section."""
 
-from pipeline.report.page import Entry, Report, Step, page, run_page
+from pipeline.report.page import Report, ReportEntry, ReportStep, page, run_page
 
 SIDE = {
     "R1": 50.0,
@@ -36,12 +36,14 @@ def metrics(name: str = "train", **more: object) -> dict:
     return facts | {"results": {"none": RESULT}, "examples": {"best": [], "worst": []}} | more
 
 
-def shown(*entries: Entry, steps: list[Step] | None = None, thumbnails: dict | None = None) -> str:
+def shown(
+    *entries: ReportEntry, steps: list[ReportStep] | None = None, thumbnails: dict | None = None
+) -> str:
     return page(Report("Title", list(entries), steps or [], {"torch": "2"}, thumbnails or {}))
 
 
-def entry(name: str = "train", **more: object) -> Entry:
-    return Entry(metrics(name, **more), {"t2v": [1, 1, 7, 90], "v2t": [1, 2]})
+def entry(name: str = "train", **more: object) -> ReportEntry:
+    return ReportEntry(metrics(name, **more), {"t2v": [1, 1, 7, 90], "v2t": [1, 2]})
 
 
 def test_texts_and_names_are_escaped() -> None:
@@ -96,7 +98,7 @@ def test_difference_to_the_published_figure_is_shown() -> None:
     text = page(
         Report(
             "T",
-            [Entry(metrics(), {"t2v": [1], "v2t": [1]}, published={"t2v": {"R1": 47.5}})],
+            [ReportEntry(metrics(), {"t2v": [1], "v2t": [1]}, published={"t2v": {"R1": 47.5}})],
             [],
             {},
             {},
@@ -107,7 +109,7 @@ def test_difference_to_the_published_figure_is_shown() -> None:
 
 
 def test_items_set_aside_are_listed_with_their_reason() -> None:
-    step = Step(
+    step = ReportStep(
         "compress",
         "compress",
         {"ok": 1, "failed": 1},

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from pipeline.report.thumbnails import Source, thumbnails
+from pipeline.report.thumbnails import PictureSource, thumbnails
 
 
 def video(path: Path, n_frames: int = 12) -> None:
@@ -22,7 +22,7 @@ def video(path: Path, n_frames: int = 12) -> None:
         container.mux(stream.encode())
 
 
-def step_with(folder: Path, names: dict[str, str]) -> Source:
+def step_with(folder: Path, names: dict[str, str]) -> PictureSource:
     (folder / "_state").mkdir(parents=True)
     lines = [
         json.dumps(
@@ -37,7 +37,7 @@ def step_with(folder: Path, names: dict[str, str]) -> Source:
         for i, name in names.items()
     ]
     (folder / "_state" / "items.jsonl").write_text("\n".join(lines) + "\n")
-    return Source("video_files", folder)
+    return PictureSource("video_files", folder)
 
 
 def test_three_small_pictures_in_the_order_of_time(tmp_path: Path) -> None:

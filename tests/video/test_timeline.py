@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.video.frame_rule import FrameChoice
-from pipeline.video.timeline import Clock, Timing, clip_rate, select
+from pipeline.video.timeline import FrameClock, Timing, clip_rate, select
 
 RATES = [Fraction(r) for r in (10, 12, 15, 24, 25, 30, 50, 60, 120)] + [Fraction(30000, 1001)]
 
@@ -128,7 +128,7 @@ def test_select_looks_only_one_frame_back():
 
 
 def presented(times: list[int | None], timing: Timing) -> tuple[list, bool]:
-    clock = Clock(timing)
+    clock = FrameClock(timing)
     return [clock(time) for time in times], clock.moved
 
 

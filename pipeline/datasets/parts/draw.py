@@ -11,7 +11,7 @@ from math import cos, pi, sin
 import numpy as np
 from PIL import Image
 
-from pipeline.datasets.parts.scenes import TWINS, Scene, Shape
+from pipeline.datasets.parts.scenes import TWINS, DrawnShape, Scene
 
 COLOURS = {
     "red": (225, 40, 40),
@@ -41,7 +41,7 @@ def frames(scene: Scene, n_frames: int, width: int, height: int) -> Iterator[np.
         yield np.asarray(picture)
 
 
-def _paint(picture: Image.Image, shape: Shape, index: int, n_frames: int) -> None:
+def _paint(picture: Image.Image, shape: DrawnShape, index: int, n_frames: int) -> None:
     x, y, radius, opacity = _place(shape, index, n_frames)
     side = min(picture.size)
     centre_x, centre_y, radius = (
@@ -65,7 +65,7 @@ def _paint(picture: Image.Image, shape: Shape, index: int, n_frames: int) -> Non
     )
 
 
-def _place(shape: Shape, index: int, n_frames: int) -> tuple[float, float, float, float]:
+def _place(shape: DrawnShape, index: int, n_frames: int) -> tuple[float, float, float, float]:
     """x, y, radius and opacity of a shape in frame `index`."""
     # counting from the other end, not 1 - t, keeps the reversal exact
     step = n_frames - 1 - index if shape.motion in _BACKWARDS else index

@@ -69,7 +69,7 @@ class Spoken:
 
 
 @dataclass
-class Reading:
+class FolderReading:
     """What a format reads, and where it leaves what it noticed.
 
     faults: of the whole file. bad: rows that may be left out, by kind. is_video: whether a name is
@@ -84,7 +84,7 @@ class Reading:
     notes: list[str] = field(default_factory=list)
 
 
-def _table(reading: Reading) -> Iterator[Spoken]:
+def _table(reading: FolderReading) -> Iterator[Spoken]:
     path, options = reading.path, reading.options
     head = read_text(path, options.encoding).split("\n", 1)[0]
     separator = max(_SEPARATORS, key=head.count)
@@ -123,7 +123,7 @@ def _without_header(lines: list[list[str]], is_video: Callable[[str], bool]) -> 
     return names if sorted(names) in (["caption", "video"], ["caption", "split", "video"]) else []
 
 
-def _json_lines(reading: Reading) -> Iterator[Spoken]:
+def _json_lines(reading: FolderReading) -> Iterator[Spoken]:
     rows: list[Located] = []
     for where, line in read_lines(reading.path, reading.options.encoding):
         try:
@@ -135,7 +135,7 @@ def _json_lines(reading: Reading) -> Iterator[Spoken]:
     yield from _rows(rows, reading)
 
 
-def _json_file(reading: Reading) -> Iterator[Spoken]:
+def _json_file(reading: FolderReading) -> Iterator[Spoken]:
     """A list of objects; {video: caption or list of captions}; either of them by split; or COCO."""
     found, value = read_json(reading.path)
     if (parts := _by_split(value)) is None:
@@ -194,7 +194,7 @@ def _coco_files(entries: object) -> dict[object, str]:
     return files
 
 
-def _entries(split: str, part: list | dict, reading: Reading) -> Iterator[Located]:
+def _entries(split: str, part: list | dict, reading: FolderReading) -> Iterator[Located]:
     name = f"{reading.path.name}: {split} " if split else f"{reading.path.name}: "
     marks = {"split": split} if split else {}
     if isinstance(part, list):
@@ -207,14 +207,14 @@ def _entries(split: str, part: list | dict, reading: Reading) -> Iterator[Locate
         yield f"{name}{video!r:.40}", row | {"video": video} | marks
 
 
-def _entry(where: str, entry: object, reading: Reading) -> list[Located]:
+def _entry(where: str, entry: object, reading: FolderReading) -> list[Located]:
     if isinstance(entry, dict):
         return [(where, entry)]
     reading.bad.add("entry without a video and a caption", f"{entry!r:.60} ({where})")
     return []
 
 
-def _rows(rows: list[Located], reading: Reading) -> Iterator[Spoken]:
+def _rows(rows: list[Located], reading: FolderReading) -> Iterator[Spoken]:
     """The captions of all rows by the roles of their columns, which are noted."""
     roles = choose([row for _, row in rows], reading.options, reading.is_video)
     reading.notes.append(_note(reading.path.name, [row for _, row in rows], roles))
@@ -239,7 +239,7 @@ def _note(name: str, rows: list[Row], roles: Roles) -> str:
     return f"{name}: {', '.join(read)}{unread}"
 
 
-def _text_file(reading: Reading) -> Iterator[Spoken]:
+def _text_file(reading: FolderReading) -> Iterator[Spoken]:
     """`video<tab>caption` or `video caption`; `video#number caption` as in the Dual Encoding files.
     A line that begins with # is a remark.
     """
@@ -309,7 +309,7 @@ def _spoken(found: Spoken, texts: list[object], bad: Faults) -> Iterator[Spoken]
             bad.add("caption without text", shown)
 
 
-FORMATS: dict[str, Callable[[Reading], Iterator[Spoken]]] = {
+FORMATS: dict[str, Callable[[FolderReading], Iterator[Spoken]]] = {
     ".csv": _table,
     ".tsv": _table,
     ".jsonl": _json_lines,

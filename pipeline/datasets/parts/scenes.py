@@ -67,7 +67,7 @@ class Chooser:
 
 
 @dataclass(frozen=True)
-class Shape:
+class DrawnShape:
     """One thing in a scene. lane: where it stays across its direction of motion, in hundredths of
     the short side from the centre (of a shape that does not travel: in both directions).
     """
@@ -83,7 +83,7 @@ class Shape:
 class Scene:
     """Shapes in the order they are drawn (the last lies on top), on one background."""
 
-    shapes: tuple[Shape, ...]
+    shapes: tuple[DrawnShape, ...]
     background: str
 
     @property
@@ -147,7 +147,7 @@ def compose(choose: Chooser, combinations: list, first: int, two: bool) -> Scene
         chosen.append(choose.pick(others, "second"))
     sides = choose.shuffled((-24, 24), "sides") if two else [choose.below(31, "lane") - 15]
     shapes = [
-        Shape(
+        DrawnShape(
             colour,
             kind,
             choose.pick(list(SIZES), "size", n),

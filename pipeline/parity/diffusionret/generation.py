@@ -21,7 +21,7 @@ from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
 from pipeline.parity.diffusionret.model import (
     CHECKPOINT,
-    Training,
+    TrainingCase,
     batch_of,
     features,
     first_losses,
@@ -107,7 +107,7 @@ def training(case: Case) -> Iterator[Comparison]:
     batches = _batches(case)
     values: dict[str, object] = features(model, batches[0]) | first_losses(model, batches[0])
     values |= _first_step(model, batches[0])
-    trained = Training(case, model, batches)
+    trained = TrainingCase(case, model, batches)
     yield equal(
         "training.params_with_grad",
         trained.with_grad,

@@ -72,7 +72,7 @@ def discrimination(case: Case) -> Iterator[Comparison]:
     yield from same_sizes(case, model)
     batch = batch_of(case.inputs)
     values = features(model, batch) | first_losses(model, batch)
-    trained = Training(case, model, [batch] * case.info["training"]["steps"])
+    trained = TrainingCase(case, model, [batch] * case.info["training"]["steps"])
     yield equal(
         "training.params_with_grad",
         trained.with_grad,
@@ -173,7 +173,7 @@ def first_losses(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, 
     return {"loss_t2v": terms["t2v"], "loss_v2t": terms["v2t"], "loss_discrimination": both}
 
 
-class Training:
+class TrainingCase:
     """The recorded steps, one batch each, by the trainer's own step: groups, double clip, BertAdam,
     clamp, average.
 

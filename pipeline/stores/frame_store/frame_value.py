@@ -35,7 +35,7 @@ _NARROW = 1 << 32  # a payload from this size on needs wide offsets
 
 
 @dataclass(frozen=True)
-class Head:
+class ValueHead:
     """What a value says about its video. times_ms: uint32 (n,). offsets: int64 (n+1,) within the
     payload at `start`.
     """
@@ -115,7 +115,7 @@ def encode_frame(image: np.ndarray, codec: Codec, quality: int = 90) -> bytes:
     )
 
 
-def read_head(fetch: Fetch, length: int) -> Head:
+def read_head(fetch: Fetch, length: int) -> ValueHead:
     """The head of a value of `length` bytes. ValueError (a phrase) if it is not a whole, consistent
     TVS1 value.
     """
@@ -139,7 +139,7 @@ def read_head(fetch: Fetch, length: int) -> Head:
     if offsets[0] != 0 or offsets[-1] != length - start or (np.diff(offsets) < 0).any():
         raise ValueError("the offsets of its frames do not fit its length")
     name = bytes(rest[:id_bytes]).decode("utf-8", "surrogateescape")
-    return Head(
+    return ValueHead(
         name, _CODECS[code], count, height, width, Fraction(num, den), times, offsets, start
     )
 
@@ -151,7 +151,7 @@ def checksum_holds(value: Buffer) -> bool:
     return zlib.crc32(memoryview(value)[_HEADER.size :]) == _HEADER.unpack_from(value)[-1]
 
 
-def read_frames(head: Head, fetch: Fetch, indices: Sequence[int], out: np.ndarray) -> None:
+def read_frames(head: ValueHead, fetch: Fetch, indices: Sequence[int], out: np.ndarray) -> None:
     """Decode the frames at `indices` (any order, repeats allowed) straight into `out`, uint8 (T, H,
     W, 3).
 

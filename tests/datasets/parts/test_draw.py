@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from pipeline.datasets.parts import draw
-from pipeline.datasets.parts.scenes import BACKGROUNDS, COLOURS, REVERSED, SHAPES, Scene, Shape
+from pipeline.datasets.parts.scenes import BACKGROUNDS, COLOURS, REVERSED, SHAPES, DrawnShape, Scene
 
 
 def film(
-    *shapes: Shape, background: str = "black", size: tuple[int, int] = (96, 64), n_frames: int = 5
+    *shapes: DrawnShape,
+    background: str = "black",
+    size: tuple[int, int] = (96, 64),
+    n_frames: int = 5,
 ) -> np.ndarray:
     return np.stack(list(draw.frames(Scene(shapes, background), n_frames, *size)))
 
@@ -24,7 +27,10 @@ def centre_of_colour(picture: np.ndarray) -> tuple[float, float]:
 @pytest.mark.parametrize("n_frames", [1, 2, 7, 30])
 def test_a_reversed_scene_is_the_reversed_film_in_every_bit(motion: str, n_frames: int) -> None:
     scene = Scene(
-        (Shape("red", "star", "large", motion, 7), Shape("blue", "ring", "small", "left", -24)),
+        (
+            DrawnShape("red", "star", "large", motion, 7),
+            DrawnShape("blue", "ring", "small", "left", -24),
+        ),
         "striped",
     )
 
@@ -38,7 +44,7 @@ def test_a_reversed_scene_is_the_reversed_film_in_every_bit(motion: str, n_frame
     ("motion", "axis", "sign"), [("right", 0, 1), ("left", 0, -1), ("down", 1, 1), ("up", 1, -1)]
 )
 def test_a_travelling_shape_goes_where_its_motion_says(motion: str, axis: int, sign: int) -> None:
-    pictures = film(Shape("yellow", "circle", "small", motion))
+    pictures = film(DrawnShape("yellow", "circle", "small", motion))
 
     path = np.array([centre_of_colour(picture)[axis] for picture in pictures])
 
@@ -49,9 +55,11 @@ def test_a_travelling_shape_goes_where_its_motion_says(motion: str, axis: int, s
 def test_a_shape_that_grows_or_appears_covers_more_each_frame_and_its_reversal_less(
     motion: str,
 ) -> None:
-    light = film(Shape("white", "square", "large", motion)).astype(int).sum(axis=(1, 2, 3))
+    light = film(DrawnShape("white", "square", "large", motion)).astype(int).sum(axis=(1, 2, 3))
     reversed_light = (
-        film(Shape("white", "square", "large", REVERSED[motion])).astype(int).sum(axis=(1, 2, 3))
+        film(DrawnShape("white", "square", "large", REVERSED[motion]))
+        .astype(int)
+        .sum(axis=(1, 2, 3))
     )
 
     assert (np.diff(light) > 0).all()
@@ -60,9 +68,9 @@ def test_a_shape_that_grows_or_appears_covers_more_each_frame_and_its_reversal_l
 
 def test_shapes_colours_and_backgrounds_all_look_different() -> None:
     pictures = [
-        film(Shape(colour, kind, "large", "right"), background=background, n_frames=3)[1].astype(
-            int
-        )
+        film(DrawnShape(colour, kind, "large", "right"), background=background, n_frames=3)[
+            1
+        ].astype(int)
         for colour, kind, background in product(COLOURS, SHAPES, BACKGROUNDS)
     ]
 
@@ -74,7 +82,7 @@ def test_shapes_colours_and_backgrounds_all_look_different() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (320, 180), (90, 160)])
 def test_everything_happens_inside_the_central_square(size: tuple[int, int]) -> None:
     shapes = [
-        Shape("white", kind, "large", motion, 15)
+        DrawnShape("white", kind, "large", motion, 15)
         for kind in SHAPES
         for motion in ("right", "down", "grows")
     ]
@@ -91,6 +99,6 @@ def test_everything_happens_inside_the_central_square(size: tuple[int, int]) -> 
 
 
 def test_edges_are_antialiased() -> None:
-    picture = film(Shape("white", "circle", "large", "right"), n_frames=1)[0, :, :, 0]
+    picture = film(DrawnShape("white", "circle", "large", "right"), n_frames=1)[0, :, :, 0]
 
     assert len(np.unique(picture)) > 20

@@ -7,7 +7,7 @@ from PIL import Image
 
 from models.features.tiny_random import TinyRandom
 from pipeline.datasets.parts import draw
-from pipeline.datasets.parts.scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, Shape
+from pipeline.datasets.parts.scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES, DrawnShape, Scene
 
 FRAMES = 20
 
@@ -23,7 +23,7 @@ def drawn(count: int, odd: bool, seed: int) -> tuple[torch.Tensor, dict[str, np.
             random.integers(len(table)) for table in (COLOURS, SIZES, BACKGROUNDS)
         )
         kind = (2 * random.integers(3) + colour + odd) % 6
-        shape = Shape(
+        shape = DrawnShape(
             list(COLOURS)[colour],
             list(SHAPES)[kind],
             list(SIZES)[size],
