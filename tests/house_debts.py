@@ -7,6 +7,5 @@ STILL_WITHOUT_SHAPES: set[str] = set()
 STILL_SILENT: set[str] = set()
 
 STILL_TWICE = {
-    "Selection",
     "Settings",
 }

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel, Shared, load_init
 from models.centerclip.options import Options
-from models.centerclip.reduction import Deep, Shape, Shift, build_reducer, shape_after
+from models.centerclip.reduction import Deep, Shift, TokenShape, build_reducer, shape_after
 from models.centerclip.tokens import last_of_segments
 from models.clip.blocks import Block, set_recompute
 from models.clip.build import build_clip
@@ -237,7 +237,7 @@ def _build_reducers(options: Options, sizes: Sizes) -> list[nn.Module]:
             f"Blocks count from 1 to {n_blocks}.",
         )
     modules: list[nn.Module] = []
-    shape = Shape(frames=options.frames, tokens=sizes.grid**2, width=sizes.vision_width)
+    shape = TokenShape(frames=options.frames, tokens=sizes.grid**2, width=sizes.vision_width)
     for block in range(1, n_blocks + 1):
         wanted = options.reduce.get(block)
         if wanted is None:

@@ -22,7 +22,7 @@ from models.base import Assets, Mismatch
 from models.centerclip.options import Options
 from models.centerclip.published_settings import model_options, settings_of
 from models.centerclip.published_settings import recipe as settings_recipe
-from models.centerclip.reduction import Shape, shape_after
+from models.centerclip.reduction import TokenShape, shape_after
 from models.centerclip.spectral import space_time_neighbours
 from models.clip.sizes import PREFIX, name_of
 from models.clip.towers import sizes_of
@@ -280,7 +280,7 @@ def _read_options(state: Mapping[str, object]) -> dict[str, object]:
 def _graphs(options: Options, per_frame: int) -> dict[str, Tensor]:
     """The space-time graphs that CenterCLIP keeps in its state dict."""
     graphs = {}
-    shape = Shape(frames=options.frames, tokens=per_frame, width=0)
+    shape = TokenShape(frames=options.frames, tokens=per_frame, width=0)
     for block, reduce in sorted(options.reduce.items()):
         if reduce.method == "spectral" and reduce.space_time:
             near = space_time_neighbours(shape.tokens, shape.frames // reduce.frames)

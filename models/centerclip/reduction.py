@@ -34,7 +34,7 @@ _DEEP_STD = 0.01  # of the first weights of the learned clustering
 
 
 @dataclass(frozen=True)
-class Shape:
+class TokenShape:
     """What reaches a block: frames per video, patch tokens per frame, width."""
 
     frames: int
@@ -42,23 +42,23 @@ class Shape:
     width: int
 
 
-def build_reducer(options: Reduce, before: Shape) -> nn.Module:
+def build_reducer(options: Reduce, before: TokenShape) -> nn.Module:
     """Return the module of one block. Raises Mismatch, with the numbers, if it does not fit."""
     return _METHODS[options.method](options, before)
 
 
-def shape_after(options: Reduce, before: Shape) -> Shape:
+def shape_after(options: Reduce, before: TokenShape) -> TokenShape:
     """Return what reaches the block itself."""
     if options.method in STAYS:
         return before
     tokens = before.tokens if options.method == "pooling" else options.tokens
-    return Shape(frames=options.frames, tokens=tokens, width=before.width)
+    return TokenShape(frames=options.frames, tokens=tokens, width=before.width)
 
 
 class Shift(nn.Module):
     """Exchange channels of patches, or of class tokens, with the next and the previous frame."""
 
-    def __init__(self, options: Reduce, before: Shape):
+    def __init__(self, options: Reduce, before: TokenShape):
         super().__init__()
         is_of_class = options.method == "token_shift"
         self.frames = before.frames
@@ -73,7 +73,7 @@ class Shift(nn.Module):
 class Pooling(nn.Module):
     """The mean of the frames of a segment."""
 
-    def __init__(self, options: Reduce, before: Shape):
+    def __init__(self, options: Reduce, before: TokenShape):
         super().__init__()
         self.length = before.frames // options.frames
 
@@ -82,13 +82,13 @@ class Pooling(nn.Module):
         return pool_frames(tokens, self.length)
 
 
-class Selection(nn.Module):
+class TokenSelection(nn.Module):
     """The mean class token of a segment, and K of its N patch tokens, which subclasses choose.
 
     Raises Mismatch if K is more than N.
     """
 
-    def __init__(self, options: Reduce, before: Shape):
+    def __init__(self, options: Reduce, before: TokenShape):
         super().__init__()
         self.options = options
         self.length = before.frames // options.frames
@@ -121,13 +121,13 @@ class Selection(nn.Module):
         return patches.gather(1, ids)
 
 
-class Clustered(Selection):
+class Clustered(TokenSelection):
     """The medoids, or means, of k-medoids++ or spectral clusters.
 
     A learned vector is added to each if the options say so.
     """
 
-    def __init__(self, options: Reduce, before: Shape):
+    def __init__(self, options: Reduce, before: TokenShape):
         super().__init__(options, before)
         self.embedding = None
         if options.embedding:
@@ -165,13 +165,13 @@ class Clustered(Selection):
         return chosen if self.embedding is None else chosen + self.embedding
 
 
-class Sparse(Selection):
+class Sparse(TokenSelection):
     """Tokens at equal distances; in training one is drawn from each of K parts.
 
     The draw is the same for all videos of a batch.
     """
 
-    def __init__(self, options: Reduce, before: Shape):
+    def __init__(self, options: Reduce, before: TokenShape):
         super().__init__(options, before)
         self.segments = options.frames
         # None: seeded from torch's generator at every call
@@ -190,14 +190,14 @@ class Sparse(Selection):
         return [spread_ids(self.n, self.k, rng) for _ in range(self.segments)]
 
 
-class Deep(Selection):
+class Deep(TokenSelection):
     """The tokens nearest to centres that an MLP makes of all tokens.
 
     The MLP learns by `loss`, nothing else trains it. loss: after a forward in training, per segment
     (R,), the sum of squared distances of tokens to their nearest centre.
     """
 
-    def __init__(self, options: Reduce, before: Shape):
+    def __init__(self, options: Reduce, before: TokenShape):
         super().__init__(options, before)
         self.mlp = Centres(self.n, self.length, self.k)
         self.loss: Tensor | None = None

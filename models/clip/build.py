@@ -27,11 +27,9 @@ def build_clip(options: Backbone, assets: Assets, half_rounding: bool = False) -
     """
     variant = Variant(activation=options.activation)
     if assets.init is not None:
-        weights = part_of(assets.init, PREFIX)
-        _check_backbone(options.backbone, weights)
-        return CLIP.from_state_dict(weights, variant, half_rounding=False)
+        return _rebuild(options.backbone, assets.init, variant)
     if assets.clip is not None:
-        _check_backbone(options.backbone, assets.clip)
+        _check_backbone(options.backbone, sizes_of(assets.clip))
         return CLIP.from_state_dict(assets.clip, variant, half_rounding=half_rounding)
     if options.backbone not in BACKBONES:
         raise Mismatch(
@@ -41,9 +39,23 @@ def build_clip(options: Backbone, assets: Assets, half_rounding: bool = False) -
     return CLIP(BACKBONES[options.backbone], variant)
 
 
-def _check_backbone(name: str, weights: Mapping[str, Tensor]) -> None:
-    """Raise Mismatch unless the weights are those of the ViT that the options name."""
-    sizes = sizes_of(weights)
+def _rebuild(backbone: str, init: Mapping[str, Tensor], variant: Variant) -> CLIP:
+    """The CLIP inside the weights of a whole model. Raises Mismatch if it is not all there."""
+    weights = part_of(init, PREFIX)
+    try:
+        sizes = sizes_of(weights)
+        clip = CLIP.from_state_dict(weights, variant, half_rounding=False)
+    except Mismatch as error:
+        raise Mismatch(
+            f"of {len(init):,} weights {len(weights):,} are of a CLIP ({PREFIX}*): {error.what}",
+            "Use weights of a whole model with these options.",
+        ) from error
+    _check_backbone(backbone, sizes)
+    return clip
+
+
+def _check_backbone(name: str, sizes: Sizes) -> None:
+    """Raise Mismatch unless the sizes are those of the ViT that the options name."""
     if not sizes.patch:
         raise Mismatch(
             "weights of a ResNet, whose vision tower has no tokens to work on",

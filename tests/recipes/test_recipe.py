@@ -87,7 +87,7 @@ def test_what_is_no_recipe_is_refused(values, words):
 def test_parsing_a_recipe_does_not_import_torch():
     code = f"""if True:
         import sys
-        from pipeline.training.recipe import parse
+        from pipeline.recipes.recipe import parse
         parse({PUBLISHED!r})
         assert "torch" not in sys.modules
     """

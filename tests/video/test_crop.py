@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.video.crop import center_crop, resize_short
+from pipeline.video.crop import center_crop, fit_square, resize_short
 from tests.stores.frame_store.frame_clips import images
 
 
@@ -35,3 +35,14 @@ def test_frames_of_the_right_size_are_not_touched():
     frames = images(1, 2, 24, 40)
 
     assert resize_short(frames, 24) is frames
+
+
+def test_fitting_resizes_before_it_crops_only_if_told_to():
+    frames = images(1, 2, 64, 128)
+
+    cropped = fit_square(frames, 32, "center_crop")
+    resized = fit_square(frames, 32, "resize_crop")
+
+    assert (cropped == center_crop(frames, 32)).all()
+    assert (resized == center_crop(resize_short(frames, 32), 32)).all()
+    assert cropped.shape == resized.shape == (2, 32, 32, 3)

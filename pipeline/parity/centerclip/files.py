@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.centerclip.kmedoids import kmedoids
 from models.centerclip.options import Reduce
-from models.centerclip.reduction import Shape, Sparse, build_reducer
+from models.centerclip.reduction import Sparse, TokenShape, build_reducer
 from models.centerclip.spectral import affinity, laplacian, space_time_neighbours, spectral
 from models.centerclip.tokens import spread_ids
 from pipeline.evaluation.metrics import count, count_v2t, group_best
@@ -159,7 +159,8 @@ def _module_rows(name: str, about: Mapping, case: Case) -> Iterator[Comparison]:
         sigma=c.get("spectral_sigma", 2.0),
     )
     module = build_reducer(
-        options, Shape(c["before_block_frames"], c["before_cluster_num"], c["transformer_width"])
+        options,
+        TokenShape(c["before_block_frames"], c["before_cluster_num"], c["transformer_width"]),
     )
     state = {
         key.rpartition("__param_cluster_")[2].replace("embed", "embedding"): torch.from_numpy(value)

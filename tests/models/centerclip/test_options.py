@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.centerclip.kmedoids import kmedoids
 from models.centerclip.options import Reduce
-from models.centerclip.reduction import Shape, build_reducer
+from models.centerclip.reduction import TokenShape, build_reducer
 from models.centerclip.spectral import automatic_neighbours, space_time_neighbours, spectral
 from reference import clusters
 
@@ -93,7 +93,7 @@ def test_a_block_keeps_what_its_options_say(
         space_time=True,
         sigma=3.0,
     )
-    module = build_reducer(options, Shape(frames, per_frame, 12))
+    module = build_reducer(options, TokenShape(frames, per_frame, 12))
     x = torch.randn(frames, 1 + per_frame, 12, generator=torch.Generator().manual_seed(4))
 
     made = module(x)[0].detach()
