@@ -85,11 +85,13 @@ def command(
         )
     from pipeline.checkpoints.model_file import load_model
     from pipeline.checkpoints.toolkit_file import find_checkpoint
+    from pipeline.evaluation import results
     from pipeline.search import search, search_record
 
     path = find_checkpoint(checkpoint)
     folder = find_results(path, videos)
     model, info = load_model(path)
+    log.info(results.searched(folder))
     if not asked:
         _write(records, search_record.all_records(model, folder, paths))
         return

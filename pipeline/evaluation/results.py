@@ -112,6 +112,17 @@ def read_metrics(folder: Path) -> dict:
     return _read_json(folder / METRICS)
 
 
+def searched(folder: Path) -> str:
+    """What a search in these results looks through, in words: how many videos of how many, and of
+    which split. DataError as `read_metrics`.
+    """
+    metrics = read_metrics(folder)
+    whole = metrics.get("of", {})
+    of = f" of {whole['videos']:,}" if whole else ""
+    made = f", splits {whole['splits']}" if whole else ""
+    return f"{metrics['videos']:,}{of} videos are searched (split {metrics['split']}{made})"
+
+
 def read_ranks(folder: Path, rerank: str) -> dict[str, np.ndarray]:
     """{"t2v", "v2t"}: pessimistic ranks from 1 of every query, int64. DataError if they were not
     saved.

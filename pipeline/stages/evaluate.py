@@ -409,6 +409,11 @@ def _head(options: Options, name: str, read: _Read) -> dict:
         "split": options.split,
         "texts": len(corpus.caption_ids),
         "videos": len(corpus.video_ids),
+        "of": {
+            "videos": len(read.annotations.videos),
+            "texts": len(read.annotations.captions),
+            "splits": read.annotations.origin,
+        },
         "left_out": len(read.annotations.split(options.split).video_ids) - len(corpus.video_ids),
         "chance": breakdown.chance(corpus.video_of, len(corpus.video_ids), KS, options.v2t),
         "sampling": (

@@ -174,3 +174,14 @@ def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 20
     while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+class PartsStage(FileStage):
+    def left_out(self, manifest: dict) -> tuple[int, int]:
+        return 3, 4
+
+
+def test_an_item_that_lacks_too_many_of_its_parts_ends_the_run_like_failures(tmp_path):
+    with pytest.raises(TooManyFailures, match="3 of 4 videos could not be read"):
+        run(PartsStage(Options(count=1), {}, tmp_path), "toy", Settings(jobs=1))
+    assert go(PartsStage, tmp_path, count=1)["counts"]["ok"] == 1

@@ -102,3 +102,39 @@ def test_recorded_vocabulary_byte_for_byte(
     )
 
     assert (tmp_path / "vocab.json").read_bytes() == (case / f"{name}.json").read_bytes()
+
+
+def own(folder: Path, *texts: str) -> Artefact:
+    rows = "".join(f"v{n},{text},train\n" for n, text in enumerate(texts))
+    (folder / "captions.csv").write_text("video,caption,split\n" + rows)
+    spec = {"type": "folder", "root": str(folder), "captions": "captions.csv"}
+    return dataset_artefact(spec | {"captions_only": True}, "annotations")
+
+
+def test_own_captions_keep_the_letters_of_their_language(tmp_path: Path) -> None:
+    made = Stage(
+        Stage.Options(min_count=1), {"annotations": own(tmp_path, "Müde", "!!!")}, tmp_path
+    )
+
+    summary = run(made, jobs=1)["summary"]
+
+    assert "müde" in json.loads((tmp_path / "vocab.json").read_text())
+    assert (summary["letters"], summary["captions_without_word"]) == ("unicode", 1)
+
+
+def test_words_lost_by_the_published_rule_are_said_with_what_helps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(
+        Stage(
+            Stage.Options(min_count=1, letters="ascii"),
+            {"annotations": own(tmp_path, "müde Katze")},
+            tmp_path / "a",
+        ),
+        jobs=1,
+    )
+
+    assert "1 characters are dropped (ü). --letters unicode keeps" in caplog.text
+    with pytest.raises(DataError, match="2 of 2 have no word left.*\n.*--letters unicode"):
+        made = {"annotations": own(tmp_path, "Кошка", "猫")}
+        run(Stage(Stage.Options(letters="ascii"), made, tmp_path / "b"), jobs=1)
