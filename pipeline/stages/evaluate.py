@@ -186,7 +186,7 @@ class Stage(stage.Stage):
         ]
 
     def process(self, item: Item) -> Outcome:
-        """Evaluate one checkpoint. Of several, one that cannot be used is set aside."""
+        """Evaluate one checkpoint. If there are several, one that cannot be used is set aside."""
         try:
             return _evaluate(self, item)
         except DataError as error:
@@ -315,7 +315,7 @@ def _settings(
 
 
 def _check(stage: Stage) -> None:
-    """ConfigError unless there is a denoiser exactly where one is asked for."""
+    """Raise ConfigError unless a denoiser is given if, and only if, one is asked for."""
     is_wanted, is_given = (
         "diffusion" in stage.options.rerank,
         stage.inputs.get("denoiser") is not None,

@@ -137,7 +137,7 @@ Shrunk = Iterator[
 
 
 class _How(NamedTuple):
-    """How networks are run. full: every batch has its full size, whatever came together in it."""
+    """How networks are run. full: fill every batch up, so that results do not depend on its mates."""
 
     precision: str
     device: str
@@ -349,7 +349,7 @@ class Stage(BigFileStage):
 
     @property
     def _computed(self) -> str:
-        """Where and how: rows of one store must not mix two of them."""
+        """Device and precision, which must be the same for all rows of a store."""
         return f"{self._device} {self._precision}"
 
     def _expect_same_device(self, record: Record) -> None:

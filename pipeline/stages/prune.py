@@ -78,7 +78,7 @@ class Stage(stage.Stage):
         return Outcome(outputs=outputs, facts={k: v for k, v in report.items() if k != "modules"})
 
     def finish(self, records: list[Record]) -> dict:
-        """The report without its modules goes into the manifest."""
+        """Return the report without its modules, for the manifest."""
         return dict(records[0].facts) if records else {}
 
 

@@ -78,7 +78,7 @@ class Stage(stage.Stage):
     Options = Options
 
     def items(self) -> list[Item]:
-        """One item; its key is everything the page shows."""
+        """Return one item, whose key is everything that the page shows."""
         shown = [
             [m.name, m.manifest["content"], m.manifest["counts"], m.options, m.failures]
             for m in self._steps()

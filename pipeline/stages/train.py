@@ -119,12 +119,12 @@ class Stage(stage.Stage):
         return {need: spec for need, spec in cls.needs.items() if need not in unread}
 
     def items(self) -> list[Item]:
-        """One item; its key is what the inputs hold."""
+        """Return one item, whose key is the content of the inputs."""
         parse(self.options.recipe)
         return [Item("train", digest(self._contents()))]
 
     def process(self, item: Item) -> Outcome:
-        """Train, or go on training, to the end."""
+        """Train to the end, from the beginning or from where an earlier run stopped."""
         from pipeline import processes
         from pipeline.feeding.inputs import choose_device
         from pipeline.training.setup import Setup
@@ -164,7 +164,7 @@ class Stage(stage.Stage):
         return Outcome(outputs=outputs, facts=facts)
 
     def finish(self, records: list) -> dict:
-        """How the training ended goes into the manifest."""
+        """Return how the training run ended, for the manifest."""
         return dict(records[0].facts) if records else {}
 
     def _contents(self) -> dict[str, str]:

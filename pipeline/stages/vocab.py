@@ -120,7 +120,7 @@ def _dual_encoding_pp(counts: Counter[str], options: BaseModel) -> Made:
 
 
 def _hybrid_space(counts: Counter[str], options: BaseModel) -> Made:
-    """The published files are pickles of these two; ours hold the same entries as JSON."""
+    """Write both vocabularies as JSON; the published files are pickles of the same entries."""
     made = vocab.build_hybrid(counts, "rnn", options.min_count)
     bag = vocab.build_hybrid(counts, "bow", options.min_count)
     counter = vocab.counter_text(counts, options.min_count)
