@@ -137,7 +137,7 @@ Shrunk = Iterator[
 
 
 class _How(NamedTuple):
-    """How networks are run. full: fill every batch up, so that results do not depend on its mates."""
+    """How networks are run. full: every batch is filled up to one size."""
 
     precision: str
     device: str
