@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from models.base import Inputs, Mismatch
 from pipeline import config
-from pipeline.checkpoints import model_file, partial
+from pipeline.checkpoints import model_file
+from pipeline.recipes.freeze import count_parameters
 from pipeline.recipes.recipe import Recipe, parse
 
 # of MSR-VTT's training captions and of the published features; 2048 where one network made them
@@ -111,7 +112,7 @@ def main() -> None:
         except Mismatch as error:  # a second stage is built on the first
             click.echo(f"{name:<42}  {error.what}")
             continue
-        found = partial.counts(model, recipe.train)
+        found = count_parameters(model, recipe.train)
         stored = found["trained"] if found["trained"] < 0.5 * found["all"] else found["all"]
         key = f"{recipe.model} {recipe.options.model_dump_json()} {known.get('feature_dim')}"
         cost = costs[key] = costs[key] if key in costs else arithmetic(recipe, known)

@@ -10,7 +10,6 @@ them.
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from pipeline.checkpoints import clip_weights, sparse, torchscript
 from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.toolkit_file import MODEL, find_checkpoint, read_format
 from pipeline.errors import DataError
+from pipeline.recipes.freeze import unchanging_names
 from pipeline.recipes.options import TrainOptions
 
 KEY = "backbone"
@@ -30,30 +30,6 @@ _PARTS = {"file", "sha256", "names", "rounded"}
 _WORTH = (
     0.5  # of all numbers: a checkpoint that would not become much smaller had better stand alone
 )
-
-
-def frozen(model: nn.Module, options: TrainOptions) -> list[str]:
-    """Names of the parameters that `freeze` keeps from training."""
-    if options.freeze is None:
-        return []
-    named = [name for name, _ in model.named_parameters() if re.search(options.freeze.match, name)]
-    return [n for n in named if not any(re.search(p, n) for p in options.freeze.exceptions)]
-
-
-def counts(model: nn.Module, options: TrainOptions) -> dict[str, int]:
-    """{"all", "trained"}: parameters of a model, and those that its recipe trains."""
-    named, still_ones = dict(model.named_parameters()), set(frozen(model, options))
-    trained = sum(p.numel() for name, p in named.items() if name not in still_ones)
-    return {"all": sum(p.numel() for p in named.values()), "trained": trained}
-
-
-def still(model: nn.Module, options: TrainOptions) -> list[str]:
-    """Names of the weights that no step of a training changes: frozen ones, but for temperatures,
-    which are limited.
-    """
-    return [
-        name for name in frozen(model, options) if not re.search(options.temperature.match, name)
-    ]
 
 
 def left_out(about: Mapping) -> frozenset[str]:
@@ -82,7 +58,7 @@ def facts(
     {"file", "sha256", "names", "rounded"}: the file's place relative to the folder, the digest of
     these weights, their names, and which of them were rounded through float16 when they were taken.
     """
-    if init is None or not (names := still(model, options)):
+    if init is None or not (names := unchanging_names(model, options)):
         return {}
     file = find_checkpoint(init)
     source, own = _given(file), model.state_dict()

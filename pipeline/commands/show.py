@@ -36,13 +36,14 @@ def _parameters(recipe: Recipe) -> str:
     import torch
 
     from models.base import Mismatch
-    from pipeline.checkpoints import model_file, partial
+    from pipeline.checkpoints import model_file
+    from pipeline.recipes.freeze import count_parameters
 
     try:
         with torch.device("meta"):
             model = model_file.build_model(recipe, {})
     except Mismatch as error:
         return f"parameters: known with the data ({error.what})"
-    found = partial.counts(model, recipe.train)
+    found = count_parameters(model, recipe.train)
     share = 100 * found["trained"] / found["all"]
     return f"parameters: {found['all']:,}, of which {found['trained']:,} train ({share:.3f} %)"

@@ -393,8 +393,8 @@ def _rank(
 
 
 def _head(options: Options, name: str, read: _Read) -> dict:
-    from pipeline.checkpoints import partial
     from pipeline.evaluation.metrics import KS
+    from pipeline.recipes.freeze import count_parameters
     from pipeline.report import breakdown
 
     corpus = read.corpus
@@ -405,7 +405,7 @@ def _head(options: Options, name: str, read: _Read) -> dict:
         "model": info.recipe.model,
         "recipe": info.recipe.name,
         "training": info.training,
-        "parameters": partial.counts(read.opened.model, info.recipe.train),
+        "parameters": count_parameters(read.opened.model, info.recipe.train),
         "split": options.split,
         "texts": len(corpus.caption_ids),
         "videos": len(corpus.video_ids),

@@ -1,5 +1,4 @@
-"""Which parameters train, in which groups, by which rule: Adam, AdamW (torch's, fused) and
-BertAdam.
+"""In which groups parameters train, and by which rule: Adam, AdamW (torch's, fused) and BertAdam.
 
 Also the moving average of the weights and the limits of the temperature, which act on parameters
 after a step.
@@ -15,7 +14,6 @@ from torch.optim.adamw import adamw
 from pipeline.errors import ConfigError
 from pipeline.recipes.options import (
     EmaOptions,
-    FreezeOptions,
     OptimizerOptions,
     ParameterRule,
     TemperatureOptions,
@@ -23,41 +21,6 @@ from pipeline.recipes.options import (
 
 # steps after which 1 - beta ** steps is 1 in double precision, for any beta up to 0.9999999
 _FOREVER = 1e9
-
-
-def freeze(model: nn.Module, options: FreezeOptions | None) -> list[nn.Module]:
-    """Switch `requires_grad` off as the options say; call before the optimizer and DDP see the
-    model.
-
-    Returns the normalisation layers to keep in eval mode. ConfigError if nothing matches or nothing
-    is left to train.
-    """
-    if options is None:
-        return []
-    named = dict(model.named_parameters())
-    frozen = {
-        name
-        for name in named
-        if re.search(options.match, name)
-        and not any(re.search(e, name) for e in options.exceptions)
-    }
-    if not frozen or len(frozen) == len(named):
-        what = "no parameter matches" if not frozen else "nothing is left to train"
-        raise ConfigError(
-            what,
-            where=f"train.freeze: {options.match}",
-            fix=f"Names are like {', '.join(list(named)[:3])}.",
-        )
-    for name in frozen:
-        named[name].requires_grad_(False)
-    if not options.norms_in_eval_mode:
-        return []
-    return [m for prefix, m in model.named_modules() if _is_frozen_norm(prefix, m, frozen)]
-
-
-def _is_frozen_norm(prefix: str, module: nn.Module, frozen: set[str]) -> bool:
-    own = [f"{prefix}.{name}" for name, _ in module.named_parameters(recurse=False)]
-    return "Norm" in type(module).__name__ and bool(own) and all(name in frozen for name in own)
 
 
 def parameter_groups(

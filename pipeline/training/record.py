@@ -5,15 +5,18 @@ metrics.jsonl holds no times, so equal runs give equal bytes; times go to Tensor
 below `_state/`.
 """
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline import log
 from pipeline.errors import DataError
 
+T = TypeVar("T")
 _LINE_SECONDS = 30.0
 
 
@@ -73,6 +76,46 @@ class Board:
             self._writer.close()
 
 
+class RunLog:
+    """What the first process of a training run records of it: metrics.jsonl, TensorBoard, lines.
+
+    The other processes only keep time. `open` comes first, once it is known where the run starts.
+    """
+
+    def __init__(self, name: str, epochs: int, folder: Path, board: Path | None, is_first: bool):
+        self._name, self._epochs = name, epochs
+        self._folder, self._board_folder, self._is_first = folder, board, is_first
+        self._metrics: MetricsFile | None = None
+        self._board: Board | None = None
+
+    @contextlib.contextmanager
+    def open(self, metrics_bytes: int, step: int, total_steps: int) -> Iterator[None]:
+        """Record from `step` on; metrics.jsonl is cut to the length that a checkpoint knows of."""
+        self.clock = Clock(total_steps - step)
+        self.console = Console(self._name, self._epochs, self.clock, silent=not self._is_first)
+        with contextlib.ExitStack() as stack:
+            if self._is_first:
+                self._metrics = MetricsFile(self._folder / "metrics.jsonl", metrics_bytes)
+                stack.callback(self._metrics.close)
+                self._board = Board(self._board_folder, step)
+                stack.callback(self._board.close)
+            yield
+
+    def append(self, line: Mapping[str, object]) -> None:
+        """Add a line to metrics.jsonl."""
+        if self._metrics:
+            self._metrics.append(line)
+
+    def plot(self, group: str, values: Mapping[str, float], step: int) -> None:
+        """Add points to the curves of TensorBoard."""
+        if self._board:
+            self._board.add(group, values, step)
+
+    def sync(self) -> int:
+        """Make metrics.jsonl durable; its length in bytes."""
+        return self._metrics.sync() if self._metrics else 0
+
+
 class Clock:
     """Where the time of training goes: captions per second, share of it spent waiting for data,
     time left.
@@ -87,9 +130,17 @@ class Clock:
     def reset(self) -> None:
         self._since, self._waited, self._items = time.monotonic(), 0.0, 0
 
-    def waited(self, seconds: float) -> None:
-        self._waited += seconds
-        self._all_waited += seconds
+    def time_waiting(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same batches; the time that each is waited for counts as waiting for data."""
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            seconds = time.monotonic() - start
+            self._waited += seconds
+            self._all_waited += seconds
+            if batch is None:
+                return
+            yield batch
 
     def step(self, items: int, seconds: float) -> None:
         """A step over so many captions has taken so long, waiting included."""

@@ -22,11 +22,12 @@ from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.checkpoints.toolkit_file import TRAINING, VERSION
 from pipeline.core import stop
 from pipeline.errors import ConfigError, Interrupted
-from pipeline.feeding.loader import Batch, TrainBatches
-from pipeline.memory import naming_knobs
+from pipeline.feeding.loader import TrainBatches
+from pipeline.recipes.freeze import freeze
 from pipeline.recipes.options import TrainOptions
 from pipeline.recipes.recipe import Recipe
-from pipeline.training import moments, optimizer
+from pipeline.training import moments
+from pipeline.training.memory import naming_knobs, step_and_knobs
 from pipeline.training.progress import (
     Conduct,
     Summary,
@@ -35,18 +36,18 @@ from pipeline.training.progress import (
     resumable,
     torch_settings,
 )
-from pipeline.training.record import Board, Clock, Console, MetricsFile
+from pipeline.training.record import RunLog
 from pipeline.training.schedule import Schedule
-from pipeline.training.step import NotFinite, Stepper, seed_step
+from pipeline.training.step import NotFinite, Stepper, StepResult, seed_step
 
-Validate = Callable[
-    [nn.Module], dict[str, float]
-]  # scores by the names of options.METRICS, and any others
+# scores by the names of options.METRICS, and any others
+Validate = Callable[[nn.Module], dict[str, float]]
 
 
 class Trainer:
-    """Trains `model` on `batches`; `validate(model)` gives the scores of the selection split (None:
-    keep the last).
+    """Trains a model on batches and keeps its best weights.
+
+    validate: gives the scores of a model on the selection split; None: keep the last weights.
 
     Writes `folder`/checkpoints/{last,best}.pt and metrics.jsonl; continues checkpoints/last.pt of
     the same identity.
@@ -61,27 +62,36 @@ class Trainer:
         folder: Path,
         conduct: Conduct,
     ):
-        self._recipe, self._options, self._batches, self._conduct = (
-            recipe,
-            recipe.train,
-            batches,
-            conduct,
-        )
-        self._validate, self._folder, self._world = validate, Path(folder), conduct.world
+        self._recipe, self._options = recipe, recipe.train
+        self._batches, self._validate = batches, validate
+        self._folder, self._conduct, self._world = Path(folder), conduct, conduct.world
         self.model = _synchronised(model, self._options, conduct).to(conduct.device)
-        self._still = optimizer.freeze(self.model, self._options.freeze)
+        self._still_norms = freeze(self.model, self._options.freeze)
         self._stepper = Stepper(
-            self.model, self._wrapped(), self._options, conduct.device, self._world
+            model=self.model,
+            forward=self._wrapped(),
+            options=self._options,
+            device=conduct.device,
+            world=self._world,
         )
         self.steps_per_epoch = -(-len(batches) // self._options.accumulation)
         self.total_steps = self.steps_per_epoch * self._options.epochs
-        horizon = (
-            self._options.schedule.horizon_epochs or self._options.epochs
-        ) * self.steps_per_epoch
+        horizon_epochs = self._options.schedule.horizon_epochs or self._options.epochs
         self._schedule = Schedule(
-            self._options.schedule, lr=self._options.optimizer.lr, horizon_steps=horizon,
-            tie=self._options.tie, stop_after=self._options.stop_after,
-        )  # fmt: skip
+            self._options.schedule,
+            lr=self._options.optimizer.lr,
+            horizon_steps=horizon_epochs * self.steps_per_epoch,
+            tie=self._options.tie,
+            stop_after=self._options.stop_after,
+        )
+        self._log = RunLog(
+            name=conduct.name,
+            epochs=self._options.epochs,
+            folder=self._folder,
+            board=conduct.board,
+            is_first=self._world.is_first,
+        )
+        self._saved_at = time.monotonic()
         self._progress = TrainingProgress()
         self._before = resumable(self._folder, conduct.identity)
         recorded = self._before["threads"] if self._before else None
@@ -129,104 +139,125 @@ class Trainer:
         Raises Interrupted after a stop signal (the state is saved), DataError for a loss that is
         not finite.
         """
+        options, n_batches = self._options, len(self._batches)
+        rank = self._world.rank if options.seed_scope == "per_rank" else 0
+        with self._running():
+            progress = self._progress
+            while not progress.done:
+                self._set_train_mode()
+                loaded = self._batches.epoch(progress.epoch, progress.position)
+                with contextlib.closing(loaded):
+                    batches = self._log.clock.time_waiting(loaded)
+                    while progress.position < n_batches and not progress.done:
+                        started = time.monotonic()
+                        count = min(options.accumulation, n_batches - progress.position)
+                        seed_step(options.seed, progress.step, rank)
+                        try:  # forward, backward, clip, update
+                            result = self._stepper(batches, count, self._schedule.lr(progress.step))
+                        except NotFinite as fault:
+                            self._skip_or_stop(fault)
+                            result = None
+                        progress.position += count
+                        progress.step += 1
+                        self._record_step(result, count, time.monotonic() - started)
+
+                        if self._is_validation_due():
+                            self._validate_and_keep_best()
+                            self._set_train_mode()
+                        if progress.done:
+                            self._save()
+                        elif self._is_stop_requested():
+                            self._save()
+                            raise self._interrupted()
+                        elif self._is_save_due():
+                            self._save()
+                if progress.done:  # the validation after a step has ended the training
+                    break
+
+                progress.epoch += 1
+                progress.position = 0
+                is_last = progress.epoch == options.epochs
+                scores = self._validate_and_keep_best() if self._is_epoch_judged(is_last) else {}
+                progress.done = progress.done or is_last
+                self._report_epoch(scores)
+                if options.keep_epochs:
+                    self._keep_epoch()
+                self._save()
+            processes.barrier(self._world)
+        return Summary(progress.epoch, progress.step, progress.skipped, progress.best)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """The state restored, torch set up and everything that is recorded open."""
+        options, device = self._options, self._conduct.device
         with contextlib.ExitStack() as stack:
-            options = self._options
             stack.enter_context(
-                torch_settings(
-                    self._conduct.device,
-                    self.threads,
-                    options.deterministic,
-                    options.detect_anomaly,
-                )
+                torch_settings(device, self.threads, options.deterministic, options.detect_anomaly)
             )
             length = self._resume()
-            self._clock = Clock(self.total_steps - self._progress.step)
-            self._console = Console(
-                self._conduct.name, options.epochs, self._clock, silent=not self._world.is_first
-            )
+            stack.enter_context(self._log.open(length, self._progress.step, self.total_steps))
             self._saved_at = time.monotonic()
-            self._metrics = self._board = None
-            if self._world.is_first:
-                self._metrics = MetricsFile(self._folder / "metrics.jsonl", length)
-                stack.callback(self._metrics.close)
-                self._board = Board(self._conduct.board, self._progress.step)
-                stack.callback(self._board.close)
-            stack.enter_context(naming_knobs(*self._memory()))
-            while not self._progress.done:
-                self._epoch()
-            processes.barrier(self._world)
-        p = self._progress
-        return Summary(p.epoch, p.step, p.skipped, p.best)
-
-    def _memory(self) -> tuple[str, str]:
-        """What a step works on, and what would make it less."""
-        inputs, options, n = (
-            self.model.inputs,
-            self._options,
-            self._batches.batch_size // self._world.size,
-        )
-        frames = (
-            f", each with {inputs.frames} frames of {inputs.size} pixels" if inputs.frames else ""
-        )
-        knobs = f"Lower train.batch_size ({options.batch_size}), or use more processes (torchrun)"
-        if self._stepper.precision == "float32" and self._conduct.device.type == "cuda":
-            knobs += "; set train.precision: bfloat16"
-        if hasattr(self._recipe.options, "recompute"):
-            knobs += "; set options.recompute: true (a third more time)"
-        return (
-            f"{self._conduct.name}: {n} captions at once on {self._conduct.device}{frames}",
-            (
-                f"{knobs}. For contrastive losses train.accumulation is not the same as a larger"
-                " batch. If it was a validation: train.evaluation.batch_size"
-                f" ({options.evaluation.batch_size})."
-            ),
-        )
-
-    def _epoch(self) -> None:
-        """The rest of the epoch under way, its validation and its checkpoint."""
-        p, evaluation = self._progress, self._options.evaluation
-        self._train_mode()
-        with contextlib.closing(self._batches.epoch(p.epoch, p.position)) as batches:
-            waited = self._waited(batches)
-            while p.position < len(self._batches) and not p.done:
-                self._step(waited)
-                self._between_steps()
-        if p.done:
-            return
-        p.epoch, p.position = p.epoch + 1, 0
-        last = p.epoch == self._options.epochs
-        due = last or (evaluation.every_epochs and p.epoch % evaluation.every_epochs == 0)
-        scores = self._judge() if due else {}
-        p.done = p.done or last
-        self._console.epoch(
-            p.epoch, p.epoch_loss / max(p.epoch_steps, 1), self._score_words(scores)
-        )
-        p.epoch_loss, p.epoch_steps = 0.0, 0
-        if self._options.keep_epochs:
-            self._write_model(
-                f"epoch-{p.epoch}.pt", self.model.state_dict(), {"epoch": p.epoch, "step": p.step}
+            n_captions = self._batches.batch_size // self._world.size
+            doing, knobs = step_and_knobs(
+                self._conduct.name, self.model, self._recipe, n_captions, self._stepper.precision
             )
-        self._save()
+            stack.enter_context(naming_knobs(doing, knobs))
+            yield
 
-    def _step(self, batches: Iterator[Batch]) -> None:
-        p, options = self._progress, self._options
-        count, start = min(options.accumulation, len(self._batches) - p.position), time.monotonic()
-        seed_step(options.seed, p.step, self._world.rank if options.seed_scope == "per_rank" else 0)
-        try:
-            result = self._stepper(batches, count, self._schedule.lr(p.step))
-        except NotFinite as fault:
-            self._skip_or_stop(fault)
-            result = None
-        p.position, p.step = p.position + count, p.step + 1
-        self._clock.step(count * self._batches.batch_size, time.monotonic() - start)
+    def _is_validation_due(self) -> bool:
+        """Whether the step just made is followed by a validation within its epoch."""
+        step, evaluation = self._progress.step, self._options.evaluation
+        if evaluation.at_first_step and step == 1:
+            return True
+        return bool(evaluation.every_steps) and step % evaluation.every_steps == 0
+
+    def _is_epoch_judged(self, is_last: bool) -> bool:
+        every = self._options.evaluation.every_epochs
+        return is_last or (bool(every) and self._progress.epoch % every == 0)
+
+    def _is_stop_requested(self) -> bool:
+        """Whether any process was asked to stop; all of them learn of it at the same step."""
+        return processes.any_of(stop.requested(), self._world, self._conduct.device)
+
+    def _is_save_due(self) -> bool:
+        conduct = self._conduct
+        if conduct.save_steps and self._progress.step % conduct.save_steps == 0:
+            return True
+        return time.monotonic() - self._saved_at > conduct.save_seconds
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"interrupted after step {self._progress.step:,} of {self.total_steps:,}; everything"
+            " up to it is kept",
+            where=self._conduct.name,
+            fix="Run the same command again to go on.",
+        )
+
+    def _record_step(self, result: StepResult | None, count: int, seconds: float) -> None:
+        """Take a step over `count` batches into the sums; log them every so many steps."""
+        progress, log_every = self._progress, self._options.log_every
+        self._log.clock.step(count * self._batches.batch_size, seconds)
         if result:
+            loss = result.terms["loss"]
             for name, value in (result.terms | {"grad_norm": result.grad_norm}).items():
-                p.sums[name] = p.sums.get(name, 0.0) + value
-            p.summed += 1
-            p.epoch_loss, p.epoch_steps = p.epoch_loss + result.terms["loss"], p.epoch_steps + 1
-            self._console.step(p.epoch + 1, p.position, len(self._batches), result.terms["loss"])
-        if p.step % options.log_every == 0 or p.step == 1:
-            self._log_step()
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
+            progress.summed += 1
+            progress.epoch_loss += loss
+            progress.epoch_steps += 1
+            self._log.console.step(progress.epoch + 1, progress.position, len(self._batches), loss)
+        if progress.step % log_every == 0 or progress.step == 1:
+            self._log_means()
+
+    def _report_epoch(self, scores: dict[str, float]) -> None:
+        progress = self._progress
+        mean_loss = progress.epoch_loss / max(progress.epoch_steps, 1)
+        self._log.console.epoch(progress.epoch, mean_loss, self._score_words(scores))
+        progress.epoch_loss, progress.epoch_steps = 0.0, 0
+
+    def _keep_epoch(self) -> None:
+        progress = self._progress
+        about = {"epoch": progress.epoch, "step": progress.step}
+        self._write_model(f"epoch-{progress.epoch}.pt", self.model.state_dict(), about)
 
     def _skip_or_stop(self, fault: NotFinite) -> None:
         p = self._progress
@@ -243,54 +274,31 @@ class Trainer:
             f" {self._options.skip_limit})"
         )
 
-    def _between_steps(self) -> None:
-        """What may happen after any step: validation, a stop request, a checkpoint by time or by
-        count.
-        """
-        p, evaluation = self._progress, self._options.evaluation
-        if (evaluation.every_steps and p.step % evaluation.every_steps == 0) or (
-            evaluation.at_first_step and p.step == 1
-        ):
-            self._judge()
-            self._train_mode()
-            if p.done:
-                self._save()
-                return
-        if processes.any_of(stop.requested(), self._world, self._conduct.device):
-            self._save()
-            raise Interrupted(
-                f"interrupted after step {p.step:,} of {self.total_steps:,}; everything up to it is"
-                " kept",
-                where=self._conduct.name,
-                fix="Run the same command again to go on.",
-            )
-        by_count = self._conduct.save_steps and p.step % self._conduct.save_steps == 0
-        if by_count or time.monotonic() - self._saved_at > self._conduct.save_seconds:
-            self._save()
-
-    def _log_step(self) -> None:
-        p = self._progress
-        if p.summed and self._world.is_first:
-            values = {
-                name: total / p.summed for name, total in p.sums.items()
-            } | self._stepper.temperatures
+    def _log_means(self) -> None:
+        """Record the means of what was summed since the last line of metrics.jsonl."""
+        progress = self._progress
+        if progress.summed:
+            means = {name: total / progress.summed for name, total in progress.sums.items()}
+            values = means | self._stepper.temperatures
             rates = [group["lr"] for group in self._stepper.optimizer.param_groups]
-            line = {"event": "train", "epoch": p.epoch + 1, "step": p.step} | values | {"lr": rates}
-            self._metrics.append(line | ({"skipped": p.skipped} if p.skipped else {}))
+            line = {"event": "train", "epoch": progress.epoch + 1, "step": progress.step}
+            skipped = {"skipped": progress.skipped} if progress.skipped else {}
+            self._log.append(line | values | {"lr": rates} | skipped)
             named_rates = {f"lr_{n}": rate for n, rate in enumerate(rates)}
-            self._board.add("train", values | named_rates | self._clock.rates, p.step)
-        p.sums, p.summed = {}, 0
-        self._clock.reset()
+            points = values | named_rates | self._log.clock.rates
+            self._log.plot("train", points, progress.step)
+        progress.sums, progress.summed = {}, 0
+        self._log.clock.reset()
 
-    def _judge(self) -> dict[str, float]:
-        """Validate, keep the weights if they are the best, act on what follows; the scores judged
-        by.
+    def _validate_and_keep_best(self) -> dict[str, float]:
+        """Validate, keep the weights if they are the best, and act on the schedule's verdict.
+
+        Returns the scores that were judged by; {} without validation.
         """
         p = self._progress
         processes.share_buffers(self.model, self._world)
-        scores = processes.from_first(
-            self._scores(), self._world
-        )  # every rank encodes its share, rank 0 counts
+        # every rank encodes its share, rank 0 counts
+        scores = processes.from_first(self._scores(), self._world)
         if scores is None:  # nothing to select by: the last weights are the ones to keep
             self._keep_best("raw", {})
             return {}
@@ -331,13 +339,17 @@ class Trainer:
         self._write_model("best.pt", weights, p.best)
 
     def _record_validation(self, scores: dict[str, dict[str, float]], best: str) -> None:
-        if not self._world.is_first:
-            return
-        p = self._progress
+        progress = self._progress
         for name, values in scores.items():
-            line = {"event": "validation", "epoch": p.epoch, "step": p.step, "model": name}
-            self._metrics.append(line | values | {"best": name == best})
-            self._board.add("validation" if name == "raw" else f"validation_{name}", values, p.step)
+            line = {
+                "event": "validation",
+                "epoch": progress.epoch,
+                "step": progress.step,
+                "model": name,
+            }
+            self._log.append(line | values | {"best": name == best})
+            group = "validation" if name == "raw" else f"validation_{name}"
+            self._log.plot(group, values, progress.step)
 
     def _score_words(self, scores: dict[str, float]) -> str:
         best, select = self._progress.best, self._options.select
@@ -358,9 +370,8 @@ class Trainer:
     def _save(self) -> None:
         """Write last.pt: after it, a kill costs only the steps made since."""
         if self._world.is_first:
-            length = (
-                self._metrics.sync()
-            )  # first: a checkpoint never knows of lines that are not on disk
+            # first: a checkpoint never knows of lines that are not on disk
+            length = self._log.sync()
             write_archive(
                 self.last_path,
                 {
@@ -438,9 +449,10 @@ class Trainer:
                 f" {self.total_steps:,}"
             )
 
-    def _train_mode(self) -> None:
+    def _set_train_mode(self) -> None:
+        """All modules train but the frozen normalisation layers that keep their statistics."""
         self.model.train()
-        for module in self._still:
+        for module in self._still_norms:
             module.eval()
 
     def _wrapped(self) -> nn.Module:
@@ -452,15 +464,6 @@ class Trainer:
             device_ids=[device.index] if device.type == "cuda" else None,
             find_unused_parameters=options.find_unused_parameters,
         )
-
-    def _waited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        while True:
-            start = time.monotonic()
-            batch = next(batches, None)
-            self._clock.waited(time.monotonic() - start)
-            if batch is None:
-                return
-            yield batch
 
 
 def _synchronised(model: nn.Module, options: TrainOptions, conduct: Conduct) -> nn.Module:

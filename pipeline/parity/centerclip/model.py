@@ -26,8 +26,8 @@ from pipeline.checkpoints.archive import read_archive
 from pipeline.evaluation.metrics import count, count_v2t, summary
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, close_tree, equal
+from pipeline.recipes.freeze import freeze
 from pipeline.recipes.options import FreezeOptions
-from pipeline.training import optimizer
 
 _LOSSES = {"train_loss": "loss", "train_sim_loss": "similarity", "train_cluster_loss": "cluster"}
 _SIZES = {
@@ -119,7 +119,7 @@ def model_rows(case: Case, model: CenterCLIP) -> Iterator[Comparison]:
     batch, tolerance = batch_of(case.inputs), _tolerance(case)
     ours = intermediates(model.eval(), batch)
     if "train_loss" in case.outputs:
-        frozen = freeze(model, case)
+        frozen = freeze_as_published(model, case)
         yield equal("frozen_params", frozen, case.info["frozen_params"])
         ours |= _training(model, batch, case)
     for name, expected in case.outputs.items():
@@ -204,11 +204,11 @@ def by_position(rows: Tensor, videos: int) -> Tensor:
     return rows.unflatten(0, (videos, -1)).transpose(0, 1).flatten(0, 1)
 
 
-def freeze(model: CenterCLIP, case: Case) -> list[str]:
+def freeze_as_published(model: CenterCLIP, case: Case) -> list[str]:
     """Freeze what the options of the case freeze; the published names of it."""
     settings = case.info["options"]
     if rule := freeze_rule(settings["freeze_layer_num"], settings["linear_patch"]):
-        optimizer.freeze(model, FreezeOptions.model_validate(rule))
+        freeze(model, FreezeOptions.model_validate(rule))
     still = {name: p for name, p in model.named_parameters() if not p.requires_grad}
     return list(rename(model.options, still))
 

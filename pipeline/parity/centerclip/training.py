@@ -26,7 +26,13 @@ from models.centerclip.published_training import (
 )
 from pipeline.feeding.loader import Batch
 from pipeline.parity.case import Case
-from pipeline.parity.centerclip.model import Watch, batch_of, freeze, intermediates, opened
+from pipeline.parity.centerclip.model import (
+    Watch,
+    batch_of,
+    freeze_as_published,
+    intermediates,
+    opened,
+)
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
 from pipeline.processes import World
 from pipeline.recipes.recipe import Recipe, parse
@@ -49,7 +55,7 @@ def train_steps(case: Case) -> Iterator[Comparison]:
         training = parse({"name": prefix, **recipe(settings)})
         options, assets = import_checkpoint(published[1], settings)
         model = build(options, assets)
-        freeze(model, case)
+        freeze_as_published(model, case)
         ours = _run(model, training, case, prefix)
         for key, values in ours.items():
             expected = case.outputs[f"{prefix}__{key}"]
@@ -180,7 +186,7 @@ def _optimizer_rows(
     keys = sorted({key for moments in state.values() for key in moments})
     yield equal("optimizer_state_keys", keys, case.info["optimizer_state_keys"])
     yield equal("opt_m_l2 / opt_v_l2", "-1 = no state" in case.info["opt_m_l2 / opt_v_l2"], True)
-    freeze(model, case)
+    freeze_as_published(model, case)
     training = parse({"name": case.name, **recipe(case.info["options"])}).train
     groups = optimizer.parameter_groups(
         model.named_parameters(), training.params, training.optimizer.weight_decay

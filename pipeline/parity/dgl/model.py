@@ -20,6 +20,7 @@ from pipeline.feeding.loader import Batch
 from pipeline.parity.case import Case
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
 from pipeline.processes import World
+from pipeline.recipes.freeze import freeze
 from pipeline.recipes.options import (
     FreezeOptions,
     OptimizerOptions,
@@ -27,7 +28,6 @@ from pipeline.recipes.options import (
     ScheduleOptions,
     TrainOptions,
 )
-from pipeline.training import optimizer
 from pipeline.training.schedule import Schedule
 from pipeline.training.step import Stepper
 from reference import dgl
@@ -190,7 +190,7 @@ def _gradients(
         train_options(case.info["options"]),
         _tolerance(case, "train/*, grad_norm/*"),
     )
-    optimizer.freeze(model, options.freeze)
+    freeze(model, options.freeze)
     terms = model.train()(batch)
     terms["loss"].backward()
     for name, key in (("train/loss", "loss"), ("train/loss_t2v", "t2v"), ("train/loss_v2t", "v2t")):
@@ -227,7 +227,7 @@ def _step(
     """One step with a new optimizer, or with the one in the file."""
     stated, options = case.info["train"], train_options(case.info["options"])
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
-    optimizer.freeze(model.train(), options.freeze)
+    freeze(model.train(), options.freeze)
     stepper = Stepper(model, model, options, torch.device("cpu"), World())
     done = stated["global_step_of_the_step"]
     if options.optimizer.name == "bertadam":  # counts the steps of each parameter itself

@@ -21,8 +21,8 @@ from pipeline.feeding.loader import Batch
 from pipeline.parity.case import Case
 from pipeline.parity.compare import Comparison, Tolerance, close, equal
 from pipeline.processes import World
+from pipeline.recipes.freeze import freeze
 from pipeline.recipes.options import TrainOptions
-from pipeline.training import optimizer
 from pipeline.training.schedule import Schedule
 from pipeline.training.step import Stepper
 
@@ -183,7 +183,7 @@ class TrainingCase:
 
     def __init__(self, case: Case, model: DiffusionRet, batches: list[dict[str, Tensor]]):
         recorded, options = case.info["training"], train_options(case, model)
-        optimizer.freeze(model.train(), options.freeze)
+        freeze(model.train(), options.freeze)
         gradients = self._gradients(model, batches[0])
         self.with_grad = sorted(gradients)
         stepper = Stepper(model, model, options, torch.device("cpu"), World())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.errors import SystemRefused
-from pipeline.memory import naming_knobs
+from pipeline.training.memory import naming_knobs
 from tests.training import toy
 
 
