@@ -124,6 +124,6 @@ def test_a_path_without_cases_is_an_error(tmp_path: Path) -> None:
 
 
 def test_files_of_a_system_are_found_by_name() -> None:
-    assert run.handler_files("metrics") == ["metrics"]
-    assert {"dual_encoding", "dual_encoding_files"} <= set(run.handler_files("dual-encoding"))
+    assert run.handler_files("metrics") == ["metrics.metrics"]
+    assert {"dual_encoding.model", "dual_encoding.files"} <= set(run.handler_files("dual-encoding"))
     assert run.handler_files("case") == []
