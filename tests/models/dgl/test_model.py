@@ -110,28 +110,6 @@ def test_an_evaluation_makes_prompts_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(calls) == 1
 
 
-def test_items_are_encoded_alone_as_in_a_batch() -> None:
-    model, data = small_dgl(), batch()
-
-    together = features(model, data)
-    alone = [features(model, {k: v[i : i + 1] for k, v in data.items()}) for i in range(4)]
-
-    torch.testing.assert_close(
-        together, tuple(map(torch.cat, zip(*alone, strict=True))), atol=2e-6, rtol=1e-5
-    )
-
-
-def test_what_follows_the_end_token_does_not_matter() -> None:
-    model, data = small_dgl(), batch()
-    other = data["text"].clone()
-    other[0, 4:] = 7
-
-    text, _ = features(model, data)
-    changed, _ = features(model, data | {"text": other})
-
-    torch.testing.assert_close(text, changed, atol=2e-6, rtol=1e-5)
-
-
 def test_frames_see_each_other_only_through_the_global_rows() -> None:
     model, data = small_dgl(feature="average_frame_cls_token", layers=1), batch(1)
     swapped = data | {"frames": data["frames"].flip(1)}

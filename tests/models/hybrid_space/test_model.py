@@ -4,40 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.base import Assets, Mismatch
-from models.hybrid_space.model import HybridSpace, build, with_boundaries
+from models.base import Mismatch
+from models.hybrid_space.model import build, with_boundaries
 from models.hybrid_space.options import Options
 from models.hybrid_space.published import export_model, import_checkpoint
 from pipeline.parity.case import Case
 from pipeline.parity.run import run_case
 from reference import hybrid_space
-
-SMALL = {
-    "latent_dim": 8,
-    "dropout": 0,
-    "video": {"rnn": 4, "kernels": [2, 3], "channels": 5},
-    "text": {"rnn": 3, "kernels": [2, 4], "channels": 4, "word_dim": 6},
-}
-ASSETS = Assets(n_words=30, n_tags=7, feature_dim=9)
-MASK = torch.arange(6) < torch.tensor([5, 1, 6, 3])[:, None]
-
-
-def small(**options: object) -> HybridSpace:
-    torch.manual_seed(3)
-    return build(Options.model_validate(SMALL | options), ASSETS)
-
-
-def batch(extra: int = 0) -> dict[str, torch.Tensor]:
-    rng = torch.Generator().manual_seed(5)
-    mask = torch.nn.functional.pad(MASK, (0, extra))
-    values = {
-        "features": torch.randn(4, 6, 9, generator=rng),
-        "text": torch.randint(4, 30, (4, 6), generator=rng),
-    }
-    features = torch.nn.functional.pad(values["features"] * MASK[..., None], (0, 0, 0, extra))
-    text = torch.nn.functional.pad(values["text"] * MASK, (0, extra))
-    tags = torch.rand(4, 7, generator=rng)
-    return {"features": features, "video_mask": mask, "text": text, "text_mask": mask, "tags": tags}
+from tests.models.hybrid_space.small_hybrid import SMALL, batch, small
 
 
 @pytest.mark.parametrize("name", ["hybrid-space-eval", "hybrid-space-latent"])
@@ -50,23 +24,6 @@ def test_recorded_cases(name: str, golden: Path) -> None:
 
     assert [row for row in report.rows if not row.ok] == []
     assert report.faults == []
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [{}, {"space": "latent"}, {"levels": "reduced"}, {"gru_pool": "max"}, {"measure": "order", "text_norm": False},
-     {"concept_measure": "cosine"}],
-)  # fmt: skip
-@torch.no_grad()
-def test_padding_changes_nothing_under_any_option(changed: dict[str, str]) -> None:
-    model = small(**changed).eval()
-
-    scores = [
-        model.score(model.encode_text(b), model.encode_video(b)) for b in (batch(), batch(extra=3))
-    ]
-
-    for name, score in scores[0].items():
-        torch.testing.assert_close(score, scores[1][name], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
