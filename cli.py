@@ -20,7 +20,7 @@ from pipeline.core import ranks
 from pipeline.errors import ConfigError, TvrError, system_error
 from pipeline.visible import Stream
 
-_PIPELINE = ("demo", "run", "status", "failures", "merge")
+_PIPELINE = ("demo", "run", "status", "failures", "verify", "merge", "forget")
 
 
 class Lazy(click.Group):

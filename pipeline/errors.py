@@ -149,7 +149,7 @@ def refusal(error: OSError, path: object = "") -> SystemRefused | None:
         _REFUSALS[error.errno] + free,
         where=place,
         fix=(
-            "Free space or choose another --out, then run the same command again: finished items"
+            "Free space or choose another folder, then run the same command again: finished items"
             " are kept."
         ),
     )

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -82,18 +83,27 @@ def errors_only() -> Iterator[None]:
         logger.setLevel(before)
 
 
+class _ToFile(logging.StreamHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        """Say nothing: what fails here (a full disk) fails in the run as well, which says so."""
+
+
 @contextlib.contextmanager
 def to_file(path: Path) -> Iterator[None]:
     """Also append the log to a file (with times) while the block runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(path, flags, 0o666)
+    stream = os.fdopen(fd, "a", encoding="utf-8", errors="backslashreplace")
+    handler = _ToFile(stream)
     handler.setFormatter(_Visible("%(asctime)s %(message)s"))
     logger.addHandler(handler)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # a full disk: the run itself says so
+            stream.close()
 
 
 def pretty_json(value: object) -> str:
@@ -102,29 +112,56 @@ def pretty_json(value: object) -> str:
     return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
-def step_line(name: str, manifest: dict, new: int, seconds: float) -> None:
-    """compress   288 items   up to date (1 new, 287 done)      1.4 s"""
+def step_line(name: str, manifest: dict, tally: dict[str, int], seconds: float) -> None:
+    """compress   288 items   done (1 new, 287 kept)      1.4 s   1 damaged (clip7)
+
+    tally: items made "new", taken over ("kept") and no longer there ("removed") in this run; none
+    of them: the step was up to date.
+    """
     counts = manifest["counts"]
     total = sum(counts.values())
-    notes = [f"{counts[s]:,} {s}" for s in ("damaged", "failed") if counts.get(s)]
-    state = f"done ({new:,} new, {total - new:,} kept)" if new else "up to date"
+    named = manifest.get("named") or {}
+    notes = [
+        f"{counts[s]:,} {s}{names(named.get(s) or [], counts[s])}"
+        for s in ("damaged", "failed")
+        if counts.get(s)
+    ]
+    shown = [f"{tally.get(k, 0):,} {k}" for k in ("new", "kept")]
+    shown += [f"{tally[k]:,} {k}" for k in ("removed",) if tally.get(k)]
+    state = f"done ({', '.join(shown)})" if tally else "up to date"
     tail = f"   {', '.join(notes)}" if notes else ""
     word = "item" if total == 1 else "items"
     info(
         f"{name:<20} {total:>7,} {word:<6} {state:<32} {seconds:>8.1f} s{tail}",
         step=name,
         seconds=round(seconds, 2),
+        **{key: tally.get(key, 0) for key in ("new", "kept", "removed")},
     )
+
+
+def names(first: list[str], count: int) -> str:
+    """ " (a, b, c and 5 more)": the first few ids of `count`; "" without any."""
+    if not first:
+        return ""
+    shown = ", ".join(one_line(name) for name in first)
+    more = count - len(first)
+    return f" ({shown} and {more:,} more)" if more > 0 else f" ({shown})"
 
 
 def item_failed(step: str, record: object) -> None:
     """One sentence about an item that was set aside."""
+    _about(step, record, "Set aside.")
+
+
+def item_damaged(step: str, record: object) -> None:
+    """One sentence about an item of which only a part could be used."""
+    _about(step, record, "What is whole of it is used.")
+
+
+def _about(step: str, record: object, end: str) -> None:
     source = f" ({record.source})" if record.source else ""
-    warning(
-        one_line(f"{step}: {record.id}: {record.reason}: {record.message}{source}. Set aside."),
-        step=step,
-        id=record.id,
-    )
+    what = f"{record.id}: {record.reason}: {record.message}{source}"
+    warning(one_line(f"{step}: {what}. {end}"), step=step, id=record.id)
 
 
 class Progress:

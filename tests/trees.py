@@ -1,5 +1,5 @@
-"""Everything a step wrote, for comparison: bytes of files, content of LMDB files; `_state/` stays
-out.
+"""Everything a step wrote, for comparison: bytes of files, content of LMDB files; what the engine
+keeps beside it (`_state/`, `_parts/`, `_previous/`) stays out.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ def tree(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.is_file() and "_state" not in relative.parts and "_parts" not in relative.parts:
+        if path.is_file() and {"_state", "_parts", "_previous"}.isdisjoint(relative.parts):
             found[str(relative)] = (
                 _lmdb(path)
                 if path.suffix == ".lmdb"

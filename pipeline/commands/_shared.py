@@ -42,6 +42,11 @@ RUN_OPTIONS = (
         help="per item, after a system error  [1]",
     ),
     lambda: click.Option(["--retry-failed"], is_flag=True, help="redo items that were set aside"),
+    lambda: click.Option(
+        ["--allow-removals"],
+        is_flag=True,
+        help="accept that most of the former inputs, or all, are gone",
+    ),
     lambda: click.Option(["--fail-fast"], is_flag=True, help="stop at the first item that fails"),
     lambda: click.Option(
         ["--max-failures"],
@@ -83,5 +88,7 @@ def settings_from(values: dict) -> Settings:
         memory_bytes=int(values.pop("memory") * 2**30),
         retry_failed=values.pop("retry_failed"),
         fail_fast=values.pop("fail_fast"),
+        allow_removals=values.pop("allow_removals"),
+        force=bool(values.pop("force", False)),
         shard=values.pop("shard"),
     )

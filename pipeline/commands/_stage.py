@@ -15,11 +15,12 @@ from pipeline import config, registry
 from pipeline.commands._dataset import is_dataset, path_spec
 from pipeline.commands._shared import RUN_OPTIONS, settings_from
 from pipeline.core import ranks, runner
-from pipeline.core.artefact import Artefact
+from pipeline.core.artefact import Artefact, GivenArtefact
 from pipeline.core.execute import finished_parts
 from pipeline.core.plan import dataset_artefact, stage_options
+from pipeline.core.results.intact import expect_intact
 from pipeline.core.stage import Need, Stage
-from pipeline.core.state import read_manifest
+from pipeline.core.state import STATE, read_manifest
 from pipeline.core.todo import shard_folder
 from pipeline.errors import ConfigError, DataError
 
@@ -50,12 +51,13 @@ def stage_command(name: str) -> click.Command:
         type=click.Path(path_type=Path),
         help="folder to write",
     )
+    force = click.Option(["--force"], is_flag=True, help="make it anew although it is up to date")
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="print the manifest as JSON")
     options = [_option(option, field) for option, field in kind.Options.model_fields.items()]
     sections = {
         "Inputs and output": [*_need_options(kind), out],
         "Options": options,
-        _LAST: [*(option() for option in RUN_OPTIONS), as_json],
+        _LAST: [*(option() for option in RUN_OPTIONS), force, as_json],
     }
 
     def call(**values: object) -> None:
@@ -142,7 +144,7 @@ def _run(name: str, kind: type[Stage], values: dict) -> None:
     as_json, out = values.pop("as_json"), values.pop("out")
     loaded = config.load(values.pop("config"))
     inputs = {
-        need: _input(loaded, name, need, spec, values.pop(_need_key(need)))
+        need: _input(loaded, name, need, spec, values.pop(_need_key(need)), out)
         for need, spec in kind.needs.items()
     }
     chosen = {key: _parse(kind, key, value) for key, value in values.items() if value is not None}
@@ -182,18 +184,20 @@ def _parse(kind: type[Stage], key: str, value: object) -> object:
     return config.safe_yaml(value, f"--{key.replace('_', '-')}")
 
 
-def _input(loaded: config.Config, stage: str, need: str, spec: Need, value: object):
+def _input(
+    loaded: config.Config, stage: str, need: str, spec: Need, value: object, out: Path
+) -> Artefact | list[Artefact] | None:
     if not value:
         if not spec.optional:
             flag = f"--{need.replace('_', '-')}"
             raise ConfigError(f"{stage} needs {flag}", fix=f"Give {flag} PATH: {_need_help(spec)}.")
         return [] if spec.many else None
     if spec.many:
-        return [_artefact(loaded, spec, v) for v in value]
-    return _artefact(loaded, spec, value)
+        return [_artefact(loaded, spec, v, out) for v in value]
+    return _artefact(loaded, spec, value, out)
 
 
-def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
+def _artefact(loaded: config.Config, spec: Need, value: str, out: Path) -> Artefact:
     """A dataset's name, the output folder of a step, or a raw file or folder."""
     if spec.kind in ("annotations", "video_files") and is_dataset(loaded, value):
         return dataset_artefact(loaded.dataset(value), spec.kind)
@@ -202,6 +206,7 @@ def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
         raise DataError("there is no such file or folder", where=path, fix="Check the path.")
     manifest = read_manifest(path)
     if manifest:
+        expect_intact(path)
         if manifest["makes"] != spec.kind:
             raise DataError(
                 f"it holds {manifest['makes']} of {manifest['stage']}, but {spec.kind} is needed",
@@ -211,29 +216,14 @@ def _artefact(loaded: config.Config, spec: Need, value: str) -> Artefact:
         return Artefact(
             spec.kind,
             path,
-            manifest["fingerprint"],
+            manifest.get("fingerprint", ""),
             manifest["content"],
             manifest["step"],
-            manifest["options"],
+            manifest.get("options", {}),
         )
     if spec.kind == "annotations":
         return dataset_artefact(path_spec(path), "annotations")
-    return Artefact(spec.kind, path, content=_raw_content(path), step="")
-
-
-def _raw_content(path: Path) -> str:
-    """Digest of a raw input: of the file, or of names, sizes and times in a folder (items have keys
-    of their own).
-    """
-    from pipeline.core.files import file_digest
-    from pipeline.core.state import digest
-
-    if path.is_file():
-        return file_digest(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    return digest(
-        [[str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-    )
+    return GivenArtefact(spec.kind, path, remembered=out / STATE / "digests.jsonl")
 
 
 def _report(folder: Path, manifest: dict) -> None:

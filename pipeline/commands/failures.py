@@ -20,6 +20,7 @@ from pipeline.core.state import STATE, Journal, Record
 @click.command(help=__doc__)
 @click.argument("pipeline")
 @click.argument("step", required=False)
+@click.option("--all", "everything", is_flag=True, help="also items that are damaged but used")
 @click.option("--retry", is_flag=True, help="redo the failed items of the step, or of every step")
 @click.option(
     "--set",
@@ -39,6 +40,7 @@ from pipeline.core.state import STATE, Journal, Record
 def command(
     pipeline: str,
     step: str | None,
+    everything: bool,
     retry: bool,
     overrides: tuple,
     work: Path,
@@ -52,9 +54,9 @@ def command(
         for one in steps:
             if _failed(one):
                 run_step(opened, one, settings, finished_parts(one.out))
-    found = [(one.name, record) for one in steps for record in _failed(one)]
+    found = [(one.name, record) for one in steps for record in _failed(one, everything)]
     if as_json:
-        fields = ("id", "source", "reason", "message", "attempts")
+        fields = ("id", "status", "source", "reason", "message", "attempts")
         click.echo(
             json.dumps(
                 [{"step": n, **{k: getattr(r, k) for k in fields}} for n, r in found], indent=1
@@ -63,13 +65,23 @@ def command(
         return
     for name, record in found:
         click.echo(
-            f"{name}   {record.id}   {record.reason}: {record.message}"
+            f"{name}   {record.id}   {'damaged, ' if record.usable else ''}"
+            f"{record.reason}: {record.message}"
             + (f"   ({record.source})" if record.source else "")
         )
-    click.echo(f"{len(found):,} items set aside" if found else "no items set aside", err=True)
+    damaged = sum(record.usable for _, record in found)
+    words = (
+        f"{len(found) - damaged:,} items set aside"
+        if len(found) > damaged
+        else "no items set aside"
+    )
+    words += f", {damaged:,} damaged" if damaged else ""
+    if not everything and (hidden := sum(len(_failed(s, True)) for s in steps) - len(found)):
+        words += f"; {hidden:,} are damaged but used (--all lists them)"
+    click.echo(words, err=True)
 
 
-def _failed(step: Step) -> list[Record]:
-    return [
-        r for r in Journal(step.out / STATE / "items.jsonl").load().records.values() if not r.usable
-    ]
+def _failed(step: Step, everything: bool = False) -> list[Record]:
+    """The failed items of a step; also the damaged ones, if `everything` is asked for."""
+    records = Journal(step.out / STATE / "items.jsonl").load().records.values()
+    return [r for r in records if not r.usable or (everything and r.status == "damaged")]

@@ -17,7 +17,7 @@ from pipeline.commands._shared import run_options, settings_from
 from pipeline.core import ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
 from pipeline.core.plan import Pipeline
-from pipeline.core.status import UP_TO_DATE, assess_all, missing_inputs
+from pipeline.core.status import UP_TO_DATE, assess_all, missing_inputs, replaced
 
 
 @click.command(help=__doc__)
@@ -86,6 +86,7 @@ def _dry_run(pipeline: Pipeline, selection: Selection, as_json: bool) -> None:
             "items": items,
             "total": state.total,
             "estimate": estimate,
+            "replaces": state.replaces or (replaced(step) if forced and state.done else ""),
         }
         if forced:
             plan[step.name]["items"] = "all"
@@ -108,6 +109,8 @@ def _dry_run(pipeline: Pipeline, selection: Selection, as_json: bool) -> None:
             f"{name:<20} {row['state']:<48}   {doing}"
             + (f"   {row['estimate']}" if row["estimate"] else "")
         )
+        if row["replaces"]:
+            click.echo(f"{'':<20} {row['replaces']}")
     if missing:
         click.echo(
             f"\n{len(missing)} inputs are missing; put them into place, or name other places with"

@@ -6,12 +6,13 @@ A row per step: items done and failed, time, size, and why the step is not up to
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from pipeline import config
+from pipeline import config, log
 from pipeline.core.plan import Pipeline
 from pipeline.core.status import State, assess_all
 
@@ -42,7 +43,8 @@ from pipeline.core.status import State, assess_all
 def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_json: bool) -> None:
     states = assess_all(Pipeline.open(config.load(path), pipeline, work, list(overrides)))
     if as_json:
-        click.echo(json.dumps({name: asdict(state) for name, state in states.items()}, indent=1))
+        shown = {name: asdict(state) for name, state in states.items()}
+        click.echo(json.dumps(shown, indent=1, default=str))
         return
     width = max(map(len, states), default=0)
     click.echo(f"{'step':<{width}}   {'done':>9} {'failed':>7} {'time':>9} {'size':>9}   state")
@@ -51,6 +53,19 @@ def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_j
             f"{_done(state):>9} {state.failed:>7,} {state.seconds:>7.1f} s {_size(state.bytes):>9}"
         )
         click.echo(f"{name:<{width}}   {numbers}   {state}")
+    for name, state in states.items():
+        for line in _notes(state):
+            click.echo(f"{name:<{width}}   {line}")
+
+
+def _notes(state: State) -> Iterator[str]:
+    """What a row has no room for: the names of bad items, and what was set aside."""
+    for word, count in (("damaged", state.damaged), ("failed", state.failed)):
+        if count:
+            yield f"{count:,} {word}{log.names(state.named.get(word) or [], count)}"
+    for kept in state.kept:
+        kind = "result" if kept.is_complete else "unfinished result"
+        yield f"{kind} set aside in {kept.path}, {_size(kept.bytes)} (command: forget)"
 
 
 def _done(state: State) -> str:

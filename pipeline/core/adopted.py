@@ -68,7 +68,7 @@ def _damaged(file: Path) -> DataError:
     return DataError(
         "this is no pointer of the adopt step",
         where=file,
-        fix="Run the adopt step again with --force.",
+        fix="Run the adopt step again with --force (in a pipeline: --force STEP).",
     )
 
 

@@ -5,7 +5,10 @@ and digests.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.core.state import Record, read_manifest, usable_records
+from pipeline.core.files import DigestCache
+from pipeline.core.state import STATE, Record, digest, read_manifest, usable_records
+
+_OURS = frozenset({STATE, "_new", "_previous", "_parts"})
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Artefact:
     options: dict = field(default_factory=dict)
 
     @property
+    def known_content(self) -> str:
+        """`content` as far as it is known without reading anything."""
+        return self.content
+
+    @property
     def manifest(self) -> dict | None:
         """The manifest of the step that made it; None for a raw file or folder, or an unfinished
         step.
@@ -39,3 +47,51 @@ class Artefact:
         folders.
         """
         return usable_records(self.path)
+
+
+class GivenArtefact(Artefact):
+    """A file or folder that lies ready and that no step of ours made. `content` is read when it is
+    first asked for: many steps look at single items instead.
+
+    remembered: where digests of unchanged files are kept (a step's `_state/digests.jsonl`).
+    """
+
+    def __init__(
+        self, kind: str, path: Path, fingerprint: str = "", remembered: Path | None = None
+    ):
+        super().__init__(kind, path, fingerprint)
+        self.__dict__["_remembered"] = remembered
+
+    @property
+    def content(self) -> str:
+        if "_content" not in self.__dict__:
+            found = content_of_input(self.path, self.__dict__["_remembered"])
+            self.__dict__["_content"] = found
+        return self.__dict__["_content"]
+
+    @property
+    def known_content(self) -> str:
+        return self.__dict__.get("_content", "")
+
+    @content.setter
+    def content(self, value: str) -> None:
+        """The base class sets its default; what counts is on disk."""
+
+
+def content_of_input(path: Path, remembered: Path | None = None) -> str:
+    """Digest of a raw input: of the bytes of a file, of names and bytes of the files in a folder;
+    "" while it is not there. Times do not count.
+    """
+    cache = DigestCache(remembered)
+    if path.is_file():
+        found = cache(path)
+    else:
+        files = sorted(
+            p
+            for p in path.rglob("*")
+            if _OURS.isdisjoint(p.relative_to(path).parts) and p.is_file()
+        )
+        pairs = [[p.relative_to(path).as_posix(), cache(p)] for p in files]
+        found = digest(pairs) if pairs else ""
+    cache.save()
+    return found

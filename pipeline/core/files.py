@@ -3,13 +3,17 @@ computed once.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
+
+from pipeline.errors import DataError
 
 TEMPORARY = ".tmp-"
 _LONGEST_NAME = 200
@@ -57,12 +61,64 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` a second name of the file `source`, or a copy where the disk has no hard links.
+
+    `target` is whole or absent; its folder is made.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.samefile(source):
+        return  # renaming a name onto another name of the same file would leave both
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP):
+                raise
+            shutil.copyfile(source, temporary)
+
+
 def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed run left behind. Call under the lock of `folder`."""
+    """Remove what a killed run left behind. Call under the lock of `folder`; its parts (`_parts`)
+    have locks of their own.
+    """
     if folder.exists():
         for path in folder.rglob(f"{TEMPORARY}*"):
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                path.unlink()
+            if "_parts" not in path.relative_to(folder).parts:
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    path.unlink()
+
+
+def expect_no_links(folder: Path) -> None:
+    """DataError if a link lies where a step would write in place: what it leads to is not ours.
+
+    A work folder that was received may hold one. Links to where results are to lie are fine: whole
+    files take the place of a link, and a folder may be elsewhere.
+    """
+    state = folder / "_state"
+    places = [state, *(folder / name for name in ("_new", "_previous", "metrics.jsonl"))]
+    places += [*folder.glob("*.partial"), *(state.iterdir() if state.is_dir() else [])]
+    for path in places:
+        if path.is_symlink():
+            raise DataError(
+                f"a link to {str(path.readlink())!r} lies where the step keeps a file of its own",
+                where=path,
+                fix="Remove the link, or choose another output folder. Nothing was written.",
+            )
+
+
+def open_no_link(path: Path, flags: int) -> int:
+    """A descriptor of `path`, created if it is missing. DataError if a link lies there."""
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise DataError(
+            "a link lies where the step keeps a file of its own",
+            where=path,
+            fix="Remove the link, or choose another output folder. Nothing was written.",
+        ) from None
 
 
 def disk_name(item_id: str, suffix: str = "") -> str:
@@ -124,10 +180,13 @@ class DigestCache:
     again.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | None):
+        """path: where they are kept; None: only for the life of this object."""
         self._path = path
         self._known: dict[str, list] = {}
         self._new: dict[str, list] = {}
+        if path is None:
+            return
         with contextlib.suppress(FileNotFoundError):
             for name, *entry in json_lines(path.read_bytes()):
                 self._known[name] = entry
@@ -146,9 +205,9 @@ class DigestCache:
 
     def save(self) -> None:
         """Append what is new."""
-        if self._new:
+        if self._new and self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
+            with os.fdopen(open_no_link(self._path, os.O_WRONLY | os.O_APPEND), "ab") as file:
                 file.write(
                     b"".join(json.dumps([k, *v]).encode() + b"\n" for k, v in self._new.items())
                 )

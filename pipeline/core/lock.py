@@ -9,6 +9,7 @@ import socket
 import time
 from pathlib import Path
 
+from pipeline.core.files import open_no_link
 from pipeline.errors import StateError
 
 
@@ -23,7 +24,7 @@ class Lock:
 
     def __enter__(self) -> "Lock":
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._fd = open_no_link(self._path, os.O_RDWR)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

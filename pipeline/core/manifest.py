@@ -80,7 +80,8 @@ def _describe(value: Artefact | list[Artefact] | None) -> object:
         "step": value.step,
         "path": str(value.path),
         "fingerprint": value.fingerprint,
-        "content": value.content,
+        "content": value.known_content,
+        "options": value.options,
     }
 
 

@@ -8,18 +8,16 @@ file or folder that lies ready (`init: data/weights/ViT-B-32.pt`).
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from pipeline import registry
 from pipeline.config import Config, assign
-from pipeline.core.artefact import Artefact
-from pipeline.core.files import file_digest
+from pipeline.core.artefact import Artefact, GivenArtefact
 from pipeline.core.manifest import effective_options, stage_fingerprint
 from pipeline.core.stage import Need, Stage
-from pipeline.core.state import digest, read_manifest
+from pipeline.core.state import STATE, digest, read_manifest
 from pipeline.errors import ConfigError, DataError, TvrError
 
 DATASET = "dataset"
@@ -102,20 +100,24 @@ class Pipeline:
         inputs = {need: self._input(step, need, spec) for need, spec in step.kind.needs.items()}
         return step.kind(step.options, inputs, step.out)
 
-    def artefact(self, name: str, kind: str) -> Artefact:
+    def artefact(self, name: str, kind: str, remembered: Path | None = None) -> Artefact:
         """What a step (or the dataset) hands on; `content` is "" until it is made as configured
-        now.
+        now. remembered: where digests of files that lie ready are kept.
         """
         if name == DATASET:
             return dataset_artefact(self.dataset, kind)
         if is_path(name):
-            return given_artefact(Path(name), kind)
+            return given_artefact(Path(name), kind, remembered)
         step = self.steps[name]
         if name not in self._fingerprints:
             self._fingerprints[name] = stage_fingerprint(self.stage(step))
         fingerprint = self._fingerprints[name]
         manifest = read_manifest(step.out)
-        content = manifest["content"] if manifest and manifest["fingerprint"] == fingerprint else ""
+        content = (
+            manifest["content"]
+            if manifest and manifest.get("fingerprint", "") == fingerprint
+            else ""
+        )
         return Artefact(
             step.kind.makes,
             step.out,
@@ -145,7 +147,9 @@ class Pipeline:
         ]
 
     def _input(self, step: Step, need: str, spec: Need) -> Artefact | list[Artefact] | None:
-        found = [self.artefact(source, spec.kind) for source in step.wiring.get(need, [])]
+        remembered = step.out / STATE / "digests.jsonl"
+        sources = step.wiring.get(need, [])
+        found = [self.artefact(source, spec.kind, remembered) for source in sources]
         if spec.many:
             return found
         return found[0] if found else None
@@ -175,23 +179,21 @@ def is_path(source: str) -> bool:
     return "/" in source
 
 
-def given_artefact(path: Path, kind: str) -> Artefact:
-    """A file or folder that lies ready. content: its digest; "" while it is not there."""
+def given_artefact(path: Path, kind: str, remembered: Path | None = None) -> Artefact:
+    """A file or folder that lies ready. content: its digest; "" while it is not there. remembered:
+    where digests of unchanged files are kept.
+    """
     manifest = read_manifest(path)
     if manifest:
         return Artefact(
-            kind, path, manifest["fingerprint"], manifest["content"], path.name, manifest["options"]
+            kind,
+            path,
+            manifest.get("fingerprint", ""),
+            manifest["content"],
+            path.name,
+            manifest.get("options", {}),
         )
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    facts = [(p, p.stat()) for p in files if p.is_file()]
-    marks = tuple((str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for p, s in facts)
-    return Artefact(kind, path, digest(["given", kind]), _digest_of_files(marks) if marks else "")
-
-
-@lru_cache(maxsize=16)
-def _digest_of_files(marks: tuple[tuple, ...]) -> str:
-    """Digest of the content of files. Remembered, because a plan asks for it at every step."""
-    return digest([[Path(name).name, file_digest(Path(name))] for name, *_ in marks])
+    return GivenArtefact(kind, path, digest(["given", kind]), remembered)
 
 
 def dataset_fault(spec: dict, kinds: set[str]) -> str:

@@ -91,6 +91,11 @@ class Stage:
     # False: the batches of `flush` are part of the result (files of 64 items), so it is called
     # after exactly `flush_items` items and at the end, never early (bytes, time, Ctrl-C)
     flush_anywhere: ClassVar[bool] = True
+    # True: items come from files that may be gone for a moment (a disk that is not mounted), so far
+    # fewer items than before are a fault unless --allow-removals
+    watches_inputs: ClassVar[bool] = False
+    # True: the result is too costly to lose: one that a run would replace is set aside
+    keeps: ClassVar[bool] = False
     # options that name an entry of a section of pipelines.yaml; the plan replaces the name by the
     # resolved entry
     references: ClassVar[dict[str, str]] = {}
@@ -171,6 +176,20 @@ class Stage:
         them end the run as failed items do.
         """
         return 0, 0
+
+    def files(self) -> list[Path]:
+        """Files of the finished result that no item names in its outputs; all below `out`."""
+        return []
+
+    def input_name(self, item_id: str) -> str:
+        """What an item stands for in the input; removed inputs are counted by it."""
+        return item_id
+
+    @property
+    def label(self) -> str:
+        """The name of the step's folder, also while a part or a new result of it is made."""
+        place = self.out.parent if self.out.name == "_new" else self.out
+        return (place.parent.parent if place.parent.name == "_parts" else place).name
 
     def close(self) -> None:
         """Release what `open` took. Called in every case."""

@@ -75,6 +75,8 @@ class Record:
         return cls(**{k: v for k, v in value.items() if k in _RECORD_FIELDS})
 
 
+# what readers of a manifest rely on
+_IN_MANIFEST = frozenset({"step", "stage", "makes", "content", "counts"})
 _REQUIRED = frozenset({"id", "key", "step", "status"})
 _RECORD_FIELDS = frozenset(f.name for f in fields(Record))
 
@@ -87,13 +89,14 @@ class Journal:
     def __init__(self, path: Path):
         self.path = path
         self.records: dict[str, Record] = {}
+        # the last usable line of an item that has failed since: its files are still there
+        self.superseded: dict[str, Record] = {}
         self._fd: int | None = None
 
     def load(self) -> "Journal":
         """Read the journal without changing it."""
         for record in read_records(self.path):
-            self.records.pop(record.id, None)  # keep the order of the last writes
-            self.records[record.id] = record
+            self._put(record)
         return self
 
     def open(self) -> "Journal":
@@ -110,19 +113,27 @@ class Journal:
         """
         lines = []
         for record in records:
-            self.records.pop(record.id, None)
-            self.records[record.id] = record
+            self._put(record)
             lines.append(record.to_json() + b"\n")
         if lines:
             _write_all(self._fd, b"".join(lines))
         if sync:
             os.fsync(self._fd)
 
+    def _put(self, record: Record) -> None:
+        before = self.records.pop(record.id, None)  # keep the order of the last writes
+        self.records[record.id] = record
+        if record.usable:
+            self.superseded.pop(record.id, None)
+        elif before is not None and before.usable:
+            self.superseded[record.id] = before
+
     def rewrite(self, records: Iterable[Record]) -> None:
         """Replace the whole journal atomically (items that no longer exist, forgotten failures)."""
         was_open = self._fd is not None
         self.close()
         self.records = {r.id: r for r in records}
+        self.superseded = {}
         atomic_write(self.path, b"".join(r.to_json() + b"\n" for r in self.records.values()))
         if was_open:
             self.open()
@@ -169,19 +180,39 @@ def manifest_path(folder: Path) -> Path:
     return folder / STATE / "manifest.json"
 
 
+def replacing(folder: Path) -> Path:
+    """Where a step notes that its new result is taking the place of the old one."""
+    return folder / STATE / "replacing"
+
+
 def read_manifest(folder: Path) -> dict | None:
-    """The manifest of a finished step, or None."""
-    try:
-        return json.loads(manifest_path(folder).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    """The manifest of a finished step, or None: unfinished, damaged, or killed while a new result
+    took the place of the old one.
+    """
+    found = read_json(manifest_path(folder))
+    if found is None or not found.keys() >= _IN_MANIFEST or replacing(folder).exists():
         return None
+    return found
+
+
+def read_json(path: Path) -> dict | None:
+    """The JSON object in a state file; None if there is no file, or it holds something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def usable_records(folder: Path) -> list[Record]:
     """The ok and damaged records of a finished step, in item order (`finish` compacts the journal
     to it).
     """
-    return [r for r in read_records(folder / STATE / "items.jsonl") if r.usable]
+    last = {}
+    for record in read_records(folder / STATE / "items.jsonl"):
+        last.pop(record.id, None)
+        last[record.id] = record
+    return [r for r in last.values() if r.usable]
 
 
 def stored_bytes(records: Iterable[Record]) -> int:
@@ -208,3 +239,13 @@ def write_failure(folder: Path, record: Record, detail: str = "") -> None:
 
 def forget_failure(folder: Path, item_id: str) -> None:
     failure_path(folder, item_id).unlink(missing_ok=True)
+
+
+def match_failures(folder: Path, records: Iterable[Record]) -> None:
+    """Bring the quarantine to exactly the failed ones of `records`."""
+    wanted = {failure_path(folder, r.id): r for r in records if not r.usable}
+    present = set((folder / STATE / "failed").glob("*"))
+    for path in present - wanted.keys():
+        path.unlink()
+    for path in wanted.keys() - present:
+        write_failure(folder, wanted[path])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.plan import DATASET, Pipeline, Step, dataset_fault, is_path
+from pipeline.core.results import differences, generations, intact
 from pipeline.core.stage import Item, Stage
 from pipeline.core.state import STATE, Journal, Record, read_manifest, stored_bytes
 from pipeline.core.todo import items_digest, list_items, outputs_exist
@@ -22,10 +23,15 @@ UP_TO_DATE, STALE, PARTIAL, BLOCKED, NEW = (
 )
 
 
+_BAD = ("damaged", "failed")
+_NAMED = 3  # ids of damaged and failed items that are shown
+
+
 @dataclass
 class State:
     """`todo`: ids that a run would process now (None while that cannot be known: an input is not
-    there yet).
+    there yet). named: ids of the first items that are "damaged" and "failed". kept: what was set
+    aside. replaces: what a run would set aside or replace.
     """
 
     status: str
@@ -36,6 +42,10 @@ class State:
     seconds: float = 0.0
     bytes: int = 0
     todo: list[str] | None = field(default_factory=list)
+    damaged: int = 0
+    named: dict[str, list[str]] = field(default_factory=dict)
+    kept: list[generations.Kept] = field(default_factory=list)
+    replaces: str = ""
 
     def __str__(self) -> str:
         if self.status == PARTIAL:
@@ -108,10 +118,17 @@ def _assess(pipeline: Pipeline, step: Step, states: dict[str, State]) -> State:
     usable = [r for r in records.values() if r.usable]
     failed = len(records) - len(usable)
     state = State(NEW, done=len(usable), failed=failed, bytes=stored_bytes(usable))
+    bad = {word: [i for i, r in records.items() if r.status == word] for word in _BAD}
+    state.damaged, state.named = len(bad["damaged"]), {w: ids[:_NAMED] for w, ids in bad.items()}
+    state.kept = generations.kept_results(step.out)
     state.seconds = (
-        manifest["seconds"] if manifest else round(sum(r.seconds for r in records.values()), 2)
+        manifest.get("seconds", 0.0)
+        if manifest
+        else round(sum(r.seconds for r in records.values()), 2)
     )
     waiting = [s.name for s in pipeline.upstream(step) if states[s.name].status != UP_TO_DATE]
+    if manifest is not None:
+        state.replaces = replaced(step)
     if waiting:
         state.status, state.why, state.todo = (
             BLOCKED,
@@ -151,79 +168,61 @@ def _compare(
     records: dict[str, Record],
     items: list[Item],
 ) -> State:
-    fingerprint = stage_fingerprint(stage)
+    fingerprint, folder = stage_fingerprint(stage), step.out
+    damaged = intact.faults(folder, intact.recorded(manifest, records.values())) if manifest else {}
+    lends = not (damaged and stage.store == "single")
+    places = [(folder, records, frozenset(damaged))] if lends else []
+    begun = Journal(folder / generations.NEW / STATE / "items.jsonl").load().records
+    places.append((folder / generations.NEW, begun, frozenset()))
     valid = {
         i.id
         for i in items
-        if (r := records.get(i.id))
+        for place, known, lost in places
+        if (r := known.get(i.id))
         and r.step == fingerprint
         and r.key == i.key
-        and outputs_exist(step.out, r)
+        and outputs_exist(place, r, lost)
     }
     state.total, state.todo = len(items), [i.id for i in items if i.id not in valid]
     current = (
         manifest
-        and manifest["fingerprint"] == fingerprint
-        and manifest["items"] == items_digest(items)
+        and manifest.get("fingerprint", "") == fingerprint
+        and manifest.get("items") == items_digest(items)
+        and records.keys() == {i.id for i in items}
     )
-    if current and not state.todo:
-        state.status = UP_TO_DATE
+    if current and not state.todo and not damaged:
+        state.status, state.replaces = UP_TO_DATE, ""
     elif current:
+        state.status, state.why = STALE, intact.described(damaged) or "its journal was changed"
+    elif manifest and manifest.get("fingerprint", "") != fingerprint:
+        changed = differences.options(manifest["lineage"], pipeline.lineage(step), step.name)
         state.status, state.why = (
             STALE,
-            f"output files of {len(state.todo):,} items are missing or changed in size",
-        )
-    elif manifest and manifest["fingerprint"] != fingerprint:
-        state.status, state.why = (
-            STALE,
-            _changed_options(manifest["lineage"], pipeline.lineage(step), step),
+            "; ".join(changed) or f"{step.name} or a step before it has a new version or wiring",
         )
     elif manifest:
-        state.status, state.why = STALE, _changed_items(records, items)
+        changed = differences.inputs(manifest.get("inputs") or {}, stage.inputs)
+        state.status, state.why = STALE, _changed_items(records, items, changed)
     elif valid:
         state.status, state.done = PARTIAL, len(valid)
     return state
 
 
-def _changed_options(before: dict[str, dict], now: dict[str, dict], step: Step) -> str:
-    changes = []
-    for name in now:
-        old, new = before.get(name), now[name]
-        if old is None:
-            changes.append(f"new step {name} before it")
-            continue
-        for path, was, is_now in _differences(old, new):
-            changes.append(f"{name}.{path} {_short(was)} -> {_short(is_now)}")
-    changes += [f"step {name} is no longer before it" for name in before if name not in now]
-    return (
-        "; ".join(changes[:4])
-        if changes
-        else f"{step.name} or a step before it has a new version or wiring"
-    )
+def replaced(step: Step) -> str:
+    """What a run of a step that has a complete result does with it."""
+    if step.kind.keeps:
+        return f"the present result would be kept in {step.out / generations.PREVIOUS}"
+    return "the present result would stay until the new one is complete"
 
 
-def _differences(old: object, new: object, path: str = "") -> list[tuple[str, object, object]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(set(old) | set(new)):
-            found += _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-        return found
-    return [] if old == new else [(path, old, new)]
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _changed_items(records: dict[str, Record], items: list[Item]) -> str:
+def _changed_items(records: dict[str, Record], items: list[Item], inputs: list[str]) -> str:
     now = {i.id: i.key for i in items}
     counts = {
         "new": sum(i not in records for i in now),
         "changed": sum(i in records and records[i].key != key for i, key in now.items()),
         "removed": sum(i not in now for i in records),
     }
-    return (
-        ", ".join(f"{n:,} {word}" for word, n in counts.items() if n)
-        or "the order of its items changed"
-    )
+    counted = ", ".join(f"{n:,} {word}" for word, n in counts.items() if n)
+    if not counted:
+        return "the order of its items changed"
+    return f"{counted} ({', '.join(inputs)})" if inputs else counted

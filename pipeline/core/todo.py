@@ -2,7 +2,7 @@
 lend.
 
 Two kinds of stores (Stage.store): "files", where every item stands alone, and "single", where items
-are kept in order, so that any change builds a new generation beside the finished one.
+are kept in order, so that what counts is the longest valid beginning.
 """
 
 import hashlib
@@ -11,29 +11,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.core.files import commit_file
+from pipeline.core.files import link_or_copy
 from pipeline.core.stage import Item, Outcome, Stage
 from pipeline.core.state import STATE, Journal, Record, manifest_path, read_manifest, read_records
-from pipeline.core.workers import Answer
+from pipeline.core.work.answer import Answer
+from pipeline.core.work.settings import Settings
 from pipeline.errors import DataError, ItemError
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to run a step; nothing here changes what comes out."""
-
-    jobs: int = 0  # 0: one per core
-    retries: int = 1
-    max_failures: float = 0.05
-    memory_bytes: int = 4 << 30
-    force: bool = False
-    retry_failed: bool = False
-    fail_fast: bool = False
-    shard: tuple[int, int] = (0, 1)
-
-    @property
-    def workers(self) -> int:
-        return self.jobs or len(os.sched_getaffinity(0))
 
 
 @dataclass
@@ -46,6 +29,9 @@ class StepRun:
     settings: Settings
     folder: Path
     sources: list[Path]  # folders of finished stores to reuse items from
+    lost: frozenset[str] = frozenset()  # files of the finished result that are missing or damaged
+    usable_before: frozenset[str] = frozenset()  # ids of the result that this one replaces
+    borrowed: int = 0  # items taken over from `sources`
     journal: Journal = field(init=False)
     pending: list[tuple[Item, Record]] = field(default_factory=list)
     pending_bytes: int = 0
@@ -83,6 +69,21 @@ def list_items(stage: Stage, shard: tuple[int, int] = (0, 1)) -> list[Item]:
     return [item for item in seen.values() if shard[1] == 1 or in_shard(item.id, shard)]
 
 
+def is_current(
+    manifest: dict, work: StepRun, items: list[Item], records: dict[str, Record]
+) -> bool:
+    """Whether a complete result is the one that is asked for, and all of it is there."""
+    settings = work.settings
+    return (
+        not settings.force
+        and not work.lost
+        and manifest.get("fingerprint", "") == work.fingerprint
+        and manifest.get("items") == items_digest(items)
+        and set(records) == {i.id for i in items}
+        and (not settings.retry_failed or all(r.usable for r in records.values()))
+    )
+
+
 def choose(work: StepRun, items: list[Item]) -> set[str]:
     """Ids that need no work."""
     keys = {item.id: item.key for item in items}
@@ -94,17 +95,29 @@ def choose(work: StepRun, items: list[Item]) -> set[str]:
     if work.settings.retry_failed:
         valid = [r for r in valid if r.usable]
     if work.stage.store == "files":
-        finished = [] if work.settings.force else valid
-        return {r.id for r in finished if not r.usable or outputs_exist(work.folder, r)}
+        finished = [] if work.settings.force else [*valid, *_come_back(work, keys)]
+        return {r.id for r in finished if not r.usable or outputs_exist(work.folder, r, work.lost)}
     return _choose_prefix(work, items, {r.id for r in valid})
+
+
+def _come_back(work: StepRun, keys: dict[str, str]) -> list[Record]:
+    """Records of items that failed in between (their disk was not there) and are as before now;
+    they count again.
+    """
+    again = [
+        r
+        for r in work.journal.superseded.values()
+        if r.step == work.fingerprint
+        and keys.get(r.id) == r.key != work.journal.records[r.id].key
+        and outputs_exist(work.folder, r, work.lost)
+    ]
+    work.journal.append(again)
+    return again
 
 
 def _choose_prefix(work: StepRun, items: list[Item], valid: set[str]) -> set[str]:
     """A single-writer store holds its items in order: what counts is the longest valid beginning of
     the journal.
-
-    A complete store that needs any change becomes the previous generation: the new one is built
-    beside it, borrows its items through `reuse`, and takes its place at `finish`.
     """
     journal = work.journal
     records = list(journal.records.values())
@@ -120,20 +133,12 @@ def _choose_prefix(work: StepRun, items: list[Item], valid: set[str]) -> set[str
         and finishing(work).read_text() != items_digest(items)
     )
     if work.settings.force or torn:
-        # torn: killed while the new store took its place, and the inputs changed since: which store
-        # is there is unknown
-        previous(work).unlink(missing_ok=True)
+        # torn: killed while the store got its name, and the inputs changed since: which store is
+        # there is unknown
         _restart(work)
         return set()
-    if length == len(records) and (not complete or length == len(items)):
-        return {r.id for r in records}
-    if complete:
-        manifest_path(work.folder).unlink()
-        journal.close()
-        journal.path.replace(previous(work))
-        work.journal = Journal(journal.path).open()
-        return set()
-    journal.rewrite(records[:length])
+    if length < len(records):
+        journal.rewrite(records[:length])
     return {r.id for r in records[:length]}
 
 
@@ -143,16 +148,14 @@ def _restart(work: StepRun) -> None:
     work.journal.rewrite([])
 
 
-def previous(work: StepRun) -> Path:
-    return work.folder / STATE / "previous.jsonl"
-
-
 def finishing(work: StepRun) -> Path:
     return work.folder / STATE / "finishing"
 
 
-def outputs_exist(folder: Path, record: Record) -> bool:
-    """True if every file of the record is there with its recorded size."""
+def outputs_exist(folder: Path, record: Record, lost: frozenset[str] = frozenset()) -> bool:
+    """True if every file of the record is there with its recorded size, and none is in `lost`."""
+    if lost and not lost.isdisjoint(record.outputs):
+        return False
     try:
         # plain text, not Path: there may be 100,000 of them
         sizes = ((f"{folder}/{name}", facts["bytes"]) for name, facts in record.outputs.items())
@@ -170,21 +173,21 @@ def items_digest(items: list[Item]) -> str:
 
 
 def reusable(work: StepRun, todo: list[Item]) -> dict[str, tuple[Record, Path]]:
-    stores = [(folder, folder / STATE / "items.jsonl") for folder in work.sources]
-    if work.stage.store == "single":
-        stores.append((work.folder, previous(work)))
+    """What finished stores can lend: {item id: (its record there, the store's folder)}."""
     found: dict[str, tuple[Record, Path]] = {}
     keys = {item.id: item.key for item in todo}
-    for folder, path in stores:
-        for record in read_records(path):
+    for folder in work.sources:
+        for record in read_records(folder / STATE / "items.jsonl"):
             answers_today = record.step == work.fingerprint and keys.get(record.id) == record.key
-            failure_counts = folder in work.sources and not work.settings.retry_failed
-            if answers_today and (record.usable or failure_counts):
+            is_wanted = record.usable or not work.settings.retry_failed
+            if answers_today and is_wanted and outputs_exist(folder, record, work.lost):
                 found[record.id] = (record, folder)
     return found
 
 
 def reuse(work: StepRun, item: Item, record: Record, folder: Path) -> Answer:
+    """The answer of an item that a finished store lends."""
+    work.borrowed += 1
     if not record.usable:
         return Answer(
             item, None, ItemError(record.reason, record.message), record.seconds, record.attempts
@@ -196,13 +199,5 @@ def reuse(work: StepRun, item: Item, record: Record, folder: Path) -> Answer:
             record.status, None, record.outputs, record.facts, record.reason, record.message
         )
         for name in record.outputs:
-            _link(folder / name, work.folder / name)
+            link_or_copy(folder / name, work.folder / name)
     return Answer(item, outcome, None, record.seconds, record.attempts)
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".tmp-{hashlib.sha256(target.name.encode()).hexdigest()[:16]}"
-    temporary.unlink(missing_ok=True)
-    os.link(source, temporary)
-    commit_file(temporary, target)

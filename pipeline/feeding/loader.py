@@ -138,10 +138,7 @@ class TrainBatches:
             raise ConfigError(
                 f"{n:,} training captions do not fill one batch of {batch_size}",
                 where="train.batch_size",
-                fix=(
-                    "Lower it, or set drop_last: false in the recipe (--set"
-                    " train.recipe.train.drop_last=false)."
-                ),
+                fix="Lower it, or set train.drop_last: false in the recipe.",
             )
         self._slots = [Slot(pinned) for _ in range(_SLOTS)]
 

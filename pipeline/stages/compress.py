@@ -22,6 +22,7 @@ class Stage(stage.Stage):
     makes = "video_files"
     runs = "workers"
     store = "files"
+    watches_inputs = True
     indifferent = frozenset({"verify"})
     Options = Options
 

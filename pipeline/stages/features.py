@@ -166,7 +166,7 @@ class Stage(BigFileStage):
         super().__init__(options, inputs, out)
         self._device = _device(options.device)
         self._pending: list[
-            tuple[str, list[str], np.ndarray | None]
+            tuple[Record, list[str], np.ndarray | None]
         ] = []  # committed, their rows not yet written
         # one process holds the GPU and batches across videos; on CPUs every worker runs the
         # networks itself
@@ -216,12 +216,12 @@ class Stage(BigFileStage):
         if not self._in_parent:
             super().commit(item, outcome, record)
         elif isinstance(value, Rows):
-            self._pending.append((item.id, value.ids, value.values))
+            self._pending.append((record, value.ids, value.values))
         else:
             for way, batches in zip(self.options.ways, self._networks(), strict=True):
                 for frame in value.frames[way]:
                     _add(batches, frame, way)
-            self._pending.append((item.id, value.ids, None))
+            self._pending.append((record, value.ids, None))
 
     def flush(self) -> dict[str, Outcome | ItemError]:
         refused: dict[str, Outcome | ItemError] = {}
@@ -229,11 +229,12 @@ class Stage(BigFileStage):
         rows = iter(
             np.split(self._drained(), np.cumsum([len(ids) for ids in new])[:-1]) if new else []
         )
-        for video_id, ids, values in self._pending:
+        for record, ids, values in self._pending:
             try:
-                self._writer.append(video_id, ids, next(rows) if values is None else values)
+                own = Rows(ids, next(rows) if values is None else values)
+                self.append(record.id, own, record)
             except ItemError as error:
-                refused[video_id] = error
+                refused[record.id] = error
         self._pending.clear()
         return super().flush() | refused
 
@@ -361,7 +362,7 @@ class Stage(BigFileStage):
                 where=self.out,
                 fix=(
                     f"Use --device {before.partition(' ')[0]} on a machine like the first, or"
-                    " --force to start afresh."
+                    " start afresh with --force (in a pipeline: --force STEP)."
                 ),
             )
 
@@ -459,7 +460,7 @@ def _expect_gpu() -> None:
         raise ConfigError(
             "torch finds no usable GPU",
             where="features",
-            fix="Use --device cpu, or see: cli.py doctor",
+            fix="Set device to cpu, or see: python cli.py doctor",
         )
 
 

@@ -75,6 +75,7 @@ class Stage(stage.Stage):
     makes = "video_files"
     runs = "workers"
     store = "files"
+    watches_inputs = True
     # how a file comes here changes nothing in it; the address is part of the item's own key
     indifferent = frozenset(Options.model_fields) - {"compress"}
     Options = Options

@@ -86,6 +86,7 @@ class Stage(Base):
     makes = "frame_store"
     runs = "workers"
     store = "single"
+    watches_inputs = True
     flush_items = 256
     Options = Options
 
@@ -122,6 +123,12 @@ class Stage(Base):
 
     def finish(self, records: list[Record]) -> dict:
         return self._writer.finish(records)
+
+    def files(self) -> list[Path]:
+        from pipeline.stores.frame_store.opened_store import FILE_NAME
+        from pipeline.stores.frame_store.pack_writer import pack_files
+
+        return [self.out / FILE_NAME, *pack_files(self.out)]
 
     def close(self) -> None:
         if "_writer" in self.__dict__:
@@ -243,7 +250,7 @@ def _expect_unique(names: list[str], sources: list[Source], where: Path) -> None
             f"{len(pairs):,} pairs of videos have the same base name: {'; '.join(pairs[:3])}",
             where=where,
             fix=(
-                "The published layout knows base names only. Rename them, or use --layout jpeg."
+                "The published layout knows base names only. Rename them, or set layout to jpeg."
                 " Nothing was written."
             ),
         )

@@ -46,6 +46,7 @@ class Stage(stage.Stage):
     needs = {"checkpoint": Need("checkpoint", help="trained model: best.pt, or --out of train")}
     makes = "checkpoint"
     runs = "inline"
+    keeps = True
     Options = Options
 
     def items(self) -> list[Item]:

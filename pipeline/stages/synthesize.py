@@ -67,6 +67,9 @@ class Stage(Base):
             "seconds": round(float(seconds), 3),
         }
 
+    def files(self) -> list[Path]:
+        return sorted((self.out / "TextData").iterdir())
+
     def _dataset(self) -> synthetic.Dataset:
         spec = self.inputs["annotations"].options
         dataset = base.open_dataset(spec)

@@ -57,6 +57,7 @@ class Stage(Base):
     }
     makes = "tensors"
     store = "single"
+    watches_inputs = True
     flush_items = PART_ITEMS
     flush_anywhere = False
     Options = Options
@@ -124,6 +125,13 @@ class Stage(Base):
                 shutil.rmtree(folder, ignore_errors=True)
         return {kind: writer.finish() for kind, writer in self._writers.items()}
 
+    def files(self) -> list[Path]:
+        folders = (self.out / kind for kind in self._parts)
+        return sorted(path for folder in folders for path in folder.iterdir())
+
+    def input_name(self, item_id: str) -> str:
+        return item_id.partition("/")[2]  # a video may be cached as frames, as features, or both
+
     def close(self) -> None:
         if "_writers" in self.__dict__:
             for writer in self._writers.values():
@@ -161,7 +169,7 @@ class Stage(Base):
                 f"the disk cannot hold the cache: {needed:,} bytes needed, {free:,} free",
                 where=self.out,
                 fix=(
-                    "Free space, choose another --out, or set frames.max_frames or a smaller"
+                    "Free space, choose another folder, or set frames.max_frames or a smaller"
                     " frames.size."
                 ),
             )
@@ -197,7 +205,7 @@ class Stage(Base):
 def _expect(kind: Kind, given: object) -> None:
     if given is None:
         raise ConfigError(
-            f"{kind} are to be cached, but no step or --in provides them",
+            f"{kind} are to be cached, but nothing provides them",
             where=f"tensors.{kind}",
             fix=f"Put a {kind} step before this one, or do not ask for {kind}.",
         )

@@ -8,7 +8,6 @@ checkpoints/last.pt (to continue from), metrics.jsonl and config.yaml. TensorBoa
 log hold times, so they lie in _state/ (tensorboard --logdir OUT/_state).
 """
 
-import shutil
 from typing import TYPE_CHECKING
 
 import yaml
@@ -101,6 +100,7 @@ class Stage(stage.Stage):
     }
     makes = "checkpoint"
     runs = "inline"
+    keeps = True
     Options = Options
     references = {"recipe": "recipes"}
     indifferent = frozenset(
@@ -127,6 +127,7 @@ class Stage(stage.Stage):
         """Train to the end, from the beginning or from where an earlier run stopped."""
         from pipeline import processes
         from pipeline.feeding.inputs import choose_device
+        from pipeline.training.progress import set_stale_aside
         from pipeline.training.setup import Setup
 
         recipe, world = parse(self.options.recipe), processes.World.of_environment()
@@ -134,7 +135,8 @@ class Stage(stage.Stage):
         if world.is_first and any(
             (r.step, r.key) == (fingerprint, item.key) for r in usable_records(self.out)
         ):
-            self._start_anew()  # this very training was finished before, and is asked for again
+            # this very training was finished before, and is asked for again
+            set_stale_aside(self.out)
         device = choose_device(self.options.device, world.local_rank)
         setup = Setup(recipe, self.inputs, self.out, world, self.options.loader_threads)
         processes.join(world, device, recipe.train.distributed.timeout_minutes)
@@ -170,10 +172,6 @@ class Stage(stage.Stage):
     def _contents(self) -> dict[str, str]:
         return {name: made.content for name, made in self.inputs.items() if made is not None}
 
-    def _start_anew(self) -> None:
-        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
-        shutil.rmtree(self.out / STATE / "tensorboard", ignore_errors=True)
-
 
 def _trainer(stage: Stage, setup: "Setup", device: "torch.device", identity: str) -> "Trainer":
     from pipeline.checkpoints import partial
@@ -188,7 +186,7 @@ def _trainer(stage: Stage, setup: "Setup", device: "torch.device", identity: str
         device,
         stage.options.threads,
         setup.world,
-        name=stage.out.name,
+        name=stage.label,
         save_seconds=stage.options.save_seconds,
         save_steps=stage.options.save_steps,
         board=stage.out / STATE / "tensorboard" if stage.options.tensorboard else None,

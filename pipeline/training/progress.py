@@ -77,10 +77,20 @@ def resumable(folder: Path, identity: str) -> dict | None:
     return state if state.get("identity") == identity else None
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove what a training with other options or inputs left in the folder."""
-    for path in [*(folder / "checkpoints").glob("*.pt"), folder / "metrics.jsonl"]:
-        path.unlink(missing_ok=True)
+def set_stale_aside(folder: Path) -> None:
+    """Move what a training with other options or inputs left in the folder to its `_previous/`:
+    trained weights are never removed.
+    """
+    stale = [*(folder / "checkpoints").glob("*.pt"), folder / "metrics.jsonl"]
+    stale = [path for path in stale if path.exists()]
+    if not stale:
+        return
+    kept = folder / "_previous"
+    count = sum(1 for _ in kept.glob("stale-*")) if kept.is_dir() else 0
+    for path in stale:
+        target = kept / f"stale-{count + 1}" / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
 
 
 @contextlib.contextmanager

@@ -32,8 +32,8 @@ from pipeline.training.progress import (
     Conduct,
     Summary,
     TrainingProgress,
-    remove_stale,
     resumable,
+    set_stale_aside,
     torch_settings,
 )
 from pipeline.training.record import RunLog
@@ -401,7 +401,7 @@ class Trainer:
         processes.barrier(self._world)
         if state is None:
             if self._world.is_first:
-                remove_stale(self._folder)
+                set_stale_aside(self._folder)
             processes.barrier(self._world)
             self._go_on()
             return 0

@@ -107,6 +107,9 @@ class StoreStage(_Numbers):
             self._partial.replace(self.out / "numbers.txt")
         return {"numbers": len(records)}
 
+    def files(self) -> list[Path]:
+        return [self.out / "numbers.txt"]
+
     def close(self) -> None:
         if getattr(self, "_file", None):
             self._file.close()

@@ -16,8 +16,9 @@ from pipeline.checkpoints import model_file
 from pipeline.checkpoints.archive import read_archive
 from pipeline.core.artefact import Artefact
 from pipeline.core.plan import dataset_artefact
+from pipeline.core.results.generations import kept_results
 from pipeline.core.runner import Settings, run
-from pipeline.core.state import digest
+from pipeline.core.state import digest, read_manifest
 from pipeline.errors import ConfigError, DataError, Interrupted
 from pipeline.stages.prune import Stage as Prune
 from pipeline.stages.train import Stage
@@ -194,6 +195,44 @@ def test_changed_recipe_starts_anew(inputs, tmp_path):
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
+def test_a_trained_model_is_kept_when_the_recipe_changes_and_found_when_it_comes_back(
+    inputs, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    train(inputs, tmp_path, recipe(epochs=1))
+    first = tree(tmp_path)
+
+    train(inputs, tmp_path, recipe(epochs=2))
+    (kept,) = kept_results(tmp_path)
+    told = caplog.text
+    caplog.clear()
+    train(inputs, tmp_path, recipe(epochs=1))
+
+    assert "recipe.train.epochs 2 -> 1" not in told
+    assert "recipe.train.epochs 1 -> 2" in told
+    assert kept.is_complete
+    assert tree(tmp_path) == first
+    assert "epoch 1/1" not in caplog.text  # nothing was trained again
+    assert len(kept_results(tmp_path)) == 1  # the other one now
+
+
+def test_the_old_model_answers_while_another_training_is_interrupted(inputs, tmp_path):
+    train(inputs, tmp_path, recipe(epochs=1))
+    before = tree(tmp_path), read_manifest(tmp_path)
+    for epochs in (2, 3):  # the second takes the place of the first, which is kept as it is
+        ended = multiprocessing.get_context("fork").Process(
+            target=train_until,
+            args=(signal.SIGTERM, 2, inputs, tmp_path, recipe(epochs=epochs)),
+        )
+        ended.start()
+        ended.join()
+
+    now = {name: value for name, value in tree(tmp_path).items() if not name.startswith("_new")}
+
+    assert (now, read_manifest(tmp_path)) == before
+    assert [kept.is_complete for kept in kept_results(tmp_path)] == [False]
+
+
 def test_changed_recipe_that_was_interrupted_goes_on(inputs, tmp_path):
     train(inputs, tmp_path)
     for _ in range(
@@ -205,7 +244,7 @@ def test_changed_recipe_that_was_interrupted_goes_on(inputs, tmp_path):
         ended.start()
         ended.join()
 
-    state = read_archive(tmp_path / "checkpoints" / "last.pt")
+    state = read_archive(tmp_path / "_new" / "checkpoints" / "last.pt")
 
     assert state["progress"]["step"] == 4
 

@@ -2,6 +2,7 @@
 after a kill.
 """
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -18,9 +19,9 @@ from pipeline.stores.big_file.reader import FORMAT, ROWS, BigFile, file_names
 from pipeline.stores.big_file.writer import GROUPS, PARTIAL, BigFileWriter
 
 
-def folder_digest(folder: Path, remembered: Path) -> str:
+def folder_digest(folder: Path, remembered: Path | None) -> str:
     """Digest of the files of a BigFile folder; `remembered`: where digests of unchanged files are
-    kept.
+    kept, None: all are read.
     """
     cache = DigestCache(remembered)
     found = digest([[name, cache(folder / name)] for name in file_names(folder)])
@@ -53,6 +54,7 @@ class BigFileStage(Stage):
 
     makes: ClassVar[str] = "features"
     store: ClassVar[str] = "single"
+    watches_inputs: ClassVar[bool] = True
     has_frames: bool = True
     _writer: BigFileWriter | None = None
     _lender: BigFile | None = None
@@ -74,7 +76,13 @@ class BigFileStage(Stage):
         return Outcome(record.status, rows, {}, record.facts, record.reason, record.message)
 
     def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
-        self._writer.append(item.id, *outcome.value)
+        self.append(item.id, outcome.value, record)
+
+    def append(self, video_id: str, rows: Rows, record: Record) -> None:
+        """Write the rows of a video; its journal line gets their CRC-32, which the format lacks."""
+        self._writer.append(video_id, *rows)
+        stored = np.ascontiguousarray(rows.values, dtype="<f4")
+        record.facts = record.facts | {"crc32": zlib.crc32(stored)}
 
     def flush(self) -> dict[str, Outcome | ItemError]:
         self._writer.sync()
@@ -88,6 +96,9 @@ class BigFileStage(Stage):
         store = BigFile.open(self.out)
         files = {name: written(self.out / name) for name in file_names(self.out)}
         return {"rows": store.rows, "dim": store.dim, "videos": len(records), "files": files}
+
+    def files(self) -> list[Path]:
+        return [self.out / name for name in file_names(self.out)]
 
     def close(self) -> None:
         if self._writer is not None:

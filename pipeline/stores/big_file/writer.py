@@ -151,7 +151,7 @@ class BigFileWriter:
         return DataError(
             f"the half-written store does not hold {name!r}, which the journal says is done",
             where=self.folder / PARTIAL,
-            fix="Run the same command with --force: the step starts afresh.",
+            fix="Build it anew: the same command with --force (in a pipeline: --force STEP).",
         )
 
 

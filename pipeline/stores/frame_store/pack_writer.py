@@ -16,6 +16,7 @@ from pipeline.errors import DataError
 from pipeline.stores.frame_store.opened_store import PACKED, pack_name
 
 LARGEST_SHARD = 4 << 30
+START_AGAIN = "Build it anew: the same command with --force (in a pipeline: --force STEP)."
 
 
 class PackWriter:
@@ -33,6 +34,7 @@ class PackWriter:
 
         is_final: all was written and perhaps renamed: nothing is cut and nothing can be appended.
         """
+        self._sizes = []
         for shard, offset, length, _ in map(PACKED.unpack, entries):
             self._sizes += [0] * (shard + 1 - len(self._sizes))
             self._sizes[shard] = max(self._sizes[shard], offset + length)
@@ -45,7 +47,7 @@ class PackWriter:
                 raise DataError(
                     f"the payload has {found:,} bytes, its index needs {size:,}",
                     where=path,
-                    fix="Build it anew: run the same command with --force.",
+                    fix=START_AGAIN,
                 )
             os.truncate(path, size)
         for path in _shards(self._folder, ".partial", len(self._sizes)):
@@ -103,6 +105,20 @@ class PackWriter:
     def remove_partial(folder: Path) -> None:
         for path in _shards(folder, ".partial", 0):
             path.unlink()
+
+
+def pack_files(folder: Path) -> list[Path]:
+    """The finished payload files of a store, in order."""
+    return sorted(_shards(folder, "", 0), key=lambda path: int(path.stem.rpartition("-")[2]))
+
+
+def follows(before: tuple[int, int], entry: bytes) -> tuple[int, int] | None:
+    """Where the value of `entry` ends, (file, offset), if it begins where the one `before` ended;
+    None if others lie between.
+    """
+    shard, offset, length, _ = PACKED.unpack(entry)
+    begins_file = (shard, offset) == (before[0] + 1, 0)
+    return (shard, offset + length) if begins_file or (shard, offset) == before else None
 
 
 def _shards(folder: Path, suffix: str, first: int) -> list[Path]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import lmdb
 
-from pipeline.core.files import commit_file
+from pipeline.core.files import atomic_path, commit_file
 from pipeline.core.stage import Item
 from pipeline.core.state import Record, canonical
 from pipeline.errors import DataError, ItemError, SystemRefused
 from pipeline.stores.frame_store import lmdb_file
 from pipeline.stores.frame_store.opened_store import FILE_NAME, IDS, META, Layout, Placement, key_of
-from pipeline.stores.frame_store.pack_writer import PackWriter
+from pipeline.stores.frame_store.pack_writer import START_AGAIN, PackWriter, follows
 from pipeline.stores.frame_store.reader import FrameStore
 
 _JOURNAL = b"j/"
@@ -26,7 +26,6 @@ _BATCH_BYTES, _BATCH_ITEMS = 64 << 20, 256
 _SMALLEST_MAP = 1 << 30
 _LARGEST_VALUE = (1 << 32) - 4096
 _LONGEST_KEY = 511 - len(_JOURNAL)
-_START_AGAIN = "Build it anew: run the same command with --force."
 
 
 class FrameStoreWriter:
@@ -85,10 +84,12 @@ class FrameStoreWriter:
         recovered = (
             _following(records, items(), lines) if found - wanted.keys() - {META, IDS} else []
         )
+        if self._packs:
+            recovered = self._without_gap([r for r in records if r.usable], recovered)
         kept = wanted.keys() | {self._key(r) for r in recovered}
         self._is_final = META in found and found - {META, IDS} == kept
-        if not self._is_final:
-            self._drop(found - kept, lines.keys() - kept)
+        if not self._is_final and self._drop(found - kept, lines.keys() - kept):
+            self._compact()
         if self._packs:
             self._packs.open([self._get(key) for key in kept], is_final=self._is_final)
         self._keys = set(kept)
@@ -195,7 +196,7 @@ class FrameStoreWriter:
         raise DataError(
             f"the store lacks {count:,} videos that the journal lists",
             where=self._partial,
-            fix=_START_AGAIN,
+            fix=START_AGAIN,
         )
 
     def _open_environment(self) -> None:
@@ -221,10 +222,32 @@ class FrameStoreWriter:
         with self._environment.begin() as txn:
             return txn.get(key)
 
-    def _drop(self, values: set[bytes], lines: set[bytes]) -> None:
+    def _without_gap(self, records: list[Record], recovered: list[Record]) -> list[Record]:
+        """Those of `recovered` whose payload follows without a gap: the payload of a video that was
+        removed must not stay between others.
+        """
+        end = (0, 0)
+        for record in records:
+            end = follows(end, self._get(self._key(record))) or end
+        for count, record in enumerate(recovered):
+            end = follows(end, self._get(self._key(record)))
+            if end is None:
+                return recovered[:count]
+        return recovered
+
+    def _drop(self, values: set[bytes], lines: set[bytes]) -> bool:
+        """Remove entries; whether values were among them."""
         doomed = [*values, *(_JOURNAL + key for key in lines)]
         if doomed:
             self._transact(lambda txn: [txn.delete(key) for key in doomed], 0)
+        return bool(values)
+
+    def _compact(self) -> None:
+        """Copy the store without its free pages: they hold what was removed."""
+        with atomic_path(self._partial) as copy:
+            self._environment.copy(str(copy), compact=True)
+            self._environment.close()
+        self._open_environment()
 
     def _write_last(self, records: list[Record], totals: dict) -> None:
         """The last transaction: without `__meta__` a store is unfinished."""
@@ -260,7 +283,7 @@ class FrameStoreWriter:
             except lmdb.Error as error:
                 raise self._refused(error, n_bytes) from error
         raise DataError(
-            f"{n_bytes:,} bytes do not fit into the store", where=self._partial, fix=_START_AGAIN
+            f"{n_bytes:,} bytes do not fit into the store", where=self._partial, fix=START_AGAIN
         )
 
     def _refused(self, error: lmdb.Error, needed: int) -> SystemRefused:
@@ -269,7 +292,7 @@ class FrameStoreWriter:
             f"LMDB could not write ({error}); needed {needed:,} bytes, {free:,} are free",
             where=self._partial,
             fix=(
-                "Free space or choose another --out, then run the same command again: finished"
+                "Free space or choose another folder, then run the same command again: finished"
                 " items are kept."
             ),
         )

@@ -22,7 +22,7 @@ from pipeline.stores.tensor_cache.reader import INDEX, SCHEMA, Entry, Kind, Tens
 PART_ITEMS = 64
 _PAGE = 4096
 _ROOM_FOR_INDEX = 1 << 20  # what HDF5 writes besides the arrays of a part
-_START_AGAIN = "Build it anew: run the same command with --force."
+_START_AGAIN = "Build it anew: the same command with --force (in a pipeline: --force STEP)."
 
 
 class TensorCacheWriter:

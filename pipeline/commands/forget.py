@@ -1,0 +1,79 @@
+"""List the results that were set aside (models that another training replaced); remove those named.
+
+    python cli.py forget demo
+    python cli.py forget data/work/demo/train --all
+
+Without a name and without --all nothing is removed.
+"""
+
+import shutil
+from pathlib import Path
+
+import click
+
+from pipeline.commands._folders import step_folders
+from pipeline.core.files import expect_no_links
+from pipeline.core.lock import Lock
+from pipeline.core.results.generations import PREVIOUS, Kept, kept_results
+from pipeline.core.state import STATE
+from pipeline.errors import ConfigError
+
+
+@click.command(help=__doc__)
+@click.argument("target", metavar="PIPELINE|FOLDER")
+@click.argument("names", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="remove all that is listed")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="STEP.OPTION=VALUE",
+    help="change an option, as in run (may be repeated)",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("data/work"),
+    help="folder of the steps  [data/work]",
+)
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="YAML file that adds to the shipped pipelines.yaml",
+)
+def command(
+    target: str,
+    names: tuple[str, ...],
+    everything: bool,
+    overrides: tuple,
+    work: Path,
+    path: Path | None,
+) -> None:
+    folders = step_folders(target, path, work, list(overrides))
+    found = [(n, f, kept) for n, f in folders.items() for kept in kept_results(f)]
+    unknown = set(names) - {kept.path.name for _, _, kept in found}
+    if unknown:
+        raise ConfigError(
+            f"nothing set aside is called {', '.join(sorted(unknown))}",
+            where=target,
+            fix="Without a name, this command lists what there is.",
+        )
+    for name, folder, kept in found:
+        if not (everything or kept.path.name in names):
+            click.echo(f"{name:<20} {_line(kept)}")
+            continue
+        expect_no_links(folder)
+        with Lock(folder / STATE):
+            shutil.rmtree(kept.path)
+            if not any((folder / PREVIOUS).iterdir()):
+                (folder / PREVIOUS).rmdir()
+        click.echo(f"{name:<20} {_line(kept)}   removed")
+    if not found:
+        click.echo("nothing was set aside", err=True)
+
+
+def _line(kept: Kept) -> str:
+    kind = "complete" if kept.is_complete else "unfinished"
+    return f"{kept.path.name:<20} {kind:<10} {kept.bytes / 1e6:>10,.1f} MB   {kept.path}"
