@@ -81,7 +81,7 @@ class CenterCLIP(RetrievalModel):
         is_3d = options.patches == "3d"
         self.patches3d = Patches3d(clip.visual.conv1) if is_3d else nn.Identity()
         self.reduce = nn.ModuleList(_build_reducers(options, sizes))  # [i]: in front of block i
-        self.temporal = _build_temporal(options, sizes)
+        self.temporal = _build_temporal(options, clip)
         set_recompute(self.clip, options.recompute)
 
     @torch.no_grad()
@@ -259,13 +259,14 @@ def _copy_positions(positions: Tensor, embedding: Tensor, block: int) -> None:
     embedding.copy_(positions[: len(embedding)])
 
 
-def _build_temporal(options: Options, sizes: Sizes) -> nn.Module:
+def _build_temporal(options: Options, clip: CLIP) -> nn.Module:
     """Raises Mismatch if a transformer cannot start from the text tower."""
+    sizes = clip.sizes
     width = sizes.embed
     if options.temporal == "mean":
         return Mean()
     if options.temporal == "lstm":
-        return Recurrent(width)
+        return Recurrent(width, clip.positional_embedding)
     if width != sizes.text_width:
         raise Mismatch(
             f"temporal: {options.temporal} needs a text tower as wide as features:"

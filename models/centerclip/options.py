@@ -66,6 +66,13 @@ class Reduce(BaseModel, extra="forbid"):
     frame_embedding: bool = Field(
         False, description="published: a parameter that is never read; kept for files that have it"
     )
+    class_weights: bool = Field(
+        False,
+        description=(
+            "multiply each frame's class token by a learned number before the mean of its segment"
+            " [adaptive_cls, which the published program parses and does not pass on]"
+        ),
+    )
     graph: Literal["knn", "heat"] = Field(
         "heat",
         description="spectral: affinities to the nearest tokens only, or to all [spectral_graph]",

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from models.base import Assets, Mismatch
@@ -42,6 +43,10 @@ RECIPE = "centerclip_base"
 _CLIP4CLIP_RECIPE = "clip4clip_published"
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""
+LOST = (
+    "the optimizer's state, without which its program does not resume: start there with"
+    " load_from_pretrained 1",
+)
 SETTINGS_FILE = "hparams_train.json"  # in the same folder
 IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
@@ -57,10 +62,10 @@ __all__ = [
 ]
 
 _ANCHOR = "clip.visual.conv1.weight"
+_UNREAD = "temporal.positions.weight"  # beside an LSTM
 _CLIP4CLIP_EPS = 1e-12  # of the layer norms over frames
 _MODULE = "module."
 _POSITIONS = "clip.visual.position_ids"
-_UNREAD = "frame_position_embeddings.weight"
 _BLOCK = "clip.visual.transformer.resblocks."
 _CLIP_NAME = r"(?!visual\.(position_ids|conv2\.)|.*(tokencluster_inter|deepcluster)\.).+"
 _COMMON = [
@@ -80,13 +85,17 @@ _TEMPORAL = {
         Rule("frame_position_embeddings.", "temporal.positions.", "weight"),
         Rule("transformerClip.", "temporal.transformer."),
     ],
-    "lstm": [Rule("lstm_visual.", "temporal.lstm.")],
+    "lstm": [
+        Rule("frame_position_embeddings.", "temporal.positions.", "weight"),
+        Rule("lstm_visual.", "temporal.lstm."),
+    ],
     "tight": _CROSS,
 }
 _TRANSFORMERS = {"sequence": "transformerClip", "tight": "cross.transformer"}
 _LEARNT = {
     "tokencluster_inter.cluster_embed": "embedding",
     "tokencluster_inter.cluster_frame_embed": "frame_embedding",
+    "tokencluster_inter.cls_multiplier": "class_weight",
 }
 
 
@@ -152,14 +161,35 @@ def import_checkpoint(
     told = _read_options(state)
     if stated:
         told.pop("words", None)
-    options = Options.model_validate(stated | told)
+    for block, one in stated.get("reduce", {}).items():
+        if f"reduce.{block - 1}.class_weight" in init:  # no setting says so
+            one["class_weights"] = True
+    options = _validated(stated | told)
+    if options.temporal == "lstm" and _UNREAD not in init:
+        init[_UNREAD] = init["clip.positional_embedding"].clone()
     return options, Assets(init=in_float32(init))
+
+
+def _validated(values: Mapping[str, object]) -> Options:
+    """Raises Mismatch for settings that contradict each other, such as segments that do not divide
+    the frames.
+    """
+    try:
+        return Options.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(e["msg"].removeprefix("Value error, ") for e in error.errors())
+        raise Mismatch(
+            f"settings that cannot be: {faults}", f"Is it the {SETTINGS_FILE} of that training?"
+        ) from None
 
 
 def export_file(
     options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return the whole content of a published file, without an optimizer state.
+    """Return the whole content of a published file.
+
+    There is no `optimizer` in it, which its program loads only where it is; that comes with
+    `published_training.export_training`.
 
     training: as `training_facts` gives it. What CenterCLIP does not have (lstm, tight, frames of
     zeros as padding) is written in CLIP4Clip's form, a bare state dict.
@@ -167,13 +197,13 @@ def export_file(
     named = published_names(options, state)
     if options.padding == "zero" or options.temporal in ("lstm", "tight"):
         return {name: value for name, value in named.items() if name != _POSITIONS}
+    best = training.get("best_acc1", 100 * (training.get("scores") or {}).get("t2v_r1", 0.0))
     return {
         "epoch": int(training.get("epoch", 0)),
         "global_step": int(training.get("step", 0)),
         "arch": "CLIp4Clip",
         "state_dict": {_MODULE + name: value for name, value in named.items()},
-        "best_acc1": float(training.get("best_acc1", 0.0)),
-        "optimizer": {"state": {}, "param_groups": []},
+        "best_acc1": float(best),
     }
 
 
@@ -194,8 +224,6 @@ def published_names(options: Options, state: Mapping[str, Tensor]) -> dict[str, 
     positions = state["clip.visual.positional_embedding"]
     named[_POSITIONS] = torch.arange(len(positions), device=positions.device)[None]
     named |= _graphs(options, len(positions) - 1)
-    if options.temporal == "lstm":
-        named[_UNREAD] = state["clip.positional_embedding"].clone()
     return _in_published_order(named)
 
 
@@ -222,15 +250,11 @@ def state_of(published: Mapping[str, object]) -> Mapping[str, object]:
 
 def ignored(state: Mapping[str, object]) -> dict[str, str]:
     """Return the entries that we do not need, and why: {published name: reason}."""
-    reasons = {
+    return {
         name: "computed from the size"
         for name in state
         if name == _POSITIONS or name.endswith("tokencluster_inter.spg")
     }
-    is_recurrent = any(name.startswith("lstm_visual.") for name in state)
-    if is_recurrent and _UNREAD in state:
-        reasons[_UNREAD] = "nothing reads it beside an LSTM"
-    return reasons
 
 
 def _rules(state: Mapping[str, object]) -> list[Rule]:

@@ -63,30 +63,73 @@ def import_training(
     if not optimizer or not optimizer["state"]:
         return None
     epoch = int(side["epoch"]) + 1 if side else int(published["epoch"])
-    return stopped_at(epoch, published, import_optimizer(options, weights, optimizer))
+    states = import_optimizer(options, weights, optimizer)
+    return stopped_at(epoch, published, states, optimizer["param_groups"])
 
 
 def stopped_at(
-    epoch: int, published: Mapping[str, object], states: Mapping[str, Mapping]
+    epoch: int,
+    published: Mapping[str, object],
+    states: Mapping[str, Mapping],
+    groups: Iterable[Mapping[str, object]],
 ) -> dict[str, object]:
-    """Return {"epoch", "step", "moments", "scaler"} from a file's content and optimizer states.
+    """Return {"epoch", "step", "moments", "scaler", "groups", "steps"} of a file.
 
-    states: by our names.
+    states: of the optimizer, by our names. groups: the settings of the published groups, without
+    parameters; steps: the count of each parameter as the file has it, for `export_training`.
     """
-    steps = []
+    steps = {}
     moments = {}
     for name, state in states.items():
         named = {_MOMENTS.get(key, key): value for key, value in state.items()}
-        steps.append(float(named.pop("step")))
+        steps[name] = named.pop("step")
         if "m" not in named:  # Adam corrects its moments by the count; our BertAdam needs none
-            named["step"] = torch.tensor(steps[-1])
+            named["step"] = torch.tensor(float(steps[name]))
         moments[name] = named
     return {
         "epoch": epoch,
-        "step": int(published.get("global_step") or max(steps)),
+        "step": int(published.get("global_step") or max(map(float, steps.values()))),
         "moments": moments,
         "scaler": dict(published.get("scaler") or {}),
+        "groups": [_settings(group) for group in groups],
+        "steps": steps,
     }
+
+
+def _settings(group: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in group.items() if key != "params"}
+
+
+def export_training(
+    value: Mapping[str, object],
+    options: Options,
+    weights: Mapping[str, Tensor],
+    stopped: Mapping[str, object],
+) -> tuple[Mapping[str, object], dict[str, object]]:
+    """(the file's content with the optimizer's state, what goes into the file beside it).
+
+    value: as `export_file` gives it; stopped: as `import_training` gave it. CenterCLIP's state goes
+    into the file itself, CLIP4Clip's into the one beside it.
+    """
+    states = {
+        name: {"step": stopped["steps"][name]}
+        | {key: moment for key, moment in moments.items() if key != "step"}
+        for name, moments in stopped["moments"].items()
+    }
+    is_clip4clip = "state_dict" not in value
+    optimizer = export_optimizer(options, weights, states, stopped["groups"], is_clip4clip)
+    if not is_clip4clip:
+        return with_optimizer(value, stopped, optimizer), {}
+    side = {"epoch": stopped["epoch"] - 1, "optimizer_state_dict": optimizer, "loss": 0.0}
+    return value, side
+
+
+def with_optimizer(
+    value: Mapping[str, object], stopped: Mapping[str, object], optimizer: Mapping[str, object]
+) -> dict[str, object]:
+    """A file's content with counters, optimizer state and, if there was one, loss scaler."""
+    counted = {"epoch": stopped["epoch"], "global_step": stopped["step"], "optimizer": optimizer}
+    return {**value, **counted} | ({"scaler": stopped["scaler"]} if stopped["scaler"] else {})
 
 
 def import_optimizer(
@@ -123,14 +166,15 @@ def export_optimizer(
     weights: Mapping[str, Tensor],
     state: State,
     groups: Iterable[Mapping[str, object]],
+    clip4clip: bool = False,
 ) -> dict[str, object]:
-    """Return {"state", "param_groups"} as CenterCLIP saves them; moments have their shapes.
+    """Return {"state", "param_groups"} as CenterCLIP saves them, or CLIP4Clip.
 
-    groups: the settings of the four groups, in its order.
+    Moments have their shapes. groups: the settings of the four groups, in its order.
     """
     ours = our_names(options, weights)
     theirs = {own: moment for moment, own in _MOMENTS.items()}
-    order = parameter_order(centerclip.published_names(options, weights))
+    order = parameter_order(centerclip.published_names(options, weights), clip4clip)
     numbered = [name for group in order for name in group]
     numbers = {name: number for number, name in enumerate(numbered)}
     states = {}
@@ -139,7 +183,7 @@ def export_optimizer(
         if own is not None:
             states[number] = {theirs.get(key, key): value for key, value in own.items()}
     param_groups = [
-        {**settings, "params": [numbers[name] for name in names]}
+        {**_settings(settings), "params": [numbers[name] for name in names]}
         for settings, names in zip(groups, order, strict=True)
     ]
     return {"state": states, "param_groups": param_groups}

@@ -100,6 +100,8 @@ class TokenSelection(nn.Module):
                 f" {before.tokens})",
                 "Lower reduce: tokens, or reduce to fewer frames.",
             )
+        weight = torch.full((1, before.frames, 1, 1), 1 / self.length)
+        self.class_weight = nn.Parameter(weight) if options.class_weights else None
 
     def choose(self, tokens: Tensor) -> Clusters:
         """Segments (R, N, W) -> ids (R, K), ascending, and the cluster of every token (R, N).
@@ -113,7 +115,16 @@ class TokenSelection(nn.Module):
         patches = segment_tokens(tokens, self.length)  # (B*S, N, W)
         clusters = self.choose(patches.detach())
         chosen = self.represent(patches, clusters)  # (B*S, K, W)
-        return torch.cat([segment_class(tokens, self.length), chosen], 1)
+        classes = segment_class(self._weigh(tokens), self.length)  # (B*S, 1, W)
+        return torch.cat([classes, chosen], 1)
+
+    def _weigh(self, tokens: Tensor) -> Tensor:
+        """Return the class tokens times what was learned for their frame: (B*T, 1, W)."""
+        classes = tokens[:, :1]
+        if self.class_weight is None:
+            return classes
+        n_frames = self.class_weight.shape[1]
+        return (classes.unflatten(0, (-1, n_frames)) * self.class_weight).flatten(0, 1)
 
     def represent(self, patches: Tensor, clusters: Clusters) -> Tensor:
         """Return what stands for the clusters, the medoids: (R, N, W) -> (R, K, W)."""

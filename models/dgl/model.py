@@ -95,6 +95,9 @@ class Dgl(RetrievalModel):
         is_3d = options.patches == "3d"
         self.patches3d = Patches3d(clip.visual.conv1) if is_3d else nn.Identity()
         self.prompts = Prompts(options, sizes)
+        unread = torch.zeros(options.frames, 1, sizes.vision_width)
+        # no parameter: nothing reads it, so nothing can train it
+        self.register_buffer("frame_embedding", unread if options.frame_embedding else None)
 
     @torch.no_grad()
     def start_from_clip(self) -> None:

@@ -70,6 +70,13 @@ class Options(BaseModel, extra="forbid"):
     patches: Literal["2d", "3d"] = Field(
         "2d", description="3d: patches look at the frame before and after as well [linear_patch]"
     )
+    frame_embedding: bool = Field(
+        False,
+        description=(
+            "published: a parameter that is never read; kept for files that have it"
+            " [time_embedding]"
+        ),
+    )
     logit_scale: float | None = Field(
         None,
         description="log temperature to start with instead of CLIP's [temperature_new above 1]",

@@ -31,6 +31,10 @@ SUFFIX = ".pth.tar"
 SIDE_FILE = ""
 # published defaults of what the files do not hold
 IMPLIED = {"activation": "quick_gelu", "feature": "global_prompt0", "text_prompts": 8}
+LOST = (
+    "the optimizer's state, without which its program does not resume: start there with"
+    " load_from_pretrained 1",
+)
 ARCH = "CLIp4Clip"  # sic
 _NO_PROMPTS = ("no prompts inside", "Give a checkpoint of knightyxp/DGL.")
 
@@ -42,7 +46,11 @@ _UNIFIED = "clip.unified_prompt_embedding.weight"
 _LINEAR = "clip.visual_prompt_embedding"
 _POSITIONS = "clip.visual.position_ids"
 _UNREAD = "clip.visual.frame_embedding"
-_IGNORED = {_POSITIONS: "the numbers 0, 1, 2, ...", _UNREAD: "nothing reads it"}
+_IGNORED = {_POSITIONS: "the numbers 0, 1, 2, ..."}
+_OWN = (  # names below `clip.visual.`, and below `clip.`, that CLIP itself does not have
+    r"(?!PromptTransformer|unified_|prefix_|postfix_|visual_prompt"
+    r"|visual\.(prompt|conv2|frame_embedding))"
+)
 _RULES = [
     Rule(_VIDEO, "prompts.video", ""),
     Rule(_UNIFIED, "prompts.space.table", ""),
@@ -51,10 +59,11 @@ _RULES = [
     Rule("clip.prefix_text_prompt_proj_layer.", "prompts.space.before.", PARAMETER),
     Rule("clip.postfix_text_prompt_proj_layer.", "prompts.space.behind.", PARAMETER),
     Rule("clip.visual.conv2.", "patches3d.", "weight"),
+    Rule(_UNREAD, "frame_embedding", ""),
     Rule(
         PREFIX,
         PREFIX,
-        r"(?!PromptTransformer|unified_|prefix_|postfix_|visual_prompt|visual\.(prompt|conv2)).+",
+        rf"{_OWN}.+",
     ),
 ]
 _NEW = "prompts."  # what CLIP does not have
@@ -119,6 +128,9 @@ def import_checkpoint(
     found["backbone"] = name_of(sizes)
     if "patches3d.weight" in init:
         found["patches"] = "3d"
+    if "frame_embedding" in init:
+        found["frame_embedding"] = True
+        found.setdefault("frames", len(init["frame_embedding"]))
     if sizes.context < found.get("words", Options().words):
         found["words"] = sizes.context
     try:
@@ -194,7 +206,7 @@ def export_file(
     """
     _check_form(options, state)
     scores = training.get("scores") or {}
-    best = training.get("best_acc1", scores.get("t2v_r1", 0.0))
+    best = training.get("best_acc1", 100 * scores.get("t2v_r1", 0.0))
     named = export_checkpoint(options, state)
     return {
         "epoch": int(training.get("epoch", 0)),
@@ -245,16 +257,23 @@ def optimizer_state(published: Mapping[str, object]) -> dict[str, dict[str, obje
     prompts likewise; within a group in the order of the state dict. AdamW: step, exp_avg,
     exp_avg_sq; BertAdam: step, next_m, next_v.
     """
+    order = [name for group in parameter_order(published) for name in group]
+    states = published["optimizer"]["state"]
+    return {order[number]: dict(values) for number, values in states.items()}
+
+
+def parameter_order(published: Mapping[str, object]) -> list[list[str]]:
+    """Our names of all parameters in the four groups, in the order in which an optimizer numbers
+    them.
+    """
     state = state_of(published)
-    rules = _rules(_space_of(state))
     groups: dict[tuple[bool, bool], list[str]] = {
         (is_new, is_bias): [] for is_new in (False, True) for is_bias in (False, True)
     }
+    rules = _rules(_space_of(state))
     for name, value in state.items():
         if name == _POSITIONS:
             continue
-        ours = next(iter(to_ours({name: value}, rules, _IGNORED)), name)
+        ours = next(iter(to_ours({name: value}, rules)))
         groups[ours.startswith(_NEW), "bias" in name].append(ours)
-    numbered = [name for group in groups.values() for name in group]
-    states = published["optimizer"]["state"]
-    return {numbered[number]: dict(values) for number, values in states.items()}
+    return list(groups.values())

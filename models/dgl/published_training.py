@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from models.centerclip.published_training import stopped_at
+from models.centerclip.published_training import stopped_at, with_optimizer
 from models.dgl.options import Options
-from models.dgl.published import optimizer_state
+from models.dgl.published import optimizer_state, parameter_order
+
+_THEIRS = {"m": "next_m", "v": "next_v"}  # BertAdam's names
 
 
 def companion(name: str) -> str:
@@ -26,4 +28,26 @@ def import_training(
     """
     if not (published.get("optimizer") or {}).get("state"):
         return None
-    return stopped_at(int(published["epoch"]), published, optimizer_state(published))
+    groups = published["optimizer"]["param_groups"]
+    return stopped_at(int(published["epoch"]), published, optimizer_state(published), groups)
+
+
+def export_training(
+    value: Mapping[str, object],
+    options: Options,
+    weights: Mapping[str, Tensor],
+    stopped: Mapping[str, object],
+) -> tuple[Mapping[str, object], dict[str, object]]:
+    """As that of CenterCLIP: (the file's content with the optimizer's state, nothing beside it)."""
+    order = parameter_order(value)
+    numbers = {name: n for n, name in enumerate(name for group in order for name in group)}
+    states = {}
+    for name, moments in stopped["moments"].items():
+        named = {_THEIRS.get(key, key): moment for key, moment in moments.items()}
+        states[numbers[name]] = named | {"step": stopped["steps"][name]}
+    groups = [
+        {**settings, "params": [numbers[name] for name in names]}
+        for settings, names in zip(stopped["groups"], order, strict=True)
+    ]
+    optimizer = {"state": dict(sorted(states.items())), "param_groups": groups}
+    return with_optimizer(value, stopped, optimizer), {}

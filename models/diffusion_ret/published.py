@@ -22,7 +22,7 @@ from models.clip.sizes import PREFIX, name_of
 from models.clip.towers import sizes_of
 from models.diffusion_ret.denoiser import sinusoids
 from models.diffusion_ret.options import Options
-from models.drl.published import ANCHOR, EXTRACTOR, UNREAD, aggregation_of, ignored
+from models.drl.published import ANCHOR, EXTRACTOR, aggregation_of, with_positions
 from models.parts.keys import Rule, count_parts, part_of, to_ours, to_theirs
 from models.parts.wrappers import bare
 
@@ -68,7 +68,7 @@ def recognises(value: object) -> bool:
     if not isinstance(hidden, Tensor) or hidden.ndim != 2 or hidden.shape[0] != 2 * hidden.shape[1]:
         return False
     try:
-        to_ours(value, _RULES, ignored(value) | _tables(value))
+        to_ours(value, _RULES, _tables(value))
     except Mismatch:
         return False
     return True
@@ -97,12 +97,13 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
     Raises Mismatch naming every key that is unknown, or a table that does not hold the sinusoids.
     """
     tables = _tables(published)
-    state = to_ours(published, _RULES, ignored(published) | tables)
+    state = to_ours(published, _RULES, tables)
     for name in tables:
         _check_table(name, published[name])
     init = {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }
+    init = with_positions(init)
     sizes = sizes_of(part_of(init, PREFIX))
     is_generative = any(name.startswith(tuple(_DENOISERS.values())) for name in init)
     found: dict[str, object] = {
@@ -122,8 +123,6 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
     weights.
     """
     named = published_names(state)
-    if options.aggregation == "seqLSTM":
-        named[UNREAD] = state["clip.positional_embedding"].clone()
     if options.stage == "generation":
         weight = state["denoise_t2v.q_proj.weight"]
         table = sinusoids(torch.arange(_ROWS, device=weight.device), weight.shape[1])[:, None]

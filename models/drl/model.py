@@ -183,13 +183,13 @@ class Drl(WordsFrames):
         """
         if self.options.interaction in ("dp", "xti"):
             return {"vector": self.word_features(batch, ends_only=True)}
-        return super().read_text(batch) | self._draw(batch["text_mask"])
+        return super().read_text(batch) | self._draw(batch, "text")
 
     def read_video(self, batch: Batch) -> Encoding:
         """What is gathered of videos: features (B, T, D) behind the temporal module, not
         normalised, and `real`.
         """
-        return super().read_video(batch) | self._draw(batch["video_mask"])
+        return super().read_video(batch) | self._draw(batch, "video")
 
     def text_encoding(self, read: Encoding) -> Encoding:
         if self.options.interaction == "xti":
@@ -216,13 +216,17 @@ class Drl(WordsFrames):
             found = {"tokens": F.normalize(features, dim=-1), "weight": weight, "real": real}
         return found | {name: value for name, value in read.items() if name == "draw"}
 
-    def _draw(self, real: Tensor) -> Encoding:
-        """The numbers of cdcr 1; drawn with the features, so that all processes see the same
-        ones.
+    def _draw(self, batch: Batch, side: str) -> Encoding:
+        """The numbers of cdcr 1; drawn with the features, so that all processes see the same ones.
+
+        A batch may bring them: text_draw, video_draw, (B,) int64.
         """
         if not self.training or self.options.cdcr != 1 or self.options.interaction == "dp":
             return {}
-        return {"draw": torch.randint(_DRAWS, (len(real),), device=real.device)}
+        real = batch[f"{side}_mask"]
+        given = batch.get(f"{side}_draw")
+        drawn = torch.randint(_DRAWS, (len(real),), device=real.device) if given is None else given
+        return {"draw": drawn}
 
     def _decorrelation(self, text: Encoding, video: Encoding) -> Tensor:
         o = self.options

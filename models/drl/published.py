@@ -7,8 +7,8 @@ is lost.
 Undecidable: without a head it is dp or ti (dp is assumed; the weights are the same), and how many
 words and frames were read (32 and 12 are assumed).
 
-What is ignored: `frame_position_embeddings` beside an LSTM, which nothing reads there. It is
-written again from CLIP's own positions, where the published program has it from.
+`frame_position_embeddings` beside an LSTM, which nothing reads, stays in the model for files that
+go back; a file without it gets CLIP's own positions, where the published program has them from.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ SIDE_FILE = ""
 IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
 ANCHOR = "clip.visual.conv1.weight"  # a name that each of these files has
-UNREAD = "frame_position_embeddings.weight"
+_UNREAD = "temporal.positions.weight"  # beside an LSTM
 EXTRACTOR = [  # what DiffusionRet names alike
     Rule(PREFIX, PREFIX),
     Rule("frame_position_embeddings.", "temporal.positions.", "weight"),
@@ -101,10 +101,11 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
     Raises Mismatch naming every key that is unknown.
     """
     arch = arch_of(published)
-    state = to_ours(published, rules(arch), ignored(published))
+    state = to_ours(published, rules(arch))
     init = {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }
+    init = with_positions(init)
     sizes = sizes_of(part_of(state, PREFIX))
     found: dict[str, object] = {
         "backbone": name_of(sizes),
@@ -128,10 +129,7 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
     """The bare state dict as the published program saves and reads it, from our options and
     weights.
     """
-    named = published_names(options, state)
-    if options.aggregation == "seqLSTM":
-        named[UNREAD] = state["clip.positional_embedding"].clone()
-    return named
+    return published_names(options, state)
 
 
 def export_file(
@@ -146,11 +144,11 @@ def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str,
     return to_theirs(values, rules(options.wti_arch))
 
 
-def ignored(state: Mapping[str, object]) -> dict[str, str]:
-    """{published name: why we do not need it}."""
-    return (
-        {UNREAD: "nothing reads it beside an LSTM"} if "lstm_visual.weight_ih_l0" in state else {}
-    )
+def with_positions(init: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict under our names; beside an LSTM with the positions that nothing reads."""
+    if aggregation_of(init) != "seqLSTM" or _UNREAD in init:
+        return dict(init)
+    return {**init, _UNREAD: init["clip.positional_embedding"].clone()}
 
 
 def aggregation_of(state: Mapping[str, Tensor]) -> str:

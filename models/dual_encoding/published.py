@@ -29,6 +29,7 @@ SUFFIX = ".bin"
 SIDE_FILE = (  # behind the whole name: {"epoch", "best_<metric>", "patience", "optim_state_dict"}
     ".ckpt"
 )
+LOST = ("the optimizer's state (.bin.ckpt), which its program never reads back",)
 IMPLIED = {
     "pooling": "padded",
     "scaling": "shifted_max",

@@ -54,4 +54,38 @@ def import_training(
             "Give the optimizer of these weights.",
         )
     step = max(int(state["step"]) for state in moments.values())
-    return {"epoch": int(side["epoch"]), "step": step, "moments": moments, "scaler": {}}
+    groups = side["optim_state_dict"]["param_groups"]
+    return {
+        "epoch": int(side["epoch"]),
+        "step": step,
+        "moments": moments,
+        "scaler": {},
+        "groups": [{k: v for k, v in group.items() if k != "params"} for group in groups],
+        "steps": {names[number]: state["step"] for number, state in states.items()},
+        "beside": {k: v for k, v in side.items() if k not in ("epoch", "optim_state_dict")},
+    }
+
+
+def export_training(
+    value: Mapping[str, object],
+    options: Options,
+    weights: Mapping[str, Tensor],
+    stopped: Mapping[str, object],
+) -> tuple[Mapping[str, object], dict[str, object]]:
+    """(the file's content, that of the side file): epoch, best score, patience and the optimizer.
+
+    value: as `export_file` gives it; stopped: as `import_training` gave it.
+    """
+    numbers = {n: i for i, n in enumerate(n for n in weights if not n.endswith(_BUFFERS))}
+    states = {
+        numbers[name]: dict(moments) | {"step": stopped["steps"][name]}
+        for name, moments in stopped["moments"].items()
+    }
+    groups = [dict(settings) for settings in stopped["groups"]]
+    groups[0]["params"] = list(numbers.values())  # the program has one
+    optimizer = {"state": states, "param_groups": groups}
+    return value, {
+        "epoch": stopped["epoch"],
+        **stopped.get("beside", {}),
+        "optim_state_dict": optimizer,
+    }

@@ -41,6 +41,33 @@ _GRU = r"(weight|bias)_(ih|hh)_l0(_reverse)?"
 _NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
 _MODULES = ("vid_encoding", "text_encoding", "vid_mapping", "text_mapping")
 _ANCHORS = ("rnn.weight_ih_l0", "rnn.weight_ih_l0", "mapping.fc1.weight", "mapping.fc1.weight")
+# what the parser of its trainer has besides, and what the program adds at run time; where the data
+# lie is not known here
+_PARSER: dict[str, object] = {
+    "vocab": "word_vocab_5",
+    "visual_feature": "resnext101-resnet152",
+    "optimizer": "adam",
+    "learning_rate": 0.0001,
+    "lr_decay_rate": 0.99,
+    "grad_clip": 2.0,
+    "val_metric": "recall",
+    "num_epochs": 50,
+    "batch_size": 128,
+    "workers": 5,
+    "postfix": "runs_0",
+    "cv_name": "cv_tpami_2021",
+    "collectionStrt": "single",
+    "collection": "own",
+    "trainCollection": "owntrain",
+    "valCollection": "ownval",
+    "testCollection": "owntest",
+    "collections_pathname": {"train": "own", "val": "own", "test": "own"},
+    "cap_file": {"train": "owntrain.caption.txt", "val": "ownval.caption.txt"},
+    "logger_name": "runs",
+    "rootpath": "VisualSearch",
+    "overwrite": 0,
+    "resume": "",
+}
 _FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/dual_encoding."
 
 
@@ -83,11 +110,15 @@ def recognises(value: object) -> bool:
 def training_facts(
     published: Mapping[str, object], side: Mapping[str, object]
 ) -> dict[str, object]:
-    """What is known of the training: epoch, the best sum of recalls, steps."""
+    """What is known of the training: epoch, the best sum of recalls, steps, and `opt`, all options
+    of its program.
+    """
     names = ("epoch", "best_rsum", "Eiters")
-    return {
+    known = {
         name: published[name] for name in names if isinstance(published.get(name), (int, float))
     }
+    opt = published.get("opt")
+    return known | ({"opt": dict(opt)} if isinstance(opt, Mapping) else {})
 
 
 def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
@@ -128,8 +159,10 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
 def export_file(
     options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
 ) -> dict[str, object]:
-    """The whole content of a published file. "opt" says what the model is built from, not where the
-    data lie.
+    """The whole content of a published file.
+
+    "opt" holds every option that its program has when it loads, resumes and tests: what the model
+    is built from; the others as they were imported, else as our recipe and its parser say.
 
     Raises Mismatch for different numbers of filters and for GRUs in one direction, which the format
     cannot say.
@@ -138,11 +171,26 @@ def export_file(
         training.get("scores") or {}
     )  # ours; a checkpoint that was imported has the published names
     known = {"epoch": 0, "best_rsum": scores.get("rsum", 0.0), "Eiters": training.get("step", 0)}
-    return (
-        known
-        | training_facts(training, {})
-        | {"model": export_model(options, state), "opt": Namespace(**_opt(options, state))}
-    )
+    known |= {name: value for name, value in training_facts(training, {}).items() if name in known}
+    opt = _PARSER | _trained(training.get("train") or {}) | dict(training.get("opt") or {})
+    built = _opt(options, state)
+    if options.space == "latent" and "tag_vocab_size" in opt:
+        del built["tag_vocab_size"]  # parsed all the same, and without effect
+    return known | {"model": export_model(options, state), "opt": Namespace(**opt | built)}
+
+
+def _trained(train: Mapping[str, object]) -> dict[str, object]:
+    """The options of training as its program calls them, of our resolved ones."""
+    if not train:
+        return {}
+    optimizer = train["optimizer"]
+    return {
+        "optimizer": "rmsprop" if optimizer["name"] == "rmsprop" else "adam",
+        "learning_rate": optimizer["lr"],
+        "grad_clip": float(train["grad_clip"] or 0.0),
+        "num_epochs": train["epochs"],
+        "batch_size": train["batch_size"],
+    }
 
 
 def _opt(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:

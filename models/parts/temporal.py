@@ -69,10 +69,15 @@ class Sequence(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """An LSTM over the frames of a video."""
+    """An LSTM over the frames of a video.
 
-    def __init__(self, width: int):
+    positions (n, W'): what the published programs keep beside the LSTM, and nothing reads. They are
+    CLIP's text positions, are never trained, and stay for files that go back.
+    """
+
+    def __init__(self, width: int, positions: Tensor):
         super().__init__()
+        self.positions = nn.Embedding.from_pretrained(positions.detach().clone())
         self.lstm = nn.LSTM(width, width, batch_first=True)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
@@ -80,7 +85,9 @@ class Recurrent(nn.Module):
         lengths = mask.sum(1).clamp(min=1).cpu()
         packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
         packed, _ = self.lstm(packed)
-        found, _ = pad_packed_sequence(packed, batch_first=True, total_length=frames.shape[1])
+        found, _ = pad_packed_sequence(packed, batch_first=True)
+        # published: padding behind the longest video is added to itself; no mask lets it through
+        found = torch.cat([found, frames[:, found.shape[1] :]], 1)
         return found + frames
 
 

@@ -88,7 +88,7 @@ class WordsFrames(RetrievalModel):
             size=clip.sizes.pixels,
             padding="zero",
         )
-        self.temporal = _build_temporal(options, clip.sizes)
+        self.temporal = _build_temporal(options, clip)
 
     def start_from_clip(self) -> None:
         """Give new parts the published first values.
@@ -97,6 +97,8 @@ class WordsFrames(RetrievalModel):
         """
         for part in self.new_parts():
             _initialise(part)
+            if isinstance(part, Recurrent):
+                part.positions.weight.copy_(self.clip.positional_embedding.detach())
             if isinstance(part, (Sequence, Tight)):
                 copy_text_tower(self.clip, part.positions, part.transformer)
 
@@ -290,11 +292,12 @@ def _check_lengths(real: Tensor, side: str, limit: int) -> int:
     return most
 
 
-def _build_temporal(options: FrameReading, sizes: Sizes) -> nn.Module:
+def _build_temporal(options: FrameReading, clip: CLIP) -> nn.Module:
+    sizes = clip.sizes
     if options.aggregation == "none":
         return Mean()
     if options.aggregation == "seqLSTM":
-        return Recurrent(sizes.embed)
+        return Recurrent(sizes.embed, clip.positional_embedding)
     return Sequence(sizes.embed, options.temporal_layers, sizes.context, EPS)
 
 

@@ -16,6 +16,7 @@ the other way.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -138,9 +139,23 @@ def import_clip(
     return ModelInfo(chosen, facts, {"imported": file.name}), model.state_dict()
 
 
-def export_file(source: Path) -> tuple[object, ModuleType, ModelInfo, list[str]]:
-    """(content of the published file, module of its format, what our checkpoint says, settings the
-    format cannot keep).
+@dataclass(frozen=True)
+class Export:
+    """What a published file will hold, and what it cannot.
+
+    module: of its format; info: what our checkpoint says; weights: ours; changes: settings that the
+    format cannot keep.
+    """
+
+    value: object
+    module: ModuleType
+    info: ModelInfo
+    weights: dict[str, Tensor]
+    changes: list[str]
+
+
+def export_file(source: Path) -> Export:
+    """A checkpoint of ours in its published form.
 
     Raises DataError if the model has no published form, or has a size that its form cannot say.
     """
@@ -153,7 +168,8 @@ def export_file(source: Path) -> tuple[object, ModuleType, ModelInfo, list[str]]
             fix=f"There is one of {', '.join(formats())}.",
         )
     try:
-        value = module.export_file(info.recipe.options, model.state_dict(), info.training)
+        trained = info.training | {"train": info.recipe.train.model_dump(mode="json")}
+        value = module.export_file(info.recipe.options, model.state_dict(), trained)
         settings = (
             [module.settings(info.recipe.options, value)]
             if hasattr(module, "SETTINGS_FILE")
@@ -171,7 +187,7 @@ def export_file(source: Path) -> tuple[object, ModuleType, ModelInfo, list[str]]
         for key, implied in module.IMPLIED.items()
         if ours[key] != implied
     ]
-    return value, module, info, changes
+    return Export(value, module, info, model.state_dict(), changes)
 
 
 def _recognised(file: Path, wanted: str) -> tuple[str, ModuleType, Mapping]:

@@ -2,17 +2,24 @@
 
     python cli.py export-checkpoint data/work/demo/train@dual --out exported.bin
 
-If --out is a folder, the file is named after its recipe, and a pruned one as published
-(<recipe>_pruned_w_0.3.bin). Vocabulary and tags are written beside it. Settings that the published
-form cannot hold are listed.
+    python cli.py export-checkpoint drl --out pytorch_model.bin.4
+
+A name that ends as weight files do (.bin, .pth, .pt, .tar, .ckpt, perhaps with an epoch behind) is
+a file, any other name a folder; there the file is named after its recipe, and a pruned one as
+published (<recipe>_pruned_w_0.3.bin). Vocabulary, tags and what was imported of an optimizer are
+written beside it or into it, as its program has them. What the published form cannot hold is
+listed.
 """
 
 import json
+import re
 from pathlib import Path
 
 import click
 
 from pipeline import log
+
+_FILE = re.compile(r"\.(bin|pth|pt|tar|ckpt)(\.\w+)*$")  # what a file of weights is called
 
 
 @click.command(help=__doc__)
@@ -31,34 +38,48 @@ def command(checkpoint: Path, out: Path, as_json: bool) -> None:
     from pipeline.checkpoints.pruned import file_suffix
     from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.core.files import atomic_write
+    from pipeline.training import moments
 
     file = find_checkpoint(checkpoint)
-    value, form, info, changes = published.export_file(file)
+    made = published.export_file(file)
+    form, info = made.module, made.info
+    value, optimizer = moments.export(file, made.value, info, made.weights)
+    lost = [] if optimizer else list(getattr(form, "LOST", ()))
     target = out
-    if not out.name.endswith(form.SUFFIX):
+    if not _FILE.search(out.name):
         target = out / f"{info.recipe.name or file.stem}{file_suffix(info.facts)}{form.SUFFIX}"
     write_archive(target, value)
     written = {"checkpoint": target}
+    if optimizer and optimizer.beside:
+        written["optimizer"] = target.with_name(optimizer.file_name(target.name))
+        write_archive(written["optimizer"], optimizer.beside)
     facts = info.facts
+    stem = target.name.removesuffix(form.SUFFIX)
     for key, words in (
         ("vocab", facts.get("vocabulary")),
         ("bow_vocab", facts.get("bag")),
         ("tag_vocab", _numbered(facts.get("tags"))),
     ):
         if words:
-            written[key] = target.with_name(f"{target.name.removesuffix(form.SUFFIX)}.{key}.json")
+            written[key] = target.with_name(f"{stem}.{key}.json")
             atomic_write(written[key], json.dumps(words, indent=2))
     if hasattr(form, "SETTINGS_FILE"):
         written["settings"] = target.with_name(f"{target.name}.{form.SETTINGS_FILE}")
         settings = form.settings(info.recipe.options, value)
         atomic_write(written["settings"], json.dumps(settings, indent=4, sort_keys=True))
-    if changes:
+    if made.changes:
         log.warning(
-            f"the published form cannot hold {'; '.join(changes)}: its program scores differently"
+            f"the published form cannot hold {'; '.join(made.changes)}: its program scores"
+            " differently"
         )
+    if lost:
+        log.warning(f"not kept: {'; '.join(lost)}")
     if as_json:
         click.echo(
-            json.dumps({k: str(v) for k, v in written.items()} | {"not_kept": changes}, indent=1)
+            json.dumps(
+                {k: str(v) for k, v in written.items()} | {"not_kept": made.changes + lost},
+                indent=1,
+            )
         )
         return
     for name, path in written.items():

@@ -9,8 +9,9 @@ weights)`, None where there are none.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,12 +37,18 @@ _SHOWN = 4
 class Start:
     """epoch: finished epochs; step: optimizer steps; moments: by parameter; scaler: of the loss, {}
     without one.
+
+    For a file that goes back: groups, settings of the optimizer's; steps, by parameter as the file
+    has them; beside, what else lies in the file of the optimizer.
     """
 
     epoch: int
     step: int
     moments: dict[str, dict[str, Tensor]]
     scaler: dict[str, float]
+    groups: list[dict[str, object]] = field(default_factory=list)
+    steps: dict[str, object] = field(default_factory=dict)
+    beside: dict[str, object] = field(default_factory=dict)
 
 
 def of_published(file: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> Start | None:
@@ -105,7 +112,37 @@ def read(init: Path | None) -> Start:
             ),
         )
     value = read_format(path, FORMAT)
-    return Start(**{name: value[name] for name in Start.__dataclass_fields__})
+    return Start(**{part.name: value[part.name] for part in fields(Start) if part.name in value})
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published optimizer state: what goes into a file of its own ({}: all is in the weights')."""
+
+    beside: dict[str, object]
+    module: ModuleType
+
+    def file_name(self, weights: str) -> str:
+        """Return the name of the optimizer's file beside a weight file of this name."""
+        return self.module.companion(weights) or f"{weights}.opt"
+
+
+def export(
+    file: Path, value: object, info: ModelInfo, weights: Mapping[str, Tensor]
+) -> tuple[object, Beside | None]:
+    """Return (content of a published file with the optimizer's state, what lies beside it).
+
+    file: a checkpoint of ours. None: it has no such state. Only an imported checkpoint has one:
+    what this toolkit trained has its moments in last.pt.
+    """
+    module = registry.model_part(info.recipe.model, "published_training")
+    if module is None or not place(file).is_file():
+        return value, None
+    start = read(file)
+    if not start.groups:
+        return value, None
+    value, side = module.export_training(value, info.recipe.options, weights, asdict(start))
+    return value, Beside(side, module)
 
 
 def adopt(start: Start, stepper: "Stepper", optimizer: str, where: Path | str) -> None:

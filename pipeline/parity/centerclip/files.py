@@ -12,7 +12,7 @@ from models.centerclip.kmedoids import kmedoids
 from models.centerclip.options import Reduce
 from models.centerclip.reduction import Sparse, TokenShape, build_reducer
 from models.centerclip.spectral import affinity, laplacian, space_time_neighbours, spectral
-from models.centerclip.tokens import spread_ids
+from models.centerclip.tokens import pool_frames, spread_ids
 from pipeline.evaluation.metrics import count, count_v2t, group_best
 from pipeline.parity.case import Case
 from pipeline.parity.centerclip.model import published_metrics
@@ -20,6 +20,11 @@ from pipeline.parity.compare import EXACT, Comparison, Tolerance, between, close
 from pipeline.video.sampling import choose_frames
 
 _METHODS = {"kmediods++": "kmedoids", "sparse_sampling": "sparse"}
+_PARAMETERS = {  # theirs: ours
+    "cluster_embed": "embedding",
+    "cluster_frame_embed": "frame_embedding",
+    "cls_multiplier": "class_weight",
+}
 _NO_SHIFT = "segments_no_shift"
 
 
@@ -154,18 +159,24 @@ def _module_rows(name: str, about: Mapping, case: Case) -> Iterator[Comparison]:
         max_iter=c["iter_limit"],
         tol=c["threshold"],
         keep="mean" if c.get("aggregation") == "mean" else "medoid",
-        embedding=c.get("cluster_embedding", False),
-        frame_embedding=c.get("cluster_frame_embedding", False),
+        embedding=bool(c.get("cluster_embedding", False)),
+        frame_embedding=bool(c.get("cluster_frame_embedding", False)),
+        class_weights=bool(c.get("adaptive_cls", False)),
+        pre_norm=bool(c.get("pre_norm", False)),
+        graph="knn" if c.get("spectral_graph", "HeatKernel") == "KNN" else "heat",
         sigma=c.get("spectral_sigma", 2.0),
+        neighbours=c.get("spectral_knn_k", 1),
+        space_time=bool(c.get("spectral_spg", False)),
     )
     module = build_reducer(
         options,
         TokenShape(c["before_block_frames"], c["before_cluster_num"], c["transformer_width"]),
     )
+    prefix = f"{name}__param_"
     state = {
-        key.rpartition("__param_cluster_")[2].replace("embed", "embedding"): torch.from_numpy(value)
+        _PARAMETERS[key.removeprefix(prefix)]: torch.from_numpy(value)
         for key, value in case.inputs.items()
-        if key.startswith(f"{name}__param_")
+        if key.startswith(prefix)
     }
     module.load_state_dict(state)
     module.train(about["train_mode"])
@@ -173,9 +184,11 @@ def _module_rows(name: str, about: Mapping, case: Case) -> Iterator[Comparison]:
         module.rng = np.random.RandomState(about["numpy_seed_set_before_call"])
     with torch.no_grad():
         made = module(x).transpose(0, 1)
-    yield close(
-        f"{name}__y", made, case.outputs[f"{name}__y"], Tolerance(case.info["tolerance"]["floats"])
-    )
+    tolerance = Tolerance(case.info["tolerance"]["floats"])
+    yield close(f"{name}__y", made, case.outputs[f"{name}__y"], tolerance)
+    if f"{name}__residual" in case.outputs:  # the mean of the frames, which nothing reads there
+        mean = pool_frames(x, c["before_block_frames"] // c["after_block_frames"]).transpose(0, 1)
+        yield close(f"{name}__residual", mean, case.outputs[f"{name}__residual"], tolerance)
 
 
 def _graph_rows(case: Case) -> Iterator[Comparison]:

@@ -20,7 +20,9 @@ from models.centerclip.published_settings import recipe
 from models.centerclip.published_training import (
     as_state_dict,
     export_optimizer,
+    export_training,
     import_optimizer,
+    import_training,
     our_names,
     parameter_order,
 )
@@ -165,12 +167,22 @@ def checkpoint_file(case: Case) -> Iterator[Comparison]:
             yield close(name, ours[name], expected, EXACT if exact else tolerance)
     yield from _optimizer_rows(model, published, case, tolerance)
     again = export_file(options, assets.init, facts)
-    kept = [key for key in again if key not in ("optimizer", "state_dict")]
+    stopped = import_training(published, {}, options, assets.init)
+    if stopped is not None:
+        again, _ = export_training(again, options, assets.init, stopped)
+    yield equal("checkpoint_top_level_keys[written back]", sorted(again), sorted(published))
+    kept = [key for key in published if key not in ("optimizer", "state_dict")]
     yield equal(
-        "checkpoint_top_level_keys[written back]",
-        [again[k] for k in kept],
+        "checkpoint_top_level_keys[values written back]",
+        [again.get(k) for k in kept],
         [published[k] for k in kept],
     )
+    for key in ("state", "param_groups"):
+        yield equal(
+            f"optimizer.{key}[through import and export]",
+            _values(again.get("optimizer", {}).get(key)),
+            _values(published["optimizer"][key]),
+        )
 
 
 def _optimizer_rows(
@@ -183,7 +195,8 @@ def _optimizer_rows(
     state = import_optimizer(model.options, weights, recorded)
     order = [n for group in parameter_order(published_names(model.options, weights)) for n in group]
     yield equal("optimizer_param_order", order, case.info["optimizer_param_order"])
-    keys = sorted({key for moments in state.values() for key in moments})
+    theirs = {"m": "next_m", "v": "next_v"}  # BertAdam's names
+    keys = sorted({theirs.get(key, key) for moments in state.values() for key in moments})
     yield equal("optimizer_state_keys", keys, case.info["optimizer_state_keys"])
     yield equal("opt_m_l2 / opt_v_l2", "-1 = no state" in case.info["opt_m_l2 / opt_v_l2"], True)
     freeze_as_published(model, case)
@@ -194,20 +207,31 @@ def _optimizer_rows(
     ours = optimizer.build(groups, training.optimizer)
     settings = [{k: v for k, v in g.items() if k != "params"} for g in ours.param_groups]
     named = [own | {"names": group["names"]} for own, group in zip(settings, groups, strict=True)]
-    ours.load_state_dict(as_state_dict(state, named))
+    is_bert = training.optimizer.name == "bertadam"
+    ours.load_state_dict(as_state_dict(_without_steps(state) if is_bert else state, named))
     parameters, own = dict(model.named_parameters()), our_names(model.options, weights)
     held = {
         theirs: ours.state[p] for theirs, n in own.items() if (p := parameters.get(n)) in ours.state
     }
-    for name, key in (("opt_m_l2", "exp_avg"), ("opt_v_l2", "exp_avg_sq")):
+    first, second = ("m", "v") if is_bert else ("exp_avg", "exp_avg_sq")
+    for name, key in (("opt_m_l2", first), ("opt_v_l2", second)):
         norms = [float(held[n][key].double().norm()) if n in held else -1.0 for n in order]
         yield close(name, norms, case.outputs[name], tolerance)
     four = [{k: v for k, v in g.items() if k != "params"} for g in recorded["param_groups"]]
     again = export_optimizer(model.options, weights, state, four)
     yield equal("optimizer[written back]", _values(again), _values(recorded))
-    scaler = torch.amp.GradScaler("cpu", enabled=True)
-    scaler.load_state_dict(published["scaler"])
-    yield equal("scaler[loaded and saved]", scaler.state_dict(), published["scaler"])
+    if "scaler" in published:
+        scaler = torch.amp.GradScaler("cpu", enabled=True)
+        scaler.load_state_dict(published["scaler"])
+        yield equal("scaler[loaded and saved]", scaler.state_dict(), published["scaler"])
+
+
+def _without_steps(state: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Our BertAdam counts no steps: its schedule is the trainer's."""
+    return {
+        name: {key: value for key, value in moments.items() if key != "step"}
+        for name, moments in state.items()
+    }
 
 
 def _values(value: object) -> object:

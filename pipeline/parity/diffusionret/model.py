@@ -111,7 +111,7 @@ def made(case: Case, found: Options, assets: Assets, **changes: object) -> Diffu
     )
     for ours, name in (("words", "text_mask"), ("frames", "video_mask")):
         if name in case.inputs:
-            values[ours] = case.inputs[name].shape[1]
+            values[ours] = case.inputs[name].shape[-1]
     told = found.model_dump(
         include={"backbone", "stage", "aggregation", "temporal_layers"}, exclude_unset=True
     )
@@ -125,12 +125,18 @@ def made(case: Case, found: Options, assets: Assets, **changes: object) -> Diffu
 def batch_of(
     inputs: Mapping[str, np.ndarray], rows: slice | list[int] = slice(None)
 ) -> dict[str, Tensor]:
-    """Recorded arrays as a batch; pixels are normalised already."""
+    """Recorded arrays as a batch; pixels are normalised already.
+
+    Some data sets deliver texts (B, 1, L), videos (B, 1, T, 1, 3, H, W) and masks (B, 1, T).
+    """
+    texts, videos = inputs["text_ids"][rows], inputs["video_mask"][rows]
+    frames = inputs["video"][rows].astype(np.float32)
+    video_mask = videos.reshape(-1, videos.shape[-1])  # (B, T)
     return {
-        "text": torch.from_numpy(inputs["text_ids"][rows]),
-        "text_mask": torch.from_numpy(inputs["text_mask"][rows] > 0),
-        "frames": torch.from_numpy(inputs["video"][rows].astype(np.float32)),
-        "video_mask": torch.from_numpy(inputs["video_mask"][rows] > 0),
+        "text": torch.from_numpy(texts.reshape(-1, texts.shape[-1])),
+        "text_mask": torch.from_numpy(inputs["text_mask"][rows].reshape(-1, texts.shape[-1]) > 0),
+        "frames": torch.from_numpy(frames.reshape(*video_mask.shape, *frames.shape[-3:])),
+        "video_mask": torch.from_numpy(video_mask > 0),
         "video_index": torch.from_numpy(inputs["idx"][rows]),
     }
 
@@ -148,21 +154,11 @@ def features(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tens
         "frame_features": frames,
         "text_token_features": words,
         "sentence_feature": end_row(batch["text"], words),
-        "video_features": behind_temporal(model, frames, real),
+        "video_features": model.temporal(frames, real),
         "text_weight": text["weight"],
         "video_weight": video["weight"],
         "sim_t2v": model.score(text, video)["similarity"],
     }
-
-
-def behind_temporal(model: DiffusionRet, frames: Tensor, real: Tensor) -> Tensor:
-    """Features behind the temporal module as recorded, what nothing reads too."""
-    found = model.temporal(frames, real)
-    if (
-        model.options.aggregation == "seqLSTM"
-    ):  # published: beyond the longest video frames are added to themselves
-        found = found + frames * (torch.arange(real.shape[1]) >= real.sum(1).max())[:, None]
-    return found
 
 
 @torch.no_grad()

@@ -70,7 +70,9 @@ def initialisation(case: Case) -> Iterator[Comparison]:
     constant.
     """
     weights = import_weights(read_archive(case.path(case.info["checkpoint"].partition(":")[0])))
-    options = options_of(case.info["options"], backbone="given")
+    context = len(weights["positional_embedding"])  # the published constructor reads no text
+    shortest = {"words": min(Options().words, context), "frames": min(Options().frames, context)}
+    options = options_of(case.info["options"], backbone="given", **shortest)
     state = build(options, Assets(clip=weights)).state_dict()
     named = published_names(options, state)
     yield equal(
@@ -135,12 +137,23 @@ def options_of(recorded: Mapping[str, object], **others: object) -> Options:
 
 
 def batch_of(inputs: Mapping[str, np.ndarray], rows: slice = slice(None)) -> dict[str, Tensor]:
-    """Recorded arrays as a batch; pixels are normalised already."""
-    return {
-        "text": torch.from_numpy(inputs["text_ids"][rows]),
-        "text_mask": torch.from_numpy(inputs["text_mask"][rows] > 0),
-        "frames": torch.from_numpy(inputs["video"][rows].astype(np.float32)),
-        "video_mask": torch.from_numpy(inputs["video_mask"][rows] > 0),
+    """Recorded arrays as a batch; pixels are normalised already, and draws are the recorded ones.
+
+    Siblings deliver texts (B, 1, L), videos (B, 1, T, 1, 3, H, W) and masks (B, 1, T).
+    """
+    texts, videos = inputs["text_ids"][rows], inputs["video_mask"][rows]
+    frames = inputs["video"][rows].astype(np.float32)
+    video_mask = videos.reshape(-1, videos.shape[-1])  # (B, T)
+    draws = {
+        f"{side}_draw": torch.from_numpy(inputs[f"cdcr1_{side}_draw"][rows])
+        for side in ("text", "video")
+        if f"cdcr1_{side}_draw" in inputs
+    }
+    return draws | {
+        "text": torch.from_numpy(texts.reshape(-1, texts.shape[-1])),
+        "text_mask": torch.from_numpy(inputs["text_mask"][rows].reshape(-1, texts.shape[-1]) > 0),
+        "frames": torch.from_numpy(frames.reshape(*video_mask.shape, *frames.shape[-3:])),
+        "video_mask": torch.from_numpy(video_mask > 0),
     }
 
 

@@ -164,12 +164,10 @@ def _aggregated(case: Case, name: str, frames: Tensor, real: Tensor) -> Tensor:
         for k, v in to_ours(read_archive(case.path(file)), rules(2)).items()
     }
     if name == "seqLSTM":
-        module = Recurrent(options["D"])
-        module.load_state_dict(state)
-        # what nothing reads: behind the longest video of a batch the published code adds frames to
-        # themselves
-        is_beyond = torch.arange(real.shape[1]) >= real.sum(1).max()
-        return module(frames, real) + frames * is_beyond[:, None]
+        unread = torch.zeros(frames.shape[1], options["D"])
+        module = Recurrent(options["D"], state.get("positions.weight", unread))
+        module.load_state_dict({"positions.weight": unread} | state)
+        return module(frames, real)
     heads, layers = options["transformer_heads"], options["transformer_layers"]
     module = Sequence(options["D"], layers, len(state["positions.weight"]), _EPS)
     assert module.transformer.resblocks[0].attn.heads == heads

@@ -40,7 +40,7 @@ def test_what_is_written_is_read_again(options: dict) -> None:
     model = small_dgl(**options)
 
     value = published.export_file(
-        model.options, model.state_dict(), {"epoch": 2, "scores": {"t2v_r1": 12.5}}
+        model.options, model.state_dict(), {"epoch": 2, "scores": {"t2v_r1": 0.125}}
     )
     found, assets = published.import_checkpoint(value)
 

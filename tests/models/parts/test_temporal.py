@@ -12,7 +12,7 @@ MASK = torch.arange(5) < torch.tensor([5, 2, 3])[:, None]
 
 def modules() -> list[torch.nn.Module]:
     torch.manual_seed(0)
-    return [Mean(), Sequence(64, 2, 12), Recurrent(64)]
+    return [Mean(), Sequence(64, 2, 12), Recurrent(64, torch.zeros(12, 64))]
 
 
 def test_the_mean_is_that_of_the_directions_of_real_frames() -> None:
