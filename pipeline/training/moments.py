@@ -117,7 +117,7 @@ def read(init: Path | None) -> Start:
 
 @dataclass(frozen=True)
 class Beside:
-    """A published optimizer state: what goes into a file of its own ({}: all is in the weights')."""
+    """A published optimizer state: what goes into a file of its own; {}: nothing does."""
 
     beside: dict[str, object]
     module: ModuleType
