@@ -85,7 +85,7 @@ class Stage(Base):
         first = next(rows, None)
         if first is None:
             raise DataError(
-                "it holds no row",
+                "there is no row in it",
                 where=sources[0],
                 fix="Give a file whose lines hold an id and its values.",
             )
