@@ -60,12 +60,12 @@ class Match:
 
     @property
     def t2v(self) -> float:
-        """The share of the text in the score."""
+        """The mean of `best_frame`, weighted by `word_weight`."""
         return float(self.word_weight @ self.best_frame)
 
     @property
     def v2t(self) -> float:
-        """The share of the video in the score."""
+        """The mean of `best_word`, weighted by `frame_weight`."""
         return float(self.frame_weight @ self.best_word)
 
 
