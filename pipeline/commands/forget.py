@@ -1,9 +1,10 @@
-"""List the results that were set aside (models that another training replaced); remove those named.
+"""List results that were set aside, and remove those named.
 
     python cli.py forget demo
     python cli.py forget data/work/demo/train --all
 
-Without a name and without --all nothing is removed.
+These are models that another training run replaced. Without a name and without --all nothing is
+removed.
 """
 
 import shutil

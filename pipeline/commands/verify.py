@@ -1,4 +1,4 @@
-"""Read every finished result again and compare it with the digests of when it was written.
+"""Compare every finished result with its recorded digests.
 
     python cli.py verify demo
     python cli.py verify data/work/demo/frames
