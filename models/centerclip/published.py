@@ -171,8 +171,9 @@ def import_checkpoint(
 
 
 def _validated(values: Mapping[str, object]) -> Options:
-    """Raises Mismatch for settings that contradict each other, such as segments that do not divide
-    the frames.
+    """The options. Raises Mismatch for values that contradict each other.
+
+    An example: segments that do not divide the frames.
     """
     try:
         return Options.model_validate(values)

@@ -263,9 +263,7 @@ def optimizer_state(published: Mapping[str, object]) -> dict[str, dict[str, obje
 
 
 def parameter_order(published: Mapping[str, object]) -> list[list[str]]:
-    """Our names of all parameters in the four groups, in the order in which an optimizer numbers
-    them.
-    """
+    """Return our names of all parameters in the four groups, as an optimizer numbers them."""
     state = state_of(published)
     groups: dict[tuple[bool, bool], list[str]] = {
         (is_new, is_bias): [] for is_new in (False, True) for is_bias in (False, True)
