@@ -1,5 +1,4 @@
-"""DRL: words and frames compared one by one and weighted by what they say; channels decorrelated in
-training.
+"""DRL: words and frames are compared one by one and weighted; training decorrelates channels.
 
 Paper: Wang et al. 2022, Disentangled Representation Learning for Text-Video Retrieval, sections 3.1
 (encoders), 3.2 (interaction), 3.3 (channel decorrelation), 3.4 (loss). Published code:
@@ -11,17 +10,17 @@ docs/specs/drl.md, sections 3 to 8. Side by side with the published file:
                                   share
     temporal.py                   Transformer, CrossModel of module_cross.py
     token_wise (interaction.py)   get_similarity_logits: ti_interaction, wti_interaction
-    losses.py, _correlation       CDCR inside them
+    losses.py, _correlate         CDCR inside them
     forward, gather               AllGather (dp, ti, wti), AllGather2 (xti)
 
 Where we differ, and why:
 - Padding is not encoded. As published a padded frame or word counts as similarity 0 and may win a
   maximum, and with cdcr 2 and 3 its vector then enters the loss: so in training all padded frames
-    share one encoding of an empty picture,
-  and one padding word is read behind the longest text. The same values as encoding all of it.
+  share one encoding of an empty picture, and one padding word is read behind the longest text.
+  The values are those of encoding all of it.
 - `gather_rule` local_gradient is published for dp, ti and wti: the encoders get 1/N of the gradient
   on N processes; full_gradient (default) makes N processes one. xti always has the full gradient,
-    as published.
+  as published.
 - The published interaction `mlp` cannot run and is not offered; cdcr 3 with ti crashes there and is
   refused here.
 """
@@ -53,10 +52,10 @@ _DRAWS = 10_000  # cdcr 1: a draw below this, modulo the number of words, names 
 
 
 def build(options: Options, assets: Assets) -> "Drl":
-    """The model with the weights of `assets.init`; else a new one around `assets.clip`, or around
-    an untrained CLIP.
+    """Return the model with the weights of `assets.init`, or a new one.
 
-    Raises Mismatch if the weights are of another backbone than the options name, or do not fit.
+    A new one starts from `assets.clip`, or from an untrained CLIP. Raises Mismatch if the weights
+    are of another backbone than the options name, or do not fit.
     """
     model = Drl(options, build_clip(options, assets))
     if assets.init is None:
@@ -67,8 +66,7 @@ def build(options: Options, assets: Assets) -> "Drl":
 
 
 class Drl(WordsFrames):
-    """Token ids (B, L) and frames (B, T, S, S, 3) -> one vector each (dp), or words and frames with
-    weights.
+    """Token ids (B, L) and frames (B, T, S, S, 3) -> vectors, or words and frames with weights.
 
     Encodings: dp {"vector" (B, D) of length 1}; xti {"vector"} and {"frames" (B, T, D), "real"}; ti
     and wti {"tokens" (B, L or T, D) of length 1, "weight", "real"}. L is always `words`, so that
@@ -78,13 +76,19 @@ class Drl(WordsFrames):
     targets = ()
 
     def __init__(self, options: Options, clip: CLIP):
-        sizes, is_xti = clip.sizes, options.interaction == "xti"
-        is_placed = is_xti or options.aggregation == "seqTransf"
-        check_sizes(options, sizes, (is_xti + options.frames) * is_placed)
+        sizes = clip.sizes
+        is_xti = options.interaction == "xti"
+        positions = 0  # in time that a transformer needs
+        if is_xti:
+            positions = 1 + options.frames  # the sentence stands before the frames
+        elif options.aggregation == "seqTransf":
+            positions = options.frames
+        check_sizes(options, sizes, positions)
         super().__init__(options, clip)
         if options.interaction == "wti":
-            width, layers = sizes.embed, options.wti_arch
-            self.word_weight, self.frame_weight = (weigher(layers, width, width) for _ in range(2))
+            width = sizes.embed
+            self.word_weight = weigher(options.wti_arch, width, width)
+            self.frame_weight = weigher(options.wti_arch, width, width)
         if is_xti:
             self.cross = Tight(
                 sizes.embed, options.cross_layers, sizes.context, eps=EPS, heads=_CROSS_HEADS
@@ -92,31 +96,38 @@ class Drl(WordsFrames):
 
     @property
     def padding_counts(self) -> bool:
+        """Whether anything reads the features of padded frames: the decorrelation of cdcr 2, 3."""
         return self.training and self.options.cdcr >= 2
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: text (B, L) int64, L at most `words`; text_mask (B, L) bool."""
+        """Return the encoding of B texts.
+
+        batch: text (B, L) int64, L at most `words`; text_mask (B, L) bool.
+        """
         return self.text_encoding(self.read_text(batch))
 
     def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: frames (B, T, S, S, 3) uint8 or normalised floats (B, T, 3, S, S); video_mask (B,
-        T) bool.
+        """Return the encoding of B videos of T frames.
+
+        batch: frames (B, T, S, S, 3) uint8 or normalised floats (B, T, 3, S, S); video_mask (B, T)
+        bool.
         """
         return self.video_encoding(self.read_video(batch))
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Similarities (n_t, n_v), without temperature; cosines, except for xti."""
+        """Return similarities (n_t, n_v), without temperature; cosines, except for xti."""
         with full_precision(_any(text)):
             if self.options.interaction == "dp":
                 return {"similarity": text["vector"] @ video["vector"].T}
             if self.options.interaction == "xti":
-                return {
-                    "similarity": self.cross(text["vector"], video["frames"], video["real"].bool())
-                }
+                real = video["real"].bool()
+                return {"similarity": self.cross(text["vector"], video["frames"], real)}
             return {"similarity": token_wise(tokens(text), tokens(video))}
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
-        """token_wise bounds its own memory; xti holds a sequence for each pair, about 16 times over
+        """Return the bytes per pair (n_t, n_v) of `score`.
+
+        token_wise bounds its own memory; xti holds a sequence for each pair, about 16 times over
         within a block.
         """
         if self.options.interaction != "xti":
@@ -125,16 +136,23 @@ class Drl(WordsFrames):
         return 16 * 4 * (1 + frames) * width
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """As the base class, but what is gathered are features: weights and scores come after it,
-        as published (8).
+        """Return the losses () of a batch of B pairs per process, over all processes.
+
+        As published, features are gathered: weights and scores come after it (docs/specs/drl.md,
+        section 8).
         """
-        text, video = self.read_text(batch), self.read_video(batch)
+        text = self.read_text(batch)
+        video = self.read_video(batch)
         if self.options.interaction != "xti":
-            text, video = gather(text, self.gather_rule), gather(video, self.gather_rule)
+            text = gather(text, self.gather_rule)
+            video = gather(video, self.gather_rule)
         return self.loss(self.text_encoding(text), self.video_encoding(video), {})
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
-        """Symmetric InfoNCE of all pairs at the present temperature, plus lambda x CDCR (6, 7)."""
+        """Return symmetric InfoNCE () of all pairs at the present temperature, plus lambda x CDCR.
+
+        docs/specs/drl.md, sections 6 and 7.
+        """
         with full_precision(_any(text)):
             t2v, v2t, first, share = self.logits(text, video)
             terms = {"t2v": share * contrastive(t2v, first), "v2t": share * contrastive(v2t, first)}
@@ -145,19 +163,18 @@ class Drl(WordsFrames):
             return terms | {"loss": loss}
 
     def logits(self, text: Encoding, video: Encoding) -> tuple[Tensor, Tensor, int, float]:
-        """Return the logits t2v (n, N_v) and v2t (m, N_t), the column of row 0, and the share of
-        this process in the loss.
+        """Return logits t2v (n, N_v) and v2t (m, N_t), the column of row 0, and a share.
 
-        Rows are queries. Usually all pairs are scored, and v2t is the transpose of t2v. On several
-        processes xti scores own texts with all videos and own videos with all texts, so that each
-        process works on its share of the pairs; the share in the loss is 1 if all processes have
-        the same number of rows.
+        The share is that of this process in the loss. Rows are queries. Usually all pairs are
+        scored, and v2t is the transpose of t2v. On several processes xti scores own texts with all
+        videos and own videos with all texts, so that each process works on its share of the pairs;
+        the share in the loss is 1 if all processes have the same number of rows.
         """
         scale = self.clip.logit_scale.exp()
         n = len(next(iter(text.values())))
-        first, processes = (
-            own_rows(n, scale.device) if self.options.interaction == "xti" else (0, 1)
-        )
+        first, processes = 0, 1
+        if self.options.interaction == "xti":
+            first, processes = own_rows(n, scale.device)
         if processes == 1:
             t2v = scale * self.score(text, video)["similarity"]
             return t2v, t2v.T, 0, 1.0
@@ -166,8 +183,9 @@ class Drl(WordsFrames):
         return t2v, v2t, first, n * processes / t2v.shape[1]
 
     def explain(self, text: Encoding, video: Encoding) -> Match:
-        """The first text and video of two encodings, word by frame. Raises Mismatch for models that
-        see no words.
+        """Return how the first text and video of two encodings match, word by frame (L, T).
+
+        Raises Mismatch for models that see no words.
         """
         if self.options.interaction not in ("ti", "wti"):
             raise Mismatch(
@@ -178,20 +196,23 @@ class Drl(WordsFrames):
         return super().explain(text, video)
 
     def read_text(self, batch: Batch) -> Encoding:
-        """What is gathered of texts: vector (B, D), or features (B, words, D) with `real`; not
-        normalised.
+        """Return what is gathered of texts, not normalised.
+
+        That is vector (B, D), or features (B, words, D) with `real` (B, words).
         """
         if self.options.interaction in ("dp", "xti"):
             return {"vector": self.word_features(batch, ends_only=True)}
         return super().read_text(batch) | self._draw(batch, "text")
 
     def read_video(self, batch: Batch) -> Encoding:
-        """What is gathered of videos: features (B, T, D) behind the temporal module, not
-        normalised, and `real`.
+        """Return what is gathered of videos: features (B, T, D), not normalised, and `real` (B, T).
+
+        The features are those behind the temporal module.
         """
         return super().read_video(batch) | self._draw(batch, "video")
 
     def text_encoding(self, read: Encoding) -> Encoding:
+        """Return the encoding of texts that were read: vector (B, D), or features (B, words, D)."""
         if self.options.interaction == "xti":
             return read
         if self.options.interaction == "dp":
@@ -199,6 +220,7 @@ class Drl(WordsFrames):
         return self._weighed(read, "word_weight")
 
     def video_encoding(self, read: Encoding) -> Encoding:
+        """Return the encoding of B videos that were read: features (B, T, D), real (B, T)."""
         if self.options.interaction == "xti":
             return {"frames": read["features"], "real": read["real"]}
         if self.options.interaction == "dp":
@@ -207,17 +229,20 @@ class Drl(WordsFrames):
 
     def _weighed(self, read: Encoding, network: str) -> Encoding:
         """Directions of words or frames, and the weight of each: learnt (wti) or equal (ti)."""
-        features, real = read["features"], read["real"]
+        features = read["features"]
+        real = read["real"]
         if self.options.interaction == "wti":
             weight = self.weights(features, real, network)
         else:
             weight = real / real.sum(1, keepdim=True)
         with full_precision(features):
-            found = {"tokens": F.normalize(features, dim=-1), "weight": weight, "real": real}
-        return found | {name: value for name, value in read.items() if name == "draw"}
+            encoding = {"tokens": F.normalize(features, dim=-1), "weight": weight, "real": real}
+        if "draw" in read:
+            encoding["draw"] = read["draw"]
+        return encoding
 
     def _draw(self, batch: Batch, side: str) -> Encoding:
-        """The numbers of cdcr 1; drawn with the features, so that all processes see the same ones.
+        """The numbers of cdcr 1, drawn with the features, so that all processes see the same.
 
         A batch may bring them: text_draw, video_draw, (B,) int64.
         """
@@ -229,31 +254,39 @@ class Drl(WordsFrames):
         return {"draw": drawn}
 
     def _decorrelation(self, text: Encoding, video: Encoding) -> Tensor:
-        o = self.options
-        matrix = (
-            _correlation(text, video, o.cdcr)
-            if "tokens" in text
-            else correlation(text["vector"], video["vector"])
-        )
-        return decorrelation(matrix, o.cdcr_alpha1, o.cdcr_alpha2)
+        if "tokens" in text:
+            matrix = _correlate(text, video, self.options.cdcr)
+        else:
+            matrix = correlation(text["vector"], video["vector"])
+        return decorrelation(matrix, self.options.cdcr_alpha1, self.options.cdcr_alpha2)
 
 
-def _correlation(text: Encoding, video: Encoding, cdcr: int) -> Tensor:
-    """The correlation of channels (D, D) over matched words and frames of the pairs (6)."""
-    (u, u_real, alpha), (w, w_real, beta) = tokens(text), tokens(video)
-    rows = torch.arange(len(u), device=u.device)
+def _correlate(text: Encoding, video: Encoding, cdcr: int) -> Tensor:
+    """The correlation of channels (D, D) over matched words and frames of the B pairs."""
+    words, is_word, word_weight = tokens(text)  # (B, L, D), (B, L), (B, L)
+    frames, is_frame, frame_weight = tokens(video)  # (B, T, D), (B, T), (B, T)
+    n_pairs = len(words)
+    rows = torch.arange(n_pairs, device=words.device)
     if cdcr == 1:
-        return correlation(
-            u[rows, text["draw"] % u_real.sum(1)], w[rows, video["draw"] % w_real.sum(1)]
-        )
+        one_word = words[rows, text["draw"] % is_word.sum(1)]  # (B, D)
+        one_frame = frames[rows, video["draw"] % is_frame.sum(1)]  # (B, D)
+        return correlation(one_word, one_frame)
     with torch.no_grad():
-        each = (u * u_real[..., None]) @ (w * w_real[..., None]).transpose(1, 2)  # (B, L, T)
-        best_frame, best_word = each.argmax(2), each.argmax(1)  # the first of equal ones
-    frames, words = w[rows[:, None], best_frame][u_real], u[rows[:, None], best_word][w_real]
+        real_words = words * is_word[..., None]
+        real_frames = frames * is_frame[..., None]
+        each = real_words @ real_frames.transpose(1, 2)  # (B, L, T)
+        # ties go to the lowest index
+        best_frame = each.argmax(2)  # (B, L)
+        best_word = each.argmax(1)  # (B, T)
+    frame_of_word = frames[rows[:, None], best_frame][is_word]  # (N_words, D)
+    word_of_frame = words[rows[:, None], best_word][is_frame]  # (N_frames, D)
+    words = words[is_word]  # (N_words, D)
+    frames = frames[is_frame]  # (N_frames, D)
     if cdcr == 2:
-        return (correlation(u[u_real], frames) + correlation(w[w_real], words)) / 2
-    of_words = correlation(u[u_real], frames, alpha[u_real], len(u))
-    return (of_words + correlation(w[w_real], words, beta[w_real], len(w))) / 2
+        return (correlation(words, frame_of_word) + correlation(frames, word_of_frame)) / 2
+    of_words = correlation(words, frame_of_word, word_weight[is_word], n_pairs)
+    of_frames = correlation(frames, word_of_frame, frame_weight[is_frame], n_pairs)
+    return (of_words + of_frames) / 2
 
 
 def _any(encoding: Encoding) -> Tensor:

@@ -53,19 +53,17 @@ Scaling = Literal["minmax", "shifted_max"]
 
 
 def build(options: Options, assets: Assets) -> "DualEncoding":
-    """The model, initialised as published (seed parity: the same modules in the same order) or from
-    `assets.init`.
+    """Return the model, with the weights of `assets.init` or new ones.
 
-    Needs n_words, n_tags and feature_dim. Raises Mismatch if one is missing, or vectors or weights
-    do not fit.
+    New ones are made as published: the same modules in the same order, so that a seed gives the
+    same weights. Needs n_words, n_tags and feature_dim. Raises Mismatch if one is missing, or if
+    vectors or weights do not fit.
     """
     return load_init(DualEncoding(options, assets), assets)
 
 
 class DualEncoding(RetrievalModel):
-    """Words (B, L) and frame features (B, T, F) -> latent (B, D) of length 1 and concept (B, K) in
-    [0, 1].
-    """
+    """Words (B, L) and features (B, T, F) -> latent (B, D) of length 1, concept (B, K) in 0..1."""
 
     inputs = Inputs(text="words", video="features", tags=True)
     targets = ("tags", "video_index")
@@ -92,28 +90,35 @@ class DualEncoding(RetrievalModel):
         )
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: text (B, L) int64 with PAD 0, text_mask (B, L) bool."""
+        """Return the encoding of B texts. batch: text (B, L) int64, text_mask (B, L) bool."""
         bag, rest = self.text_levels(batch["text"], batch["text_mask"])
         return self._project("text", rest, bag)
 
     def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: features (B, T, F) float32, video_mask (B, T) bool."""
+        """Return the encoding of B videos. batch: features (B, T, F), video_mask (B, T) bool."""
         return self._project("video", self.video_levels(batch["features"], batch["video_mask"]))
 
     def text_levels(self, text: Tensor, mask: Tensor) -> tuple[Bag, Tensor]:
-        """Level 1 as a bag over the vocabulary, levels 2 and 3 side by side (B, width of the
-        encoder).
+        """Return level 1 as a bag over the vocabulary, and levels 2 and 3 side by side (B, width).
+
+        text (B, L) int64 with PAD 0, mask (B, L) bool; width: of the encoder.
         """
         text = text.masked_fill(~mask, PAD)
         steps, pool = self._steps(mask, self.text)
         words = self.words(text.flatten()[steps.source])  # (N, word_dim)
-        return Bag.of(text, self.words.num_embeddings), torch.cat(self.text(words, steps, pool), 1)
+        bag = Bag.of(text, self.words.num_embeddings)
+        return bag, torch.cat(self.text(words, steps, pool), 1)
 
     def video_levels(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Levels 1, 2 and 3 of videos side by side, (B, F + width of the encoder)."""
+        """Return levels 1, 2 and 3 of videos side by side, (B, F + width of the encoder).
+
+        features (B, T, F), mask (B, T) bool.
+        """
         steps, pool = self._steps(mask, self.video)
         frames = features.flatten(0, 1)[steps.source]  # (N, F)
-        return torch.cat([mean_over_time(features, mask), *self.video(frames, steps, pool)], 1)
+        mean = mean_over_time(features, mask)  # (B, F)
+        pooled, responses = self.video(frames, steps, pool)  # (B, width_gru), (B, width_conv)
+        return torch.cat([mean, pooled, responses], 1)
 
     def _steps(self, mask: Tensor, encoder: SequenceEncoder) -> tuple[Steps, Pool]:
         masked = self.options.pooling == "masked"
@@ -132,31 +137,31 @@ class DualEncoding(RetrievalModel):
         return encoding
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Cosines of the latent space and Jaccard similarities of the concept space, (n_t, n_v)
-        each.
-        """
+        """Return cosines (n_t, n_v) of the latent, Jaccard similarities of the concept space."""
         return {
             "latent": cosine(text["latent"], video["latent"]),
             "concept": jaccard(text["concept"], video["concept"]),
         }
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
-        return (
-            5 * text["latent"].element_size()
-        )  # two results, and three intermediates of the Jaccard similarity
+        """Return the bytes of `score` per pair (n_t, n_v).
+
+        They are two results, and three intermediates of the Jaccard similarity.
+        """
+        return 5 * text["latent"].element_size()
 
     def fuse(
         self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()
     ) -> Ranking:
-        """Both scores scaled over the whole matrix, so blocks cannot be fused one by one, and mixed
-        by alpha.
+        """Return both scores (N_t, N_v), each scaled over the whole matrix, mixed by alpha.
+
+        Blocks of them cannot be fused one by one.
         """
         fused = mix(scores["latent"], scores["concept"], self.options.alpha, self.options.scaling)
         return Ranking(fused, fused.T)
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
-        """Hardest-negative triplets in both spaces and tag cross-entropy on both sides, summed with
-        weight 1.
+        """Return triplets () in both spaces and tag cross-entropy () on both sides, and their sum.
 
         batch: tags (B, K) soft labels in [0, 1]; video_index (B,) int64 for `mask_same_video`.
         """
@@ -168,8 +173,9 @@ class DualEncoding(RetrievalModel):
 
 
 class ProjectionHead(nn.Module):
-    """Linear, dropout, batch norm, in this order: (B, width) -> (B, out). With a bag its columns
-    come first.
+    """Linear, dropout, batch norm, in this order: (B, width) -> (B, out).
+
+    The columns of a bag stand before those of the other levels.
     """
 
     def __init__(self, width: int, out: int, dropout: float):
@@ -177,20 +183,22 @@ class ProjectionHead(nn.Module):
         self.linear = nn.Linear(width, out)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.BatchNorm1d(out)
-        nn.init.xavier_uniform_(
-            self.linear.weight
-        )  # the bias keeps torch's default, as published: it is not zero
+        # the bias keeps torch's default, as published: it is not zero
+        nn.init.xavier_uniform_(self.linear.weight)
 
     def forward(self, levels: Tensor, bag: Bag | None = None) -> Tensor:
         """Return the projection (B, out) of levels (B, width), or of a bag and levels behind it."""
-        weight, bias = self.linear.weight, self.linear.bias
-        out = self.linear(levels) if bag is None else bag_linear(bag, levels, weight, bias)
+        if bag is None:
+            out = self.linear(levels)
+        else:
+            out = bag_linear(bag, levels, self.linear.weight, self.linear.bias)
         return self.norm(self.dropout(out))
 
 
 def space_losses(scores: Mapping[str, Tensor], batch: Batch, o: LossOptions) -> dict[str, Tensor]:
-    """The triplet terms of each space by "<space>_<direction>"; scores (B, B) with texts as
-    rows.
+    """Return the triplet terms () of each space by "<space>_<direction>".
+
+    scores (B, B) by space, with texts as rows; batch: video_index (B,) for `mask_same_video`.
     """
     shared = {"max_violation": o.max_violation, "cost": o.cost}
     shared["excluded"] = _same_video(batch) if o.mask_same_video else None
@@ -206,30 +214,30 @@ def space_losses(scores: Mapping[str, Tensor], batch: Batch, o: LossOptions) -> 
 
 
 def mix(latent: Tensor, concept: Tensor, alpha: float, scaling: Scaling) -> Tensor:
-    """alpha * scale(latent) + (1 - alpha) * scale(concept), (n, m), with the extremes of the whole
-    matrices.
+    """Return alpha * scale(latent) + (1 - alpha) * scale(concept), (n, m), of matrices (n, m).
 
     minmax: (S - min) / (max - min), in [0, 1]. shifted_max: (S - min) / max, as published. Where
     the divisor would be 0, 1 takes its place. Makes one new matrix and no other: at 59,800 captions
     x 2,990 videos each takes 0.7 GB.
     """
-    (low, span), (concept_low, concept_span) = (
-        _low_and_span(latent, scaling),
-        _low_and_span(concept, scaling),
-    )
+    low, span = _low_and_span(latent, scaling)
+    concept_low, concept_span = _low_and_span(concept, scaling)
+    share = (1 - alpha) / concept_span
     fused = (latent - low).mul_(alpha / span)
-    return fused.add_(concept, alpha=(1 - alpha) / concept_span).sub_(
-        (1 - alpha) / concept_span * concept_low
-    )
+    fused.add_(concept, alpha=share)
+    return fused.sub_(share * concept_low)
 
 
 def _low_and_span(scores: Tensor, scaling: Scaling) -> tuple[float, float]:
-    low, high = (float(value) for value in torch.aminmax(scores))
-    return low, (high - low if scaling == "minmax" else high) or 1.0
+    lowest, highest = torch.aminmax(scores)
+    low = float(lowest)
+    high = float(highest)
+    span = high - low if scaling == "minmax" else high
+    return low, span or 1.0
 
 
 def mean_over_time(features: Tensor, mask: Tensor) -> Tensor:
-    """Level 1 of videos: the mean of the real frames. features (B, T, F), mask (B, T) -> (B, F)."""
+    """Return the mean of the real frames, level 1: features (B, T, F), mask (B, T) -> (B, F)."""
     share = mask / mask.sum(1, keepdim=True).clamp(min=1)  # (B, T)
     return torch.bmm(share[:, None].to(features), features)[:, 0]
 

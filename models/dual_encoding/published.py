@@ -37,8 +37,9 @@ IMPLIED = {
 
 
 def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[str]]:
-    """Where the files of words lie, relative to the checkpoint or a folder above it: its program's
-    working folder.
+    """Return where the files of words lie, relative to the checkpoint or a folder above it.
+
+    That folder is the one its program worked in.
     """
     stem = name.removesuffix(SUFFIX)  # as `export-checkpoint` names them
     return {
@@ -104,9 +105,7 @@ def recognises(value: object) -> bool:
 def training_facts(
     published: Mapping[str, object], side: Mapping[str, object]
 ) -> dict[str, object]:
-    """What is known of the training: epoch, patience and the best score by its published name.
-    side: the side file.
-    """
+    """Return epoch, patience and the best score by its published name. side: the side file."""
     return {
         key: value
         for key, value in side.items()
@@ -120,8 +119,7 @@ def pruned(model: RetrievalModel) -> dict[str, object] | None:
 
 
 def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
-    """What `build` needs for the published model: options (with its pooling and scaling) and assets
-    with the weights.
+    """Return what `build` needs: options, with the published pooling and scaling, and weights.
 
     published: {"args", "state_dict"} as read. Raises Mismatch naming what is missing, unknown or of
     another kind.
@@ -148,7 +146,7 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise Mismatch(
-            f"args cannot be: {faults}", "The file is damaged or of another system."
+            f"invalid args: {faults}", "The file is damaged or of another system."
         ) from None
     weights = to_ours(
         state, _rules({"video": len(options.video.kernels), "text": len(options.text.kernels)})
@@ -160,14 +158,13 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
     }
     if not all(isinstance(size, int) for size in sizes.values()):
         raise Mismatch(
-            f"sizes that are no integers: {sizes}", "The file is damaged or of another system."
+            f"sizes that are not integers: {sizes}", "The file is damaged or of another system."
         )
     return options, Assets(**sizes, init=weights)
 
 
 def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
-    """{"args", "state_dict"} as the published program saves and reads them, from our options and
-    weights.
+    """Return {"args", "state_dict"} as the published program saves and reads them.
 
     args["pretrained_weight"] is None for 500-d word vectors, else the present ones as a tensor
     (never a pickled array):
@@ -197,9 +194,7 @@ def export_file(
 
 
 def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Anything kept by our parameter or buffer names (weights, gradients, masks) under the
-    published ones.
-    """
+    """Return weights, gradients or masks, kept by our names, under the published names."""
     return to_theirs(
         values, _rules({"video": len(options.video.kernels), "text": len(options.text.kernels)})
     )

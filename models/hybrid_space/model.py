@@ -1,11 +1,10 @@
-"""Dual Encoding, the ancestor of Dual Encoding++: the hybrid space of TPAMI 2021, the latent space
-of CVPR 2019.
+"""Dual Encoding, before Dual Encoding++: the hybrid space (TPAMI 2021), the latent one (CVPR 2019).
 
 Paper: Dual Encoding for Video Retrieval by Text (Dong et al., TPAMI 2021), sections 3.1 to 3.4.
 Published code: danieljf24/hybrid_space: model.py, loss.py. Parts that Dual Encoding++ kept are in
 dual_encoding.py and sequence.py.
 
-What it does otherwise than Dual Encoding++ (docs/specs/dual-encoding.md, section 11.1): dropout on
+Differences from Dual Encoding++ (docs/specs/dual-encoding.md, section 11.1): dropout on
 pooled levels; heads normalise before dropout, the concept head has none; "full" convolutions; GRU
 means over the true length; at most 64 frames for levels 2 and 3; <start> and <end> around a
 caption; special and unknown words are not in the bag; summed losses.
@@ -62,9 +61,7 @@ def build(options: Options, assets: Assets) -> "HybridSpace":
 
 
 class HybridSpace(RetrievalModel):
-    """Words (B, L) and frame features (B, T, F) -> latent (B, D) and, in the hybrid space, concept
-    (B, K).
-    """
+    """Words (B, L) and features (B, T, F) -> latent (B, D), in the hybrid space concept (B, K)."""
 
     targets = ("tags", "video_index")
 
@@ -93,36 +90,45 @@ class HybridSpace(RetrievalModel):
             )
 
     def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: text (B, L) int64, words without boundaries; text_mask (B, L) bool; if given, bow
-        (B, bag_words).
+        """Return the encoding of B texts.
 
-        Ids from n_words on are words that only the bag knows (`Assets.bag_columns`).
+        batch: text (B, L) int64, words without boundaries; text_mask (B, L) bool; maybe bow (B,
+        bag_words). Ids from n_words on are words that only the bag knows (`Assets.bag_columns`).
         """
         bag, rest = self.text_levels(batch["text"], batch["text_mask"], batch.get("bow"))
         return self._project("text", rest, bag)
 
     def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """batch: features (B, T, F) float32, video_mask (B, T) bool."""
+        """Return the encoding of B videos. batch: features (B, T, F), video_mask (B, T) bool."""
         return self._project("video", self.video_levels(batch["features"], batch["video_mask"]))
 
     def text_levels(
         self, text: Tensor, mask: Tensor, bow: Tensor | None = None
     ) -> tuple[Bag | None, Tensor]:
-        """Level 1 as a bag (None if left out), levels 2 and 3 side by side."""
-        bag = (
-            self._bag(text.masked_fill(~mask, PAD), bow) if self.options.levels == "full" else None
-        )
-        text, mask = with_boundaries(
-            torch.where(text < self.words.num_embeddings, text, UNKNOWN), mask
-        )
+        """Return level 1 as a bag (None if left out), and levels 2 and 3 side by side (B, width).
+
+        text (B, L) int64, mask (B, L) bool, bow (B, bag_words). Raises Mismatch if the bag has a
+        vocabulary of its own that was not given.
+        """
+        bag = None
+        if self.options.levels == "full":
+            bag = self._bag(text.masked_fill(~mask, PAD), bow)
+        known = torch.where(text < self.words.num_embeddings, text, UNKNOWN)
+        ids, mask = with_boundaries(known, mask)  # (B, L + 2)
         steps = self._steps(mask, self.text)
-        hidden = self.text.hidden(self.words(text.flatten()[steps.source]), steps)
+        words = self.words(ids.flatten()[steps.source])  # (N, word_dim)
+        hidden = self.text.hidden(words, steps)  # (N, width_gru)
         return bag, self._levels(self.text, hidden, steps)
 
     def video_levels(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Levels 1 (unless left out), 2 and 3 of videos side by side."""
+        """Return levels 1 (unless left out), 2 and 3 of videos side by side, (B, width).
+
+        features (B, T, F), mask (B, T) bool.
+        """
         first = [mean_over_time(features, mask)] if self.options.levels == "full" else []
-        features, mask = (x[:, : self.options.video.max_frames] for x in (features, mask))
+        limit = self.options.video.max_frames
+        features = features[:, :limit]
+        mask = mask[:, :limit]
         steps = self._steps(mask, self.video)
         if self.options.pooling == "masked":
             hidden = self.video.hidden(features.flatten(0, 1)[steps.source], steps)
@@ -135,9 +141,8 @@ class HybridSpace(RetrievalModel):
         return Steps.of(mask, side.kernels, self.options.pooling == "masked")
 
     def _levels(self, side: SequenceEncoder, hidden: Tensor, steps: Steps) -> Tensor:
-        return torch.cat(
-            [self.dropout(level) for level in side.levels(hidden, steps, self.options.gru_pool)], 1
-        )
+        levels = side.levels(hidden, steps, self.options.gru_pool)
+        return torch.cat([self.dropout(level) for level in levels], 1)
 
     def _bag(self, text: Tensor, bow: Tensor | None) -> Bag:
         if bow is not None:
@@ -156,29 +161,31 @@ class HybridSpace(RetrievalModel):
         encoding = {"latent": F.normalize(latent, dim=1) if normalised else latent}
         if self.options.space == "hybrid":
             logits = self.concept[side](levels, bag)
-            encoding |= {"concept": torch.sigmoid(logits)} | (
-                {"concept_logit": logits} if self.training else {}
-            )
+            encoding["concept"] = torch.sigmoid(logits)
+            if self.training:
+                encoding["concept_logit"] = logits
         return encoding
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
-        """Similarities (n_t, n_v) of the latent space and, in the hybrid space, of the concepts."""
-        scores = {"latent": _MEASURES[self.options.measure](text["latent"], video["latent"])}
+        """Return similarities (n_t, n_v) of the latent space and, if there is one, of concepts."""
+        measure = _MEASURES[self.options.measure]
+        scores = {"latent": measure(text["latent"], video["latent"])}
         if self.options.space == "hybrid":
-            scores["concept"] = _MEASURES[self.options.concept_measure](
-                text["concept"], video["concept"]
-            )
+            measure = _MEASURES[self.options.concept_measure]
+            scores["concept"] = measure(text["concept"], video["concept"])
         return scores
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
+        """Return the bytes of `score` per pair (n_t, n_v); measure order holds (n_t, n_v, D)."""
         width = 5 + (text["latent"].shape[1] if self.options.measure == "order" else 0)
         return width * text["latent"].element_size()
 
     def fuse(
         self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()
     ) -> Ranking:
-        """Both scores scaled to [0, 1] over the whole matrix and mixed by alpha; in the latent
-        space its score.
+        """Return both scores (N_t, N_v), scaled to [0, 1] over the whole matrix, mixed by alpha.
+
+        In the latent space its score is the final one.
         """
         if self.options.space == "latent":
             return super().fuse(scores, text, video, how)
@@ -186,8 +193,9 @@ class HybridSpace(RetrievalModel):
         return Ranking(fused, fused.T)
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
-        """Triplets of each space and, in the hybrid space, tag cross-entropy on both sides. batch:
-        as DualEncoding.
+        """Return triplets () of each space and, in the hybrid space, tag cross-entropy () per side.
+
+        batch: as of DualEncoding.
         """
         o = self.options.loss
         terms = space_losses(self.score(text, video), batch, o)
@@ -198,8 +206,9 @@ class HybridSpace(RetrievalModel):
 
 
 class Head(nn.Module):
-    """Linear, batch norm, dropout, in this order: (B, width) -> (B, out). With a bag its columns
-    come first.
+    """Linear, batch norm, dropout, in this order: (B, width) -> (B, out).
+
+    The columns of a bag stand before those of the other levels.
     """
 
     def __init__(self, width: int, out: int, dropout: float = 0.0):
@@ -210,8 +219,10 @@ class Head(nn.Module):
 
     def forward(self, levels: Tensor, bag: Bag | None = None) -> Tensor:
         """Return the projection (B, out) of levels (B, width), or of a bag and levels behind it."""
-        weight, bias = self.linear.weight, self.linear.bias
-        out = self.linear(levels) if bag is None else bag_linear(bag, levels, weight, bias)
+        if bag is None:
+            out = self.linear(levels)
+        else:
+            out = bag_linear(bag, levels, self.linear.weight, self.linear.bias)
         return self.dropout(self.norm(out))
 
 
@@ -237,14 +248,12 @@ def _bag(options: Options, assets: Assets) -> tuple[int, Tensor | None]:
     Without a vocabulary of its own a bag counts all words but the special ones. No columns: it has
     one, not given here.
     """
-    stated, default = options.text.bag_words, assets.n_words - SPECIAL
+    stated = options.text.bag_words
+    default = assets.n_words - SPECIAL
     if assets.bag_columns is None:
-        own = stated not in (None, default)
-        return (
-            (stated, None)
-            if own
-            else (default, (torch.arange(assets.n_words) - SPECIAL).clamp(min=-1))
-        )
+        if stated not in (None, default):
+            return stated, None
+        return default, (torch.arange(assets.n_words) - SPECIAL).clamp(min=-1)
     n_words = int(np.max(assets.bag_columns)) + 1
     if stated not in (None, n_words):
         raise Mismatch(

@@ -1,5 +1,4 @@
-"""Checkpoints of danieljf24/hybrid_space (`model_best.pth.tar`) and ours, both ways;
-danieljf24/dual_encoding's, in.
+"""Checkpoints of danieljf24/hybrid_space and ours, both ways; of danieljf24/dual_encoding, in.
 
 The file is a torch archive {"epoch", "model", "best_rsum", "opt", "Eiters"}
 (docs/specs/dual-encoding.md, section 11.1). "model" is a list of four state dicts: video encoder,
@@ -72,9 +71,7 @@ _FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/d
 
 
 def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[str]]:
-    """Where the files of words lie: in the folder of the training collection, which also holds the
-    checkpoints.
-    """
+    """Return where the files of words lie: in the training collection, beside its checkpoints."""
     opt = published.get("opt")
     said = {
         key: value
@@ -122,8 +119,7 @@ def training_facts(
 
 
 def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
-    """What `build` needs for the published model: options (with its pooling) and assets with the
-    weights.
+    """Return what `build` needs: options, with the published pooling, and assets with the weights.
 
     published: the file as read, "opt" being a mapping. Raises Mismatch naming what is missing,
     unknown or unfit.
@@ -138,13 +134,13 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise Mismatch(
-            f"opt cannot be: {faults}", "The file is damaged or of another system."
+            f"invalid opt: {faults}", "The file is damaged or of another system."
         ) from None
     except KeyError as error:
         raise Mismatch(f"opt lacks {error.args[0]}", _FOREIGN) from None
     if not all(isinstance(size, int) for size in sizes.values()):
         raise Mismatch(
-            f"sizes that are no integers: {sizes}", "The file is damaged or of another system."
+            f"sizes that are not integers: {sizes}", "The file is damaged or of another system."
         )
     state = {
         f"{name}.{key}": value
@@ -262,8 +258,9 @@ def export_model(options: Options, state: Mapping[str, Tensor]) -> list[dict[str
 
 
 def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Anything of the shape of our parameters or buffers under "<state dict>.<published name>",
-    turned as published.
+    """Return weights or gradients, kept by our names, under "<state dict>.<published name>".
+
+    Tensors are turned as published.
     """
     return to_theirs(values, _rules(options, separate_mappings=True))
 
