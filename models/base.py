@@ -89,6 +89,8 @@ class Fusion:
     # int64 (n,): the only rows of the result that will be read; None: all of them
     t2v_rows: np.ndarray | None = None
     v2t_rows: np.ndarray | None = None
+    # what `RetrievalModel.statistics` says of another matrix; None: `fuse` takes those of its own
+    statistics: Mapping[str, float] | None = None
 
 
 class SecondStage(Protocol):
@@ -129,6 +131,8 @@ class RetrievalModel(nn.Module):
     pruned: Mapping[str, object] | None = None
     # what re-ranks the model's own scores in `fuse`, and any other model's scores on request
     second_stage: SecondStage | None = None
+    # products of `summary` are the score, choose candidates for it, or there are no summaries
+    summaries: Literal["score", "candidates", "none"] = "candidates"
 
     def prepare(self) -> Shared:
         """Return what both encoders share and no batch changes.
@@ -179,6 +183,26 @@ class RetrievalModel(nn.Module):
         """
         (only,) = scores.values()
         return Ranking(only, only.T)
+
+    def statistics(self, scores: Mapping[str, Tensor]) -> dict[str, float]:
+        """What `fuse` takes from a whole matrix of scores: with it one query alone is fused as it
+        was in the matrix. Empty where the rows of a fusion do not depend on each other.
+        """
+        return {}
+
+    def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:
+        """One vector per text or video, (n, S) float32; what products of them are: `summaries`.
+
+        query: the statistics of the fusion, where the encoding is what is asked for; None: what is
+        searched, which must not depend on them. Raises TypeError if `summaries` is "none".
+        """
+        raise TypeError(f"{type(self).__name__} has no summary")
+
+    def similar(self, video: Encoding, others: Encoding, statistics: Mapping[str, float]) -> Tensor:
+        """How alike videos are, (n, m), by the comparison that texts and videos have."""
+        return self.fuse(
+            self.score(video, others), video, others, Fusion(statistics=statistics)
+        ).t2v
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
         """Return named terms () and "loss", what to minimise. Row i of both sides is a pair.

@@ -18,6 +18,7 @@ Where we differ
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -181,6 +182,21 @@ class CenterCLIP(RetrievalModel):
             return {"similarity": self.temporal(text["feature"], video["frames"], mask).float()}
         with torch.autocast(text["feature"].device.type, enabled=False):
             return {"similarity": text["feature"] @ video["feature"].T}
+
+    @property
+    def summaries(self) -> str:
+        return "candidates" if self._is_tight else "score"
+
+    def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:
+        """Return the feature (n, D), or what the mean of the frames (n, T, D) makes of it."""
+        if "frames" in encoding:
+            return mean_direction(encoding["frames"], encoding["mask"].bool())
+        feature = encoding["feature"]
+        return F.normalize(feature, dim=-1) if self._is_tight else feature
+
+    def similar(self, video: Encoding, others: Encoding, statistics: Mapping[str, float]) -> Tensor:
+        """Return cosines (n, m) of features; with `temporal: tight` of the means of the frames."""
+        return self.summary(video) @ self.summary(others).T
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
         """Return the bytes that `score` needs for a pair; tight reads `frames` (n_v, S, D)."""

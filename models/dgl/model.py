@@ -206,6 +206,12 @@ class Dgl(RetrievalModel):
         """Features (n_t, D) and (n_v, D) -> cosines (n_t, n_v)."""
         return {"similarity": text["feature"] @ video["feature"].T}
 
+    summaries = "score"
+
+    def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:
+        """Return the feature, (n, D)."""
+        return encoding["feature"]
+
     @property
     def scale(self) -> float:
         """What a similarity is multiplied by to become a logit."""

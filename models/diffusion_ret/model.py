@@ -60,6 +60,7 @@ from models.parts.words_frames import (
     halve,
     tokens,
     weigher,
+    weighted_mean,
 )
 
 # what a batch may bring of all processes: (N,) int64, and noise (N, K) for each direction
@@ -195,6 +196,14 @@ class DiffusionRet(WordsFrames):
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
         """Return the bytes per pair (n_t, n_v) of `score`; token_wise bounds its own memory."""
         return 8
+
+    def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:
+        """Return words or frames averaged by their weights, (n, D)."""
+        return weighted_mean(encoding)
+
+    def similar(self, video: Encoding, others: Encoding, statistics: Mapping[str, float]) -> Tensor:
+        """Return token-wise scores (n, m), frame by frame; denoisers need a sentence."""
+        return self.score(video, others)["similarity"]
 
     def fuse(
         self, scores: Mapping[str, Tensor], text: Encoding, video: Encoding, how: Fusion = Fusion()

@@ -25,6 +25,8 @@ Where we differ, and why:
   refused here.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,6 +47,7 @@ from models.parts.words_frames import (
     halve,
     tokens,
     weigher,
+    weighted_mean,
 )
 
 _CROSS_HEADS = 8  # whatever the width (published)
@@ -123,6 +126,27 @@ class Drl(WordsFrames):
                 real = video["real"].bool()
                 return {"similarity": self.cross(text["vector"], video["frames"], real)}
             return {"similarity": token_wise(tokens(text), tokens(video))}
+
+    @property
+    def summaries(self) -> str:
+        return "score" if self.options.interaction == "dp" else "candidates"
+
+    def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:
+        """Return a vector for each text or video, (n, D).
+
+        dp: its own; ti, wti: words or frames averaged by their weights; xti: means of frames.
+        """
+        if "tokens" in encoding:
+            return weighted_mean(encoding)
+        if "frames" in encoding:
+            return mean_direction(encoding["frames"], encoding["real"].bool())
+        return F.normalize(encoding["vector"], dim=-1)
+
+    def similar(self, video: Encoding, others: Encoding, statistics: Mapping[str, float]) -> Tensor:
+        """Return (n, m), as texts and videos are compared; xti, which needs a sentence: cosines."""
+        if self.options.interaction != "xti":
+            return super().similar(video, others, statistics)
+        return self.summary(video) @ self.summary(others).T
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
         """Return the bytes per pair (n_t, n_v) of `score`.

@@ -157,8 +157,17 @@ class DualEncoding(RetrievalModel):
 
         Blocks of them cannot be fused one by one.
         """
-        fused = mix(scores["latent"], scores["concept"], self.options.alpha, self.options.scaling)
+        o = self.options
+        fused = mix(scores["latent"], scores["concept"], o.alpha, o.scaling, how.statistics)
         return Ranking(fused, fused.T)
+
+    def statistics(self, scores: Mapping[str, Tensor]) -> dict[str, float]:
+        """Where both scores begin and how far they reach, by the option `scaling`."""
+        return spans(scores, self.options.scaling)
+
+    def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:
+        """Return both vectors side by side, (n, D + K): cosines of concepts for Jaccard's."""
+        return side_by_side(encoding, self.options.alpha, query)
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
         """Return triplets () in both spaces and tag cross-entropy () on both sides, and their sum.
@@ -213,27 +222,48 @@ def space_losses(scores: Mapping[str, Tensor], batch: Batch, o: LossOptions) -> 
     }
 
 
-def mix(latent: Tensor, concept: Tensor, alpha: float, scaling: Scaling) -> Tensor:
-    """Return alpha * scale(latent) + (1 - alpha) * scale(concept), (n, m), of matrices (n, m).
+def mix(
+    latent: Tensor,
+    concept: Tensor,
+    alpha: float,
+    scaling: Scaling,
+    statistics: Mapping[str, float] | None = None,
+) -> Tensor:
+    """alpha * scale(latent) + (1 - alpha) * scale(concept), (n, m).
 
-    minmax: (S - min) / (max - min), in [0, 1]. shifted_max: (S - min) / max, as published. Where
-    the divisor would be 0, 1 takes its place. Makes one new matrix and no other: at 59,800 captions
-    x 2,990 videos each takes 0.7 GB.
+    statistics: the extremes of other, whole matrices, as `spans` finds them; None: of these. Makes
+    one new matrix and no other: at 59,800 captions x 2,990 videos each takes 0.7 GB.
     """
-    low, span = _low_and_span(latent, scaling)
-    concept_low, concept_span = _low_and_span(concept, scaling)
+    statistics = statistics or spans({"latent": latent, "concept": concept}, scaling)
+    low, span = statistics["latent_low"], statistics["latent_span"]
+    concept_low, concept_span = statistics["concept_low"], statistics["concept_span"]
     share = (1 - alpha) / concept_span
     fused = (latent - low).mul_(alpha / span)
     fused.add_(concept, alpha=share)
     return fused.sub_(share * concept_low)
 
 
-def _low_and_span(scores: Tensor, scaling: Scaling) -> tuple[float, float]:
-    lowest, highest = torch.aminmax(scores)
-    low = float(lowest)
-    high = float(highest)
-    span = high - low if scaling == "minmax" else high
-    return low, span or 1.0
+def spans(scores: Mapping[str, Tensor], scaling: Scaling) -> dict[str, float]:
+    """{<score>_low, <score>_span} of whole matrices: a scaled score is (S - low) / span.
+
+    minmax: the range, so that scores are in [0, 1]. shifted_max: the maximum, as published. Where
+    the divisor would be 0, 1 takes its place.
+    """
+    found = {}
+    for name, values in scores.items():
+        low, high = (float(value) for value in torch.aminmax(values))
+        found[f"{name}_low"] = low
+        found[f"{name}_span"] = (high - low if scaling == "minmax" else high) or 1.0
+    return found
+
+
+def side_by_side(encoding: Encoding, alpha: float, query: Mapping[str, float] | None) -> Tensor:
+    """(n, D + K): latent and concept vectors of length 1; in a query weighted as `mix` does."""
+    latent, concept = (F.normalize(encoding[name], dim=1) for name in ("latent", "concept"))
+    if query is None:
+        return torch.cat([latent, concept], 1)
+    shares = alpha / query["latent_span"], (1 - alpha) / query["concept_span"]
+    return torch.cat([shares[0] * latent, shares[1] * concept], 1)
 
 
 def mean_over_time(features: Tensor, mask: Tensor) -> Tensor:

@@ -41,7 +41,15 @@ from models.base import (
     load_init,
 )
 from models.dual_encoding.bag_of_words import PAD, Bag, bag_linear
-from models.dual_encoding.model import embedding, encoder, mean_over_time, mix, space_losses
+from models.dual_encoding.model import (
+    embedding,
+    encoder,
+    mean_over_time,
+    mix,
+    side_by_side,
+    space_losses,
+    spans,
+)
 from models.dual_encoding.sequence import SequenceEncoder, Steps
 from models.hybrid_space.options import Options
 from models.parts.interaction import cosine, euclidean, jaccard, order
@@ -189,8 +197,25 @@ class HybridSpace(RetrievalModel):
         """
         if self.options.space == "latent":
             return super().fuse(scores, text, video, how)
-        fused = mix(scores["latent"], scores["concept"], self.options.alpha, "minmax")
+        alpha = self.options.alpha
+        fused = mix(scores["latent"], scores["concept"], alpha, "minmax", how.statistics)
         return Ranking(fused, fused.T)
+
+    def statistics(self, scores: Mapping[str, Tensor]) -> dict[str, float]:
+        """Minimum and range of both scores; nothing in the latent space, which has one."""
+        return spans(scores, "minmax") if self.options.space == "hybrid" else {}
+
+    @property
+    def summaries(self) -> str:
+        if self.options.measure != "cosine":  # a product does not stand for these
+            return "none"
+        return "candidates" if self.options.space == "hybrid" else "score"
+
+    def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:
+        """Return the latent vector (n, D) of length 1; in the hybrid space concepts, too."""
+        if self.options.space == "hybrid":
+            return side_by_side(encoding, self.options.alpha, query)
+        return F.normalize(encoding["latent"], dim=1)
 
     def loss(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
         """Return triplets () of each space and, in the hybrid space, tag cross-entropy () per side.

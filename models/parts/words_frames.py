@@ -227,6 +227,17 @@ def tokens(encoding: Encoding) -> Tokens:
     return Tokens(vectors, encoding["real"].bool(), encoding["weight"])
 
 
+def weighted_mean(encoding: Encoding) -> Tensor:
+    """The directions of words or frames, averaged by their learnt weights: (n, D), not normalised.
+
+    Weights and directions are those of the token-wise score, so the product of two means is that
+    score with means in the place of both maxima.
+    """
+    vectors, real, weight = tokens(encoding)
+    share = weight.float() * real  # (n, L)
+    return (vectors.float() * share[..., None]).sum(1)
+
+
 def full_precision(like: Tensor) -> AbstractContextManager:
     """Return a context without autocast on the device of `like` (...).
 

@@ -34,7 +34,7 @@ from pipeline.config import Config, merge
 from pipeline.errors import ConfigError, DataError
 from pipeline.recipes.recipe import Recipe, parse
 
-_ZERO_SHOT = "centerclip_zero_shot"
+ZERO_SHOT = "centerclip_zero_shot"
 
 
 def formats() -> dict[str, ModuleType]:
@@ -130,13 +130,18 @@ def import_clip(
     recipe: of the system (default: the mean of the frames, `centerclip_zero_shot`). Raises
     DataError as `import_file`.
     """
-    chosen = parse(loaded.recipe(recipe or _ZERO_SHOT))
+    model, info = clip_model(file, parse(loaded.recipe(recipe or ZERO_SHOT)))
+    return info, model.state_dict()
+
+
+def clip_model(file: Path, recipe: Recipe) -> tuple[RetrievalModel, ModelInfo]:
+    """The model of a recipe around a CLIP file, in eval mode. Raises DataError as `import_file`."""
     facts = {"feature_dim": 0, "vocabulary": {}, "tags": [], "word_dim": None, "inputs": {}}
     try:
-        model = model_file.build_model(chosen, facts, clip=clip_weights.read(file))
+        model = model_file.build_model(recipe, facts, clip=clip_weights.read(file))
     except Mismatch as error:
         raise DataError(error.what, where=file, fix=error.fix) from error
-    return ModelInfo(chosen, facts, {"imported": file.name}), model.state_dict()
+    return model.eval(), ModelInfo(recipe, facts, {"imported": file.name}, model.inputs)
 
 
 @dataclass(frozen=True)

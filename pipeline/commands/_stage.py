@@ -207,14 +207,14 @@ def _artefact(loaded: config.Config, spec: Need, value: str, out: Path) -> Artef
     manifest = read_manifest(path)
     if manifest:
         expect_intact(path)
-        if manifest["makes"] != spec.kind:
+        if manifest["makes"] not in (spec.kind, *spec.also):
             raise DataError(
                 f"it holds {manifest['makes']} of {manifest['stage']}, but {spec.kind} is needed",
                 where=path,
                 fix="Give the --out folder of a stage that makes it.",
             )
         return Artefact(
-            spec.kind,
+            manifest["makes"],
             path,
             manifest.get("fingerprint", ""),
             manifest["content"],

@@ -1,177 +1,84 @@
-"""Rank videos for a query, or captions for a video.
+"""Find videos and moments by words, by a clip, by a picture, or by several of them.
 
-    python cli.py search data/work/demo/train@dual "a red circle moves left" --top 5
+    python cli.py search INDEX "a dog runs" --top 5
+    python cli.py search INDEX "2:a dog" + ./pool.jpg - "fruit" --html answers.html
+    python cli.py search data/work/demo/train@dual "a red circle moves left"
 
+INDEX is what `index` wrote. A CHECKPOINT is searched in the results that `evaluate` has of it.
 --records writes the answers as alro923/DRL does: {"text", "video", "video_path_list"}. Without a
 query it writes one record for every sentence that was evaluated.
 """
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from pipeline import log
 from pipeline.errors import ConfigError
-from pipeline.evaluation.locate import find_results
 
-if TYPE_CHECKING:
-    from pipeline.search.search import Hit
+_FILE = click.Path(path_type=Path)
 
 
 @click.command(help=__doc__)
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("query", required=False)
+@click.argument("target", metavar="INDEX|CHECKPOINT", type=_FILE)
+@click.argument("query", nargs=-1)
+@click.option("--video", metavar="ID|FILE", help="find what is like a video; CHECKPOINT: captions")
+@click.option("--image", type=_FILE, metavar="FILE", help="find what is like a picture")
+@click.option("--queries", type=_FILE, metavar="FILE", help="many queries, one per line")
+@click.option("--prompt", is_flag=True, help="ask for one query after another")
 @click.option(
     "--index",
     type=click.IntRange(0),
     metavar="N",
-    help="sentence N of the evaluated split, instead of a query",
+    help="CHECKPOINT: instead of a query, sentence N of the split",
 )
 @click.option(
-    "--video",
-    metavar="ID",
-    help="video (an id or a file) to rank captions for, instead of a query",
-)
-@click.option("--prompt", is_flag=True, help="ask for one query after another")
-@click.option(
-    "--features",
-    type=click.Path(path_type=Path),
-    help="features of videos that were not evaluated, with --video",
+    "--top", type=click.IntRange(1), metavar="INTEGER", default=10, help="answers to show  [10]"
 )
 @click.option(
-    "--videos",
-    type=click.Path(path_type=Path),
-    help="results with the encodings  [those beside the checkpoint]",
+    "--min-score", type=float, metavar="NUMBER", help="only answers of this score or more"
 )
+@click.option("--path", "paths", default="", metavar="GLOB", help="only videos whose path fits")
 @click.option(
-    "--top", type=click.IntRange(1), metavar="INTEGER", default=10, help=("number of answers  [10]")
+    "--per-video",
+    type=click.IntRange(0),
+    metavar="INTEGER",
+    default=0,
+    help="answers per video at most, 0: any number  [0]",
 )
+@click.option("--exact", is_flag=True, help="let the model score every row (slow for some models)")
+@click.option("--root", type=_FILE, help="INDEX: where the videos lie now  [where they were]")
+@click.option("--checkpoint", type=_FILE, help="INDEX: its checkpoint  [where it was]")
 @click.option(
-    "--records",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="file to write all answers to (.json)",
+    "--videos", type=_FILE, help="CHECKPOINT: the results to search  [found beside the checkpoint]"
 )
+@click.option("--features", type=_FILE, help="with --video: features of videos that are not known")
+@click.option("--records", type=_FILE, metavar="FILE", help="write all answers here (.json)")
 @click.option(
     "--paths",
+    "template",
     default="{}",
-    help="how records name a video; {} stands for its id, e.g. videos/{}.mp4  [{}]",
+    help="what records call a video, {} for its id, e.g. videos/{}.mp4  [{}]",
 )
+@click.option("--html", type=_FILE, metavar="FILE", help="write a page with pictures")
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
-def command(
-    checkpoint: Path,
-    query: str | None,
-    index: int | None,
-    video: str | None,
-    prompt: bool,
-    features: Path | None,
-    videos: Path | None,
-    top: int,
-    records: Path | None,
-    paths: str,
-    as_json: bool,
-) -> None:
-    asked = (query is not None) + (index is not None) + (video is not None) + prompt
-    if asked > 1 or not (asked or records) or (records and (video is not None or prompt)):
+def command(target: Path, query: tuple[str, ...], **options: object) -> None:
+    from pipeline.commands._search_request import Request
+    from pipeline.commands._search_run import run
+
+    request = Request(target, query, **options)
+    asked = bool(query) + sum(
+        value is not None and value is not False
+        for value in (request.video, request.image, request.queries, request.index)
+    )
+    asked += request.prompt
+    records_fit = request.records is None or not (
+        request.video or request.image or request.queries or request.prompt
+    )
+    if asked > 1 or not (asked or request.records) or not records_fit:
         raise ConfigError(
-            (
-                "exactly one of a query, --index, --video and --prompt is needed; --records goes"
-                " with the first two, or alone"
-            ),
+            "give one of: a query (which may name clips and pictures), --video, --image, --queries,"
+            " --prompt, --index; --records goes with a query or --index, or alone",
             where="search",
-            fix='For example: search BEST.pt "a dog runs"',
+            fix='For example: search INDEX "a dog runs"',
         )
-    from pipeline.checkpoints.model_file import load_model
-    from pipeline.checkpoints.toolkit_file import find_checkpoint
-    from pipeline.evaluation import results
-    from pipeline.search import search, search_record
-
-    path = find_checkpoint(checkpoint)
-    folder = find_results(path, videos)
-    model, info = load_model(path)
-    log.info(results.searched(folder))
-    if not asked:
-        _write(records, search_record.all_records(model, folder, paths))
-        return
-    if prompt:
-        _prompt(lambda text: search.search_text(model, info, folder, text, top), folder)
-        return
-    if video is not None:
-        hits = search.search_video(model, folder, video, features, top, info.recipe.train.frames)
-        _show({"video": video}, [], "caption", hits, as_json)
-        return
-    own = None
-    if index is not None:
-        query, own = search_record.sentence(folder, index)
-    if not query.strip():
-        raise ConfigError(
-            "an empty query",
-            where="search",
-            fix='Write a sentence: search BEST.pt "a dog runs"',
-        )
-    unknown = info.text_encoder.unknown_words(query)
-    if unknown:
-        log.warning(f"the model does not know, and ignores: {', '.join(unknown)}")
-    hits = search.search_text(model, info, folder, query, top if records is None else None)
-    if records:
-        ranked = [paths.replace("{}", hit.label) for hit in hits]
-        _write(records, search_record.record_of(query, own and paths.replace("{}", own), ranked))
-    details = {"query": query} | ({"index": index, "video": own} if own else {})
-    _show(details, unknown, "video", hits[:top], as_json)
-
-
-def _show(asked: dict, unknown: list[str], kind: str, hits: "list[Hit]", as_json: bool) -> None:
-    if as_json:
-        answers = [{"rank": hit.rank, "score": hit.score, kind: hit.label} for hit in hits]
-        click.echo(json.dumps(asked | {"unknown_words": unknown, "results": answers}, indent=1))
-        return
-    if "index" in asked:
-        click.echo(f"{asked['query']}   (of {asked['video']})")
-    click.echo(f"{'rank':>4} {'score':>8}   {kind}")
-    for hit in hits:
-        label = hit.label.encode("utf-8", "backslashreplace").decode()
-        click.echo(f"{hit.rank:>4,} {hit.score:>8.4f}   {label}")
-
-
-def _write(path: Path, value: dict) -> None:
-    from pipeline.core.files import atomic_write
-
-    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
-    log.info(f"{path}: written")
-
-
-def _prompt(answer: object, folder: Path) -> None:
-    """Ask until q or the end of input: t and a sentence, i and the number of a sentence of the
-    evaluated split.
-    """
-    from pipeline.search import search_record
-
-    while True:
-        try:
-            kind, _, rest = (
-                click.prompt("t SENTENCE, i NUMBER, or q", prompt_suffix=": ")
-                .strip()
-                .partition(" ")
-            )
-        except click.Abort:  # the end of input
-            return
-        if kind == "q":
-            return
-        try:
-            if kind == "i" and rest.strip().isdecimal():
-                text, own = search_record.sentence(folder, int(rest))
-                _show(
-                    {"query": text, "index": int(rest), "video": own},
-                    [],
-                    "video",
-                    answer(text),
-                    False,
-                )
-            elif kind == "t" and rest.strip():
-                _show({}, [], "video", answer(rest.strip()), False)
-            else:
-                click.echo("Try again: t a dog runs, i 12, or q.")
-        except ConfigError as error:
-            click.echo(str(error))
+    run(request)

@@ -25,6 +25,7 @@ class Need:
     many: a list of artefacts (default: every earlier step of that kind), else the latest earlier
     one.
     optional: may be absent. auto=False: never wired unless the step names it (`init: backbone`).
+    also: other kinds that a command line may give for it (never wired).
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Need:
     optional: bool = False
     auto: bool = True
     help: str = ""
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

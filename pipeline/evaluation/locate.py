@@ -1,5 +1,6 @@
 """Find the results that hold the encodings of a checkpoint."""
 
+import os
 from pathlib import Path
 
 from pipeline.core.files import file_digest
@@ -39,17 +40,29 @@ def _siblings(checkpoint: Path) -> list[Path]:
     """Finished steps that hold results, in the pipeline folder of a checkpoint
     (PIPELINE/STEP/checkpoints/best.pt).
     """
-    near = [
-        step
-        for folder in checkpoint.resolve().parents[:3]
-        for step in sorted(folder.iterdir())
-        if step.is_dir()
-    ]
-    return [step for step in near if (read_manifest(step) or {}).get("makes") == "results"]
+    near = [step for folder in checkpoint.resolve().parents[:3] for step in _folders(folder)]
+    return [step for step in near if _holds_results(step)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(step for step in folder.iterdir() if step.is_dir())
+    except OSError:  # folders of strangers lie there too: what may not be read is not ours
+        return []
+
+
+def _holds_results(step: Path) -> bool:
+    try:
+        return (read_manifest(step) or {}).get("makes") == "results"
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _below(folder: Path) -> list[Path]:
-    return sorted(
-        path.parent
-        for path in (folder if folder.is_dir() else folder.parent).rglob(results.GALLERY)
-    )
+    top = folder if folder.is_dir() else folder.parent
+    found = []
+    for place, folders, files in os.walk(top):  # passes over what may not be read
+        folders.sort()
+        if results.GALLERY in files:
+            found.append(Path(place))
+    return sorted(found)

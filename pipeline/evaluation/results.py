@@ -6,7 +6,7 @@ if wanted.
     ranks.npz         per rerank: <rerank>/t2v_above, /t2v_tied, /v2t_above, /v2t_tied (int64),
                       /v2t_rows; target
     gallery.json      {checkpoint, split, video_ids, caption_ids, texts (distinct), row_of_text,
-                      text_keys}
+                      text_keys, statistics}
     encodings.npz     float32: text/<name> (a row per distinct text), video/<name> (a row per
                       gallery video)
     <rerank>.t2v.npy, <rerank>.v2t.npy   with save_similarity: float32, rows = queries
@@ -16,7 +16,7 @@ No times, no paths: equal evaluations give equal bytes. No pickles.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ class Gallery:
     among `texts`.
 
     text_keys: what each of `texts` is known by where it is a query or a candidate of sampling.
+    statistics: what the model's fusion took from all scores, so that search fuses a query alone.
     """
 
     checkpoint: str
@@ -53,6 +54,7 @@ class Gallery:
     texts: list[str]
     row_of_text: np.ndarray
     text_keys: Sequence[int] = ()
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def keys(self) -> np.ndarray:

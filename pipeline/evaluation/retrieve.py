@@ -3,7 +3,7 @@ re-rank, count ranks.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -97,7 +97,7 @@ class Settings:
 @dataclass(frozen=True)
 class Result:
     """One way of ranking. metrics: as `metrics.evaluate`, plus "rerank" and what it used. t2v, v2t:
-    rows = queries.
+    rows = queries. statistics: with which the model fuses a query alone as in this matrix.
     """
 
     rerank: str
@@ -105,6 +105,7 @@ class Result:
     evaluation: Evaluation
     t2v: np.ndarray = field(repr=False)
     v2t: np.ndarray = field(repr=False)
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
 
 def encode(
@@ -286,7 +287,8 @@ def ranked(
             t2v, v2t, target, ties=settings.ties, convention=settings.convention, ks=settings.ks,
             t2v_median=settings.t2v_median,
         )  # fmt: skip
-        yield Result(name, found.metrics | {"rerank": name} | used, found, t2v, v2t)
+        metrics = found.metrics | {"rerank": name} | used
+        yield Result(name, metrics, found, t2v, v2t, given.statistics)
 
 
 def take_part(model: RetrievalModel, encoded: Encoded, settings: Settings) -> None:
@@ -318,14 +320,17 @@ class _Given:
     scores: dict[str, Tensor]
     raw: tuple[np.ndarray, np.ndarray]
     settings: Settings
+    statistics: Mapping[str, float]
 
 
 def _given(model: RetrievalModel, encoded: Encoded, settings: Settings) -> _Given:
     world = settings.world
     scores = finite_scores(model, encoded, settings.budget, world)
-    how = Fusion(encoded.noise(settings.seed), world.rank, world.size)
-    raw = fused(model, scores, encoded, how)
-    return _Given(model, encoded, scores if model.second_stage else {}, raw, settings)
+    noise, statistics = encoded.noise(settings.seed), model.statistics(scores)
+    raw = fused(
+        model, scores, encoded, Fusion(noise, world.rank, world.size, statistics=statistics)
+    )
+    return _Given(model, encoded, scores if model.second_stage else {}, raw, settings, statistics)
 
 
 Reranked = tuple[np.ndarray, np.ndarray, dict]  # t2v, v2t, what was used

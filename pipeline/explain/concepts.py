@@ -19,7 +19,8 @@ from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.colours import BLUE, INK, MUTED, ORANGE
 from pipeline.errors import DataError
 from pipeline.evaluation import results
-from pipeline.search.search import encode_video, unknown_video
+from pipeline.search.answers import unknown_video
+from pipeline.search.encode_file import encode_features
 
 _TEXT, _VIDEO = ORANGE, BLUE
 _ROW_INCHES = 0.27
@@ -84,7 +85,7 @@ def read_video(
     """Weights of all tags in a video of a folder of features, float32 (K,). DataError if it is not
     there.
     """
-    return _concepts(encode_video(model, features, video_id), info, checkpoint)[0]
+    return _concepts(encode_features(model, features, video_id), info, checkpoint)[0]
 
 
 def read_evaluated(info: ModelInfo, folder: Path, video_id: str, checkpoint: Path) -> np.ndarray:

@@ -22,7 +22,7 @@ from pipeline.core.state import read_manifest
 from pipeline.errors import ConfigError
 from pipeline.evaluation import results
 from pipeline.feeding.inputs import Given, open_videos
-from pipeline.search.search import unknown_video
+from pipeline.search.answers import unknown_video
 from pipeline.text.clip_bpe import ClipBpe, clean
 
 if TYPE_CHECKING:

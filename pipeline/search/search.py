@@ -1,145 +1,117 @@
-"""Search: one typed query against the encodings that `evaluate` saved, or one video against the
-captions.
+"""Search: a question to a collection, an index or what `evaluate` saved; a video to captions.
+
+A query scores itself alone. What a fusion takes from all scores (`RetrievalModel.statistics`) was
+kept when they were there, so a typed caption ranks as `evaluate` ranked it.
 """
 
-import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from models.base import Encoding, Fusion, RetrievalModel
+from models.base import Fusion, RetrievalModel
 from models.parts.noise import KeyedNoise, keys
 from pipeline.checkpoints.model_file import ModelInfo
-from pipeline.errors import DataError
-from pipeline.evaluation import results
-from pipeline.evaluation.encode import text_keys
 from pipeline.evaluation.generation import restore_settings
 from pipeline.evaluation.retrieve import Encoded, rankings
 from pipeline.recipes.options import FrameOptions
-from pipeline.search.encode_file import encode_file
-from pipeline.stores.big_file.reader import BigFile
+from pipeline.search.answers import Answers, answers_of
+from pipeline.search.asking import Asked, Asker, without
+from pipeline.search.collection import Collection, Evaluated, Indexed
+from pipeline.search.encode_file import encode_one
+from pipeline.search.question import Part
+from pipeline.search.ranking import Choice, rank
+from pipeline.stores.index.reader import IndexStore
 
-# text-video pairs scored besides the query, so that fusion sees what it saw in evaluate
-_CONTEXT_PAIRS = 2_000_000
+_NO_ROWS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer. rank from 1; label: a video id, or a caption."""
+    """A caption that answers. rank from 1."""
 
     rank: int
     score: float
     label: str
 
 
-@torch.inference_mode()
-def search_text(
-    model: RetrievalModel, info: ModelInfo, folder: Path, query: str, top: int | None
-) -> list[Hit]:
-    """The `top` videos (None: all) for a query, with the scores that evaluate would have given
-    it.
+@dataclass(frozen=True)
+class Searcher:
+    """A model that stays loaded, and what it searches.
+
+    paths: only videos whose path or id fits this glob. per_video: answers per video at most, 0: any
+    number. exact: the model scores every row.
     """
-    gallery, encodings = results.read_gallery(folder), _encodings(folder)
-    sentences = info.text_encoder.sentences([query])
-    encoding = model.encode_text(sentences.batch(np.zeros(1, np.int64)), model.prepare())
-    text = {
-        name: torch.cat([_some(rows, encodings["video"]), encoding[name]])
-        for name, rows in encodings["text"].items()
-    }
-    n = len(next(iter(text.values())))
-    known = np.zeros(n, np.uint64)  # of the other texts nothing is read
-    known[-1:] = text_keys(sentences, np.zeros(1, np.int64))
-    noise = KeyedNoise(restore_settings(model, folder), known, keys(gallery.video_ids))
-    how = Fusion(noise, t2v_rows=np.array([n - 1]), v2t_rows=np.zeros(0, np.int64))
-    t2v, _ = rankings(model, Encoded(text, encodings["video"], np.arange(n)), how=how)
-    return _hits(t2v[-1], gallery.video_ids, top)
+
+    asker: Asker
+    top: int | None = 10
+    per_video: int = 0
+    min_score: float | None = None
+    paths: str = ""
+    exact: bool = False
+    _masks: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def collection(self) -> Collection:
+        return self.asker.collection
+
+    def search(self, parts: list[Part]) -> tuple[Answers, Asked]:
+        """Answers to a question, and what was understood of it. Errors as `Asker.ask`."""
+        asked = self.asker.ask(parts)
+        wanted = without(asked, self._mask(), self.collection.rows)
+        n = self.collection.rows if wanted is None else int(wanted.sum())
+        choice = Choice(self.top, wanted, self.per_video, self.min_score, self.exact)
+        return answers_of(self.collection, rank(self.collection, asked.query, choice), n), asked
+
+    def _mask(self) -> np.ndarray | None:
+        if not self.paths:
+            return None
+        if self.paths not in self._masks:
+            self._masks[self.paths] = self.collection.matching(self.paths)
+        return self._masks[self.paths]
+
+
+def of_results(
+    model: RetrievalModel, info: ModelInfo, folder: Path, features: Path | None = None
+) -> Asker:
+    """Asks what `evaluate` saved in this folder, sampling as it did. DataError: damaged."""
+    seed = restore_settings(model, folder)
+    return Asker(model, info, Evaluated(folder, model), features, seed)
+
+
+def of_index(
+    model: RetrievalModel, info: ModelInfo, store: IndexStore, features: Path | None = None
+) -> Asker:
+    """Asks an index."""
+    return Asker(model, info, Indexed(store), features)
 
 
 @torch.inference_mode()
-def search_video(
+def captions_of(
+    found: Evaluated,
     model: RetrievalModel,
-    folder: Path,
     video_id: str,
     features: Path | None,
     top: int,
-    frames: FrameOptions = FrameOptions(),
+    frames: FrameOptions,
 ) -> list[Hit]:
     """The `top` captions for a video: of the gallery, of a folder of features, or a file where the
     model reads frames.
 
     frames: of the recipe. Raises DataError for a video that is in none of them.
     """
-    gallery, encodings = results.read_gallery(folder), _encodings(folder)
-    video = encodings["video"]
-    if features is None and video_id in gallery.video_ids:
-        row = gallery.video_ids.index(video_id)
-    elif features is None and (model.inputs.video != "frames" or not Path(video_id).is_file()):
-        raise unknown_video(video_id, gallery.video_ids)
+    rows = found.rows_of(video_id)
+    if features is None and len(rows):
+        video = {n: torch.from_numpy(v) for n, v in found.encodings(np.array([rows[0]])).items()}
     else:
-        new = (
-            encode_video(model, features, video_id)
-            if features
-            else encode_file(model, Path(video_id), frames)
-        )
-        video, row = (
-            {name: torch.cat([rows, new[name]]) for name, rows in video.items()},
-            len(gallery.video_ids),
-        )
-    noise = KeyedNoise(
-        restore_settings(model, folder), gallery.keys, keys([*gallery.video_ids, video_id])
+        video = encode_one(model, features, video_id, found.ids(), frames)
+    seed, gallery = restore_settings(model, found.folder), found.gallery
+    noise = KeyedNoise(seed, gallery.keys, keys([video_id])) if model.second_stage else None
+    how = Fusion(
+        noise, t2v_rows=_NO_ROWS, v2t_rows=np.zeros(1, np.int64), statistics=found.statistics
     )
-    how = Fusion(noise, t2v_rows=np.zeros(0, np.int64), v2t_rows=np.array([row]))
-    _, v2t = rankings(
-        model, Encoded(encodings["text"], video, np.arange(len(gallery.texts))), how=how
-    )
-    return _hits(v2t[row], gallery.texts, top)
-
-
-def _encodings(folder: Path) -> dict[str, Encoding]:
-    sides = results.read_vectors(folder)
-    return {
-        side: {name: torch.from_numpy(rows) for name, rows in vectors.items()}
-        for side, vectors in sides.items()
-    }
-
-
-def _some(rows: torch.Tensor, video: Encoding) -> torch.Tensor:
-    """Rows for context: all of a small split, evenly spaced ones of a large split."""
-    wanted = max(1, _CONTEXT_PAIRS // len(next(iter(video.values()))))
-    return rows[torch.linspace(0, len(rows) - 1, min(wanted, len(rows))).round().long()]
-
-
-def encode_video(model: RetrievalModel, features: Path, video_id: str) -> Encoding:
-    """One video of a BigFile, encoded. DataError, with ids that are near, if it is not there."""
-    store = BigFile.open(features)
-    if video_id not in store.videos:
-        raise unknown_video(video_id, list(store.videos))
-    rows = torch.from_numpy(np.array(store.read_video(video_id)))[None]
-    batch = {"features": rows, "video_mask": torch.ones(rows.shape[:2], dtype=torch.bool)}
-    return model.encode_video(batch, model.prepare())
-
-
-def unknown_video(video_id: str, known: list[str]) -> DataError:
-    """What to say of a video that is none of the known ones."""
-    if Path(video_id).is_file():
-        fix = (
-            "Extract its features first (python cli.py features --in FOLDER --out F), then: --video"
-            " ID --features F."
-        )
-    else:
-        near = difflib.get_close_matches(video_id, known, n=3)
-        fix = (
-            f"Did you mean {', '.join(near)}?"
-            if near
-            else f"There are {', '.join(known[:5])}{' ...' if len(known) > 5 else ''}"
-        )
-    return DataError(
-        f"no video {video_id!r} among the {len(known):,} known ones", where="--video", fix=fix
-    )
-
-
-def _hits(scores: np.ndarray, labels: list[str], top: int | None) -> list[Hit]:
-    order = np.argsort(-scores, kind="stable")[:top]
-    return [Hit(n, float(scores[i]), labels[i]) for n, i in enumerate(order, start=1)]
+    encoded = Encoded(found.texts, video, np.arange(len(gallery.texts)))
+    _, v2t = rankings(model, encoded, how=how)
+    order = np.argsort(-v2t[0], kind="stable")[:top]
+    return [Hit(n, float(v2t[0][i]), gallery.texts[i]) for n, i in enumerate(order, start=1)]

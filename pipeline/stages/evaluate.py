@@ -240,7 +240,7 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     if not world.is_first:
         take_part(read.opened.model, encoded, settings)
         return Outcome()
-    metrics, ranks, files = _rank(options, item.id, read, encoded, folder, settings)
+    metrics, ranks, files, statistics = _rank(options, item.id, read, encoded, folder, settings)
     captions = read.captions
     first = np.unique(encoded.row_of_text, return_index=True)[
         1
@@ -248,6 +248,7 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     gallery = results.Gallery(
         file_digest(path), options.split, read.corpus.video_ids, read.corpus.caption_ids,
         [captions[n].text for n in first], encoded.row_of_text, encoded.text_keys.tolist(),
+        statistics,
     )  # fmt: skip
     files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
     outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
@@ -363,14 +364,17 @@ def _second(
 
 def _rank(
     options: Options, name: str, read: _Read, encoded: "Encoded", folder: Path, settings: "Settings"
-) -> tuple[dict, dict[str, np.ndarray], list[Path]]:
-    """metrics.json, the arrays of ranks.npz, and the files of score matrices, if wanted."""
+) -> tuple[dict, dict[str, np.ndarray], list[Path], dict[str, float]]:
+    """metrics.json, the arrays of ranks.npz, the files of score matrices, if wanted, and what
+    fusing a query alone needs of all scores.
+    """
     from pipeline.evaluation import results
     from pipeline.evaluation.retrieve import ranked
     from pipeline.report import breakdown
 
     corpus, target = read.corpus, read.corpus.video_of
     metrics, ranks, files = _head(options, name, read), {"target": target}, []
+    statistics: dict[str, float] = {}
     attributes = [read.annotations.videos[i].attributes for i in corpus.video_ids]
     for result in ranked(read.opened.model, encoded, target, settings):
         metrics["results"][result.rerank] = result.metrics
@@ -385,11 +389,12 @@ def _rank(
         ranks |= results.rank_arrays(result.rerank, result.evaluation)
         if options.save_similarity:
             files += results.save_similarity(folder, result.rerank, result.t2v, result.v2t)
+        statistics = dict(result.statistics)
         _say(name, result.metrics)
     metrics["gains"] = breakdown.gains(metrics["results"])
     _say_gains(name, metrics["gains"])
     _say_trained(name, metrics["parameters"])
-    return metrics, ranks, files
+    return metrics, ranks, files, statistics
 
 
 def _head(options: Options, name: str, read: _Read) -> dict:

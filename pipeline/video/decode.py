@@ -110,7 +110,7 @@ def chosen_frames(
             clip_rate(choice, video.timing),
             video.stream.sample_aspect_ratio,
         )
-        if not (skip and _is_regular(video, found)):
+        if not (skip and is_regular(video, found)):
             with _packets(source, video, found, limits) as (video, packets):
                 yield from _everything(video, packets, found, choice, limits, verdict)
             return
@@ -147,7 +147,7 @@ def _after(slots: int, frames: Iterator[Chosen]) -> Iterator[Chosen]:
             yield replace(chosen, repeats=left)
 
 
-def _is_regular(video: OpenVideo, found: Scan) -> bool:
+def is_regular(video: OpenVideo, found: Scan) -> bool:
     """Whether the timestamp of a packet names the frame that it holds."""
     if found.faults or not found.stamps or not found.starts_with_key:
         return False
@@ -162,13 +162,13 @@ def survey(source: Path | bytes, choice: FrameChoice, limits: Limits) -> Survey:
     with open_video(source, limits) as video:
         found = scan(video)
         slots = 0
-        is_regular = _is_regular(video, found)
-        if is_regular:
+        regular = is_regular(video, found)
+        if regular:
             slots = sum(
                 repeats for _, repeats in _plan(video, sorted(found.stamps), choice, limits)
             )
         is_suspect = (
-            not is_regular
+            not regular
             or video.is_cut_short
             or video.lost_packets(found)
             or video.ends_early(found)

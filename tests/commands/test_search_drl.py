@@ -90,17 +90,19 @@ def test_a_free_sentence_has_no_video_of_its_own(made, capsys, tmp_path) -> None
     assert json.loads((tmp_path / "r.json").read_text())["video"] is None
 
 
-def test_the_prompt_answers_until_q_and_helps_with_the_rest(made, capsys, monkeypatch) -> None:
+def test_the_prompt_takes_sentences_and_the_forks_dialogue_until_q(
+    made, capsys, monkeypatch
+) -> None:
     import io
     import sys
 
-    monkeypatch.setattr(sys, "stdin", io.StringIO("t a dog\ni 3\ni 9\nwhat\nq\n"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("t a dog\ni 3\ni 9\nwhat\nt\na cat\ni\n2\nq\n"))
 
     code, out, _ = run(capsys, "search", made, "--prompt", "--top", 2)
 
     assert code == 0
-    assert out.count("rank    score") == 2 and "(of clip3)" in out
-    assert "there is no sentence 9" in out and "Try again" in out
+    assert out.count("rank    score") == 5 and "(of clip3)" in out and "(of clip2)" in out
+    assert "there is no sentence 9" in out
 
 
 def test_an_index_beyond_the_split_says_what_there_is(made, capsys) -> None:

@@ -16,9 +16,9 @@ from pipeline.checkpoints import model_file
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import results
 from pipeline.report import page
-from pipeline.search import search
 from pipeline.text.clip_bpe import find_table
 from tests.evaluation.diffusion_world import evaluate, make
+from tests.search import asked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -277,10 +277,8 @@ def test_search_scores_as_the_evaluation_did(inputs: dict, tmp_path: Path) -> No
         matrices(tmp_path, "second", "none"),
     )
 
-    hits = search.search_text(
-        model.eval(), info, tmp_path / "second", "Something red is LEFT", None
-    )
-    texts = search.search_video(model, tmp_path / "second", gallery.video_ids[7], None, 3)
+    hits = asked.search_text(model.eval(), info, tmp_path / "second", "Something red is LEFT", None)
+    texts = asked.search_video(model, tmp_path / "second", gallery.video_ids[7], None, 3)
 
     row = t2v[gallery.caption_ids.index("test0#0")]
     assert [hit.score for hit in hits] == pytest.approx(sorted(row, reverse=True), abs=1e-6)

@@ -14,10 +14,10 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.locate import find_results
-from pipeline.search import search
 from pipeline.stages.evaluate import Stage as Evaluate
 from pipeline.stages.train import Stage as Train
 from tests.feeding.frames_toy import RECIPE, build, recipe
+from tests.search import asked
 from tests.trees import tree
 
 
@@ -180,13 +180,13 @@ def test_search_answers_a_sentence_and_a_video_file(inputs, tmp_path):
     model, info = model_file.load_model(tmp_path / "train")
     folder = find_results(tmp_path / "train" / "checkpoints" / "best.pt", None)
 
-    hits = search.search_text(model, info, folder, "something red is everywhere", 12)
-    own = search.search_video(model, folder, str(inputs["videos"].path / "test0.mp4"), None, 12)
-    known = search.search_video(model, folder, "test0", None, 12)
+    hits = asked.search_text(model, info, folder, "something red is everywhere", 12)
+    own = asked.search_video(model, folder, str(inputs["videos"].path / "test0.mp4"), None, 12)
+    known = asked.search_video(model, folder, "test0", None, 12)
 
     assert sorted(hit.label for hit in hits) == sorted(f"test{n}" for n in range(12))
     assert [hit.label for hit in own][:3] == [hit.label for hit in known][:3]
     assert info.text_encoder.unknown_words("gibberish xqzzt") == []
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(DataError, match="frames cannot be read"):
-        search.search_video(model, folder, str(tmp_path / "bad.mp4"), None, 12)
+        asked.search_video(model, folder, str(tmp_path / "bad.mp4"), None, 12)

@@ -1,0 +1,1 @@
+"""Encodings of videos and of windows in them, to be searched."""

@@ -1,0 +1,25 @@
+"""What a folder or file that no step of ours made holds, by the names in it."""
+
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["features", "tensors", "frame_store"]
+
+
+def kind_of(path: Path) -> Kind | None:
+    """A BigFile, a tensor cache or a frame store; None for anything else, a folder of videos say.
+
+    Nothing is opened: what is wrong with a store is said by its own reader.
+    """
+    if path.is_file():
+        return "frame_store" if path.suffix in (".lmdb", ".mdb") else None
+    if (path / "shape.txt").is_file() and (path / "id.txt").is_file():
+        return "features"
+    if any((folder / "part-00000.h5").is_file() for folder in (path, *_inner(path))):
+        return "tensors"
+    names = ("frames.lmdb", "data.mdb")
+    return "frame_store" if any((path / name).is_file() for name in names) else None
+
+
+def _inner(path: Path) -> list[Path]:
+    return [path / "frames", path / "features"]
