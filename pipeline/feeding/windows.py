@@ -19,7 +19,6 @@ from pipeline.video.frame_rule import FrameChoice, Limits, SizeRule
 from pipeline.video.frame_times import FrameTimes, frame_times
 from pipeline.video.moment import Moment
 from pipeline.video.reader import iterate_clip
-from pipeline.video.sampling import time_grid
 from pipeline.video.shots import shot_spans
 
 Span = tuple[float, float]
@@ -198,7 +197,7 @@ def _plan(times: FrameTimes, spans: list[Span], seen: Seen) -> _Plan:
     shown = np.arange(len(times.ms))
     at = times.ms.astype(np.float64)
     if options.fps:
-        shown = time_grid(times.ms, options.fps)
+        shown = _on_grid(times, options.fps)
         at = np.arange(len(shown)) * (1000 / options.fps)
     bounds = np.array(spans) * 1000  # (W, 2)
     first, last = (np.searchsorted(at, bounds[:, side] - 1e-6) for side in (0, 1))
@@ -214,3 +213,10 @@ def _plan(times: FrameTimes, spans: list[Span], seen: Seen) -> _Plan:
     frames, places = np.unique(numbers, return_inverse=True)
     found = np.array(spans, np.float32)[kept]
     return _Plan(found, places.reshape(numbers.shape), real, frames)
+
+
+def _on_grid(times: FrameTimes, fps: float) -> np.ndarray:
+    """The last frame at or before every 1/fps seconds, int64 (K,)."""
+    slots = np.arange(max(1, int(times.seconds * fps))) * (1000 / fps)
+    # a time was rounded to a millisecond
+    return np.searchsorted(times.ms, slots + 0.5, side="right").astype(np.int64) - 1
