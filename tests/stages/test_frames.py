@@ -234,3 +234,42 @@ def test_real_clip_of_the_published_data(shared: Path, tmp_path):
     assert (info.frames, info.height, info.width, info.fps) == (50, 224, 224, 3)
     # 17.9 kB per frame, docs/specs/preprocessing.md, section 5.2
     assert 15 < info.bytes / 50 / 1000 < 21
+
+
+@pytest.mark.parametrize("placement", ["inline", "pack"])
+def test_a_video_removed_between_a_kill_and_the_next_run_leaves_no_trace(placement, tmp_path):
+    source = videos(tmp_path / "in")
+    options = {"direct": True, "short_side": 48, "placement": placement}
+
+    class Stopped(Stage):
+        __module__ = Stage.__module__
+        flush_items = 1
+
+        def commit(self, item, outcome, record):
+            if item.id == "video04":
+                raise KeyboardInterrupt
+            super().commit(item, outcome, record)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(Stopped(Options(**options), {"videos": source}, tmp_path / "a"))
+    (tmp_path / "in/video01.mp4").unlink()
+    frames(source, tmp_path / "a", **options)
+
+    frames(source, tmp_path / "b", **options)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+    assert all(b"video01" not in p.read_bytes() for p in (tmp_path / "a").glob("frames*"))
+
+
+@pytest.mark.parametrize("placement", ["inline", "pack"])
+def test_failed_items_can_be_tried_again_after_a_kill(placement, tmp_path):
+    source = videos(tmp_path / "in")
+    (tmp_path / "in/video01.mp4").write_bytes(b"no video")
+    options = {"direct": True, "short_side": 48, "placement": placement}
+    frames(source, tmp_path / "a", **options)
+    before = tree(tmp_path / "a")
+    (tmp_path / "a/_state/manifest.json").unlink()  # as after a kill just before the end
+
+    again = Settings(jobs=1, max_failures=1.0, retry_failed=True)
+    frames(source, tmp_path / "a", again, **options)
+
+    assert tree(tmp_path / "a") == before
