@@ -285,3 +285,23 @@ def test_touching_an_input_changes_nothing_and_writing_to_it_does(tmp_path):
 
     assert touched == before
     assert content_of_input(folder) != before[0]
+
+
+def test_a_result_that_was_made_but_not_written_down_goes_with_its_input(tmp_path):
+    class Killed(WatchedFiles):
+        __module__ = WatchedFiles.__module__
+
+        def process(self, item):
+            outcome = super().process(item)
+            if item.id == "n004":
+                raise KeyboardInterrupt  # its file is there, its journal line is not
+            return outcome
+
+    Killed.runs = WatchedFiles.runs
+    with pytest.raises(KeyboardInterrupt):
+        go(Killed, tmp_path)
+    (tmp_path / "n004.txt.note").write_text("not ours to remove")
+    go(WatchedFiles, tmp_path, count=4)
+
+    made = [f"n{n:03d}.json" for n in range(4)]
+    assert sorted(p.name for p in tmp_path.glob("n*")) == [*made, "n004.txt.note"]

@@ -1,17 +1,27 @@
 """Make what is still to be made of a step, item by item: answer, commit, journal line, manifest."""
 
+import glob
+import json
 import platform
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline import __version__, log
 from pipeline.core import stop
-from pipeline.core.files import atomic_write, remove_temporaries, written
+from pipeline.core.files import (
+    atomic_write,
+    disk_name,
+    json_lines,
+    remove_temporaries,
+    written,
+)
 from pipeline.core.manifest import build as build_manifest
 from pipeline.core.results import intact, removals
 from pipeline.core.stage import Item
 from pipeline.core.state import (
+    STATE,
     Record,
     failure_path,
     forget_failure,
@@ -52,6 +62,7 @@ def build(work: StepRun, items: list[Item], lineage: dict, start: float) -> tupl
             return manifest, 0
         manifest_path(work.folder).unlink(missing_ok=True)
         remove_temporaries(work.folder)
+        _note_handed_out(work, todo)
         _work_through(work, items, todo)
         new = len(todo) - work.borrowed
         return _finish(work, items, lineage, time.perf_counter() - start), new
@@ -255,8 +266,35 @@ def _finish(work: StepRun, items: list[Item], lineage: dict, seconds: float) -> 
 
 def _remove_superseded(work: StepRun, kept: set[str]) -> None:
     """Remove files of journal lines that no longer count: items that are gone, now fail, or have
-    other names.
+    other names. Also those of items that a killed run had made but not yet written down.
     """
-    if work.stage.store == "files":
-        for name in {name for r in read_records(work.journal.path) for name in r.outputs} - kept:
-            (work.folder / name).unlink(missing_ok=True)
+    if work.stage.store != "files":
+        return
+    doomed = {name for r in read_records(work.journal.path) for name in r.outputs} - kept
+    for item_id in _handed_out(work) - work.journal.records.keys():
+        place = work.folder / disk_name(item_id)
+        found = [
+            p for p in place.parent.glob(f"{glob.escape(place.name)}.*") if p.stem == place.name
+        ]
+        doomed |= {path.relative_to(work.folder).as_posix() for path in found} - kept
+    for name in doomed:
+        (work.folder / name).unlink(missing_ok=True)
+    _handed_path(work).unlink(missing_ok=True)
+
+
+def _handed_path(work: StepRun) -> Path:
+    return work.folder / STATE / "handed_out.jsonl"
+
+
+def _note_handed_out(work: StepRun, todo: list[Item]) -> None:
+    """Write down which items are worked on, so that what a kill leaves of them can be found."""
+    ids = sorted(_handed_out(work) | {item.id for item in todo})
+    if work.stage.store == "files" and ids:
+        atomic_write(_handed_path(work), b"".join(json.dumps(i).encode() + b"\n" for i in ids))
+
+
+def _handed_out(work: StepRun) -> set[str]:
+    path = _handed_path(work)
+    return (
+        {i for i in json_lines(path.read_bytes()) if isinstance(i, str)} if path.exists() else set()
+    )
