@@ -2,7 +2,7 @@
 
 Two pictures belong to different shots if their colours and their layout differ by more than a
 bound, and by more than what the pictures around them differ by: then a pan or a flicker, where
-everything differs, is no cut. Measured against PySceneDetect in docs/benchmarks.md.
+everything differs, is no cut.
 """
 
 from fractions import Fraction
