@@ -168,7 +168,11 @@ class Progress:
     """Progress of a step over its items. `done`: items that were finished before."""
 
     def __init__(self, name: str, total: int, done: int = 0):
-        self._name, self._total, self._done, self._before, self._failed = name, total, done, done, 0
+        self._name = name
+        self._total = total
+        self._done = done
+        self._before = done
+        self._failed = 0
         self._start = self._last = time.monotonic()
         self._bar = None
 

@@ -82,7 +82,14 @@ def make(source: Path, amount: float, *, weights: bool = True, biases: bool = Fa
     what = {"amount": amount, "weights": weights, "biases": biases}
     info = replace(info, facts=info.facts | {"pruned": what})
     names = frozenset(name for name, _ in model.named_parameters())
-    return Pruned(info, model.state_dict(), names, kept, amount, file.stat().st_size)
+    return Pruned(
+        info=info,
+        weights=model.state_dict(),
+        parameters=names,
+        kept=kept,
+        amount=amount,
+        bytes_before=file.stat().st_size,
+    )
 
 
 def save(made: Pruned, path: Path) -> None:

@@ -90,10 +90,26 @@ def command(
     path = find_checkpoint(checkpoint)
     model, info = load_model(path)
     if hasattr(model, "attention_maps"):
-        _explain_looks(model, info, (text, video), frames, (block, per_video), out, as_json)
+        _explain_looks(
+            model,
+            info,
+            asked=(text, video),
+            frames=frames,
+            settings=(block, per_video),
+            out=out,
+            as_json=as_json,
+        )
         return
     if hasattr(model, "explain"):
-        _explain_words(model, info, find_results(path, videos), (text, video), frames, out, as_json)
+        _explain_words(
+            model,
+            info,
+            folder=find_results(path, videos),
+            asked=(text, video),
+            frames=frames,
+            out=out,
+            as_json=as_json,
+        )
         return
     of_text = of_video = None
     unknown: list[str] = []
@@ -158,7 +174,9 @@ def _explain_words(
             fix="Give --text and --video.",
         )
     try:
-        match = word_match.read(model, info, folder, text, video, frames)
+        match = word_match.read(
+            model, info, folder=folder, text=text, video_id=video, frames=frames
+        )
     except Mismatch as error:
         raise ConfigError(error.what, where="explain", fix=error.fix) from error
     if out:

@@ -48,10 +48,10 @@ def encode_corpus(
     encoded = encode_all(
         model,
         _text_batches(texts, rows, order, size, _share(len(rows), size, world)),
-        video_batches(videos, size, _share(len(videos), size, world)),
-        row_of_text,
-        len(videos),
-        world,
+        videos=video_batches(videos, size, _share(len(videos), size, world)),
+        row_of_text=row_of_text,
+        n_videos=len(videos),
+        world=world,
     )
     return _known(encoded, texts, rows, corpus.video_ids)
 

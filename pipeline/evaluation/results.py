@@ -27,7 +27,10 @@ from pipeline.core.state import usable_records
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Evaluation
 
-METRICS, RANKS, GALLERY, ENCODINGS = "metrics.json", "ranks.npz", "gallery.json", "encodings.npz"
+METRICS = "metrics.json"
+RANKS = "ranks.npz"
+GALLERY = "gallery.json"
+ENCODINGS = "encodings.npz"
 _COLUMNS = ("R1", "R5", "R10", "MdR", "MnR")
 _SIDES = {"t2v": "text -> video", "v2t": "video -> text"}
 _ROWS = {"similarity": "similarity alone"}

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 PATCH = 32
 _COVER, _OPACITY = 192, 170 / 255  # grey level over what was not kept, and how much of it shows
-_COLUMNS, _GAP, _LABEL, _MARGIN = 6, 8, 20, 16
+_COLUMNS = 6
+_GAP = 8
+_LABEL = 20
+_MARGIN = 16
 _PAPER = rgb(PAPER)
 
 

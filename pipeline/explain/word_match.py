@@ -213,8 +213,22 @@ def _words(axes: "Axes", match: WordMatch, places: np.ndarray) -> None:
             fontsize=9,
             color=INK,
         )
-        _dot(axes, x, 1.22, match.word_weight[i], inner, "weight" if i == 0 else "")
-        _dot(axes, x, 1.42, match.best_frame[i], match.best_frame, "similarity" if i == 0 else "")
+        _dot(
+            axes,
+            x,
+            y=1.22,
+            value=match.word_weight[i],
+            among=inner,
+            title="weight" if i == 0 else "",
+        )
+        _dot(
+            axes,
+            x,
+            y=1.42,
+            value=match.best_frame[i],
+            among=match.best_frame,
+            title="similarity" if i == 0 else "",
+        )
 
 
 def _pictures(axes: "Axes", match: WordMatch, places: np.ndarray) -> None:
@@ -225,8 +239,22 @@ def _pictures(axes: "Axes", match: WordMatch, places: np.ndarray) -> None:
             axes.imshow(
                 match.frames[j], extent=(x - 0.46, x + 0.46, -0.56, -0.02), aspect="auto", zorder=3
             )
-        _dot(axes, x, -0.74, match.best_word[j], match.best_word, "similarity" if j == 0 else "")
-        _dot(axes, x, -0.94, match.frame_weight[j], match.frame_weight, "weight" if j == 0 else "")
+        _dot(
+            axes,
+            x,
+            y=-0.74,
+            value=match.best_word[j],
+            among=match.best_word,
+            title="similarity" if j == 0 else "",
+        )
+        _dot(
+            axes,
+            x,
+            y=-0.94,
+            value=match.frame_weight[j],
+            among=match.frame_weight,
+            title="weight" if j == 0 else "",
+        )
     axes.set(xlim=axes.get_xlim(), ylim=(-1.15, 1.6))
 
 

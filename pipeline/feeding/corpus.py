@@ -155,11 +155,13 @@ def open_corpus(
             f" {examples}{', ...' * (len(faults) > 3)}"
         )
     return Corpus(
-        [c.id for c in captions],
-        video_ids,
-        np.array([column[c.video_id] for c in captions], dtype=np.int64),
-        encoder.sentences([c.text for c in captions]),
-        store.videos(video_ids),
-        labels(video_ids) if labels else None,
-        np.array([n for n, i in enumerate(part.video_ids) if i not in faults], dtype=np.int64),
+        caption_ids=[c.id for c in captions],
+        video_ids=video_ids,
+        video_of=np.array([column[c.video_id] for c in captions], dtype=np.int64),
+        texts=encoder.sentences([c.text for c in captions]),
+        videos=store.videos(video_ids),
+        tags=labels(video_ids) if labels else None,
+        listed=np.array(
+            [n for n, i in enumerate(part.video_ids) if i not in faults], dtype=np.int64
+        ),
     )

@@ -64,12 +64,10 @@ class StoredFrames:
     """
 
     def __init__(self, store: FrameStore, size: int, fit: Fit):
-        self._store, self.size, self._fit, self.where = (
-            store,
-            size,
-            fit,
-            f"frame store {store.path}",
-        )
+        self._store = store
+        self.size = size
+        self._fit = fit
+        self.where = f"frame store {store.path}"
         self._scratch = (
             threading.local()
         )  # fresh memory for every clip would cost as much as decoding it

@@ -38,7 +38,10 @@ class FrameReader:
         seed: int = 0,
         threads: int | None = None,
     ):
-        self.source, self.m, self.options, self.seed = source, m, options, seed
+        self.source = source
+        self.m = m
+        self.options = options
+        self.seed = seed
         self.threads = threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
         self.where = source.where
         self._counts: dict[str, int | str] = {}
@@ -95,13 +98,18 @@ class FrameVideos:
             return choose(
                 self._counts[rows],
                 reader.m,
-                options.evaluation,
-                fixed,
-                options.every,
-                options.evaluation_order,
+                mode=options.evaluation,
+                samples=fixed,
+                every=options.every,
+                order=options.evaluation_order,
             )
         return choose(
-            self._counts[rows], reader.m, options.train, samples, options.every, options.train_order
+            self._counts[rows],
+            reader.m,
+            mode=options.train,
+            samples=samples,
+            every=options.every,
+            order=options.train_order,
         )
 
     def _fill(

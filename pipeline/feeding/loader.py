@@ -126,12 +126,10 @@ class TrainBatches:
                 fix=f"Use {batch_size // size * size or size}, or another number of processes.",
             )
         self.corpus, self.batch_size = corpus, batch_size
-        self._seed, self._distinct, self._pairs, self._world = (
-            seed,
-            distinct_videos,
-            pairs_together,
-            world,
-        )
+        self._seed = seed
+        self._distinct = distinct_videos
+        self._pairs = pairs_together
+        self._world = world
         rest = n % batch_size // size
         self._count = n // batch_size + (not drop_last and rest >= 2)
         if not self._count:

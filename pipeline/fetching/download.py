@@ -77,7 +77,7 @@ def download(link: Link, part: Path, rules: Rules, login: Login | None, limit: R
         while True:
             before = part.stat().st_size
             try:
-                _transfer(link, part, note, rules, login, limit)
+                _transfer(link, part, note=note, rules=rules, login=login, limit=limit)
                 return _complete(link, part, note, is_resumed=before > 0)
             except TransferError as error:
                 now = part.stat().st_size
@@ -133,7 +133,7 @@ def _transfer(
                     "the server does not say how long the file is, so its end cannot be known",
                 )
             _write_note(part, note)
-        _receive(reply, part, start, note, rules, limit)
+        _receive(reply, part, start=start, note=note, rules=rules, limit=limit)
 
 
 def _start(reply: Reply, have: int, link: Link, part: Path, note: _Note) -> int:
@@ -297,4 +297,7 @@ def _read_note(part: Path, link: Link) -> _Note:
 def _forget(part: Path, note: _Note) -> None:
     os.truncate(part, 0)
     _note_path(part).unlink(missing_ok=True)
-    note.etag, note.modified, note.total, note.sha256 = "", "", None, ""
+    note.etag = ""
+    note.modified = ""
+    note.total = None
+    note.sha256 = ""

@@ -82,7 +82,14 @@ def examples(
     lost = ranks > 0
     return {
         side: [
-            _example(result.t2v, row, int(target[row]), captions, video_ids, answers)
+            _example(
+                result.t2v,
+                row,
+                own=int(target[row]),
+                captions=captions,
+                video_ids=video_ids,
+                answers=answers,
+            )
             | {
                 "rank": int(ranks[row]) + 1,
                 "margin": float(margin[row]),

@@ -198,7 +198,14 @@ class Stage(BigFileStage):
             "bytes": len(value.ids) * self.dim * 4,
             "computed": self._computed,
         }
-        return Outcome(clip.status, value, {}, facts, clip.reason, clip.message)
+        return Outcome(
+            status=clip.status,
+            value=value,
+            outputs={},
+            facts=facts,
+            reason=clip.reason,
+            message=clip.message,
+        )
 
     def open(self, records: list[Record]) -> list[Record]:
         for record in records:

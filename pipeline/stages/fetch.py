@@ -150,7 +150,14 @@ class Stage(stage.Stage):
         }
         outputs = {name: written(self.out / name)}
         if is_cut_short:
-            return Outcome("damaged", None, outputs, facts, "truncated", "the film ends early")
+            return Outcome(
+                status="damaged",
+                value=None,
+                outputs=outputs,
+                facts=facts,
+                reason="truncated",
+                message="the film ends early",
+            )
         return Outcome("ok", None, outputs, facts)
 
     def finish(self, records: list[Record]) -> dict:

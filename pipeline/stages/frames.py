@@ -112,7 +112,14 @@ class Stage(Base):
 
     def reuse(self, item: Item, record: Record, folder: Path) -> Outcome:
         value = self._finished_store(folder).bytes(item.id)
-        return Outcome(record.status, value, {}, record.facts, record.reason, record.message)
+        return Outcome(
+            status=record.status,
+            value=value,
+            outputs={},
+            facts=record.facts,
+            reason=record.reason,
+            message=record.message,
+        )
 
     def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
         self._writer.put(outcome.value, record)
@@ -202,7 +209,14 @@ class Stage(Base):
             fps=reader.fps,
         )
         facts = {"frames": len(pieces), "height": height, "width": width, "bytes": len(value)}
-        return Outcome(reader.status, value, {}, facts, reader.reason, reader.message)
+        return Outcome(
+            status=reader.status,
+            value=value,
+            outputs={},
+            facts=facts,
+            reason=reader.reason,
+            message=reader.message,
+        )
 
     def _choice(self) -> tuple[FrameChoice, SizeRule | None]:
         if not self.options.direct:

@@ -198,7 +198,12 @@ def _step(made: _Made) -> "ReportStep":
     size = stored_bytes(records)
     manifest = made.manifest
     return ReportStep(
-        made.name, manifest["stage"], manifest["counts"], size, made.options, made.failures
+        name=made.name,
+        stage=manifest["stage"],
+        counts=manifest["counts"],
+        bytes=size,
+        options=made.options,
+        failures=made.failures,
     )
 
 

@@ -105,7 +105,14 @@ class Stage(Base):
     def reuse(self, item: Item, record: Record, folder: Path) -> Outcome:
         kind, video_id, _ = item.payload
         array = self._finished_cache(folder / kind)[video_id]
-        return Outcome(record.status, array, {}, record.facts, record.reason, record.message)
+        return Outcome(
+            status=record.status,
+            value=array,
+            outputs={},
+            facts=record.facts,
+            reason=record.reason,
+            message=record.message,
+        )
 
     def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
         kind, video_id, _ = item.payload

@@ -196,7 +196,14 @@ def _trainer(stage: Stage, setup: "Setup", device: "torch.device", identity: str
         start=moments.read(start) if setup.recipe.train.init.go_on else None,
     )
     setup.advise()
-    return Trainer(setup.model, setup.recipe, batches, _validation(setup), stage.out, conduct)
+    return Trainer(
+        model=setup.model,
+        recipe=setup.recipe,
+        batches=batches,
+        validate=_validation(setup),
+        folder=stage.out,
+        conduct=conduct,
+    )
 
 
 def _validation(setup: "Setup") -> "Validate | None":

@@ -187,7 +187,10 @@ class Console:
     """Lines for the user: one per epoch, and one every 30 s within long epochs."""
 
     def __init__(self, name: str, epochs: int, clock: Clock, silent: bool = False):
-        self._name, self._epochs, self._clock, self._silent = name, epochs, clock, silent
+        self._name = name
+        self._epochs = epochs
+        self._clock = clock
+        self._silent = silent
         self._last = time.monotonic()
 
     def step(self, epoch: int, position: int, count: int, loss: float) -> None:

@@ -89,13 +89,11 @@ class Stepper:
         device: torch.device,
         world: World,
     ):
-        self._model, self._forward, self._options, self._device, self._world = (
-            model,
-            forward,
-            options,
-            device,
-            world,
-        )
+        self._model = model
+        self._forward = forward
+        self._options = options
+        self._device = device
+        self._world = world
         explicit = "params" in options.model_fields_set
         self.groups = optimizer.parameter_groups(
             model.named_parameters(),

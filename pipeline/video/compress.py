@@ -156,7 +156,12 @@ def _attempt(
         "decoded": result.decoded,
     }
     return Outcome(
-        result.status, None, {name: written(folder / name)}, facts, result.reason, result.message
+        status=result.status,
+        value=None,
+        outputs={name: written(folder / name)},
+        facts=facts,
+        reason=result.reason,
+        message=result.message,
     )
 
 
@@ -207,13 +212,13 @@ def _with_pyav(
                 picture, shown = shaper.yuv(chosen.frame), chosen.index
             writer.write(picture, chosen.repeats)
     return _Result(
-        reader.width,
-        reader.height,
-        writer.frames,
-        reader.decoded,
-        reader.status,
-        reader.reason,
-        reader.message,
+        width=reader.width,
+        height=reader.height,
+        frames=writer.frames,
+        decoded=reader.decoded,
+        status=reader.status,
+        reason=reader.reason,
+        message=reader.message,
     )
 
 
@@ -236,7 +241,14 @@ def _with_ffmpeg(
     reader = iterate_clip(source, choice, _size(options), options)
     first = next(reader.chosen()).frame
     shaper = reader.shaper(first)
-    job = ffmpeg.Job(source, plan.stream, shaper.width, shaper.height, choice, _encoding(options))
+    job = ffmpeg.Job(
+        source=source,
+        stream=plan.stream,
+        width=shaper.width,
+        height=shaper.height,
+        choice=choice,
+        encoding=_encoding(options),
+    )
     complaints = ffmpeg.run(job, target, 0.95 * seconds)  # before the runner ends the whole worker
     if (
         complaints or plan.is_suspect
@@ -250,7 +262,13 @@ def _with_ffmpeg(
     is_hdr = "HDR, left as it is: engine ffmpeg does not tone-map" if hdr.is_hdr(first) else ""
     message = "; ".join(filter(None, [plan.message, is_hdr]))
     return _Result(
-        shaper.width, shaper.height, frames, plan.decoded, plan.status, plan.reason, message
+        width=shaper.width,
+        height=shaper.height,
+        frames=frames,
+        decoded=plan.decoded,
+        status=plan.status,
+        reason=plan.reason,
+        message=message,
     )
 
 

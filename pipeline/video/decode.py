@@ -112,18 +112,24 @@ def chosen_frames(
         )
         if not (skip and is_regular(video, found)):
             with _packets(source, video, found, limits) as (video, packets):
-                yield from _everything(video, packets, found, choice, limits, verdict)
+                yield from _everything(
+                    video, packets, found=found, choice=choice, limits=limits, verdict=verdict
+                )
             return
         try:
             with _packets(source, video, found, limits) as (video, packets):
-                for chosen in _planned(video, packets, found, choice, limits, verdict):
+                for chosen in _planned(
+                    video, packets, found=found, choice=choice, limits=limits, verdict=verdict
+                ):
                     handed_out += chosen.repeats
                     yield chosen
             return
         except _DoubtError:
             found.packets = None
     with open_video(source, limits) as video:
-        again = _everything(video, packets_of(video), found, choice, limits, verdict)
+        again = _everything(
+            video, packets_of(video), found=found, choice=choice, limits=limits, verdict=verdict
+        )
         yield from _after(handed_out, again)
 
 
@@ -184,18 +190,21 @@ def examine(source: Path | bytes, choice: FrameChoice, limits: Limits) -> Survey
         found, verdict = scan(video), Verdict()
         with _packets(source, video, found, limits) as (video, packets):
             slots = sum(
-                c.repeats for c in _everything(video, packets, found, choice, limits, verdict)
+                c.repeats
+                for c in _everything(
+                    video, packets, found=found, choice=choice, limits=limits, verdict=verdict
+                )
             )
         tolerance = _tolerance(choice, video)
         return Survey(
-            video.stream.index,
-            slots,
-            tolerance,
-            False,
-            verdict.decoded,
-            verdict.status,
-            verdict.reason,
-            verdict.message,
+            stream=video.stream.index,
+            slots=slots,
+            tolerance=tolerance,
+            is_suspect=False,
+            decoded=verdict.decoded,
+            status=verdict.status,
+            reason=verdict.reason,
+            message=verdict.message,
         )
 
 

@@ -102,12 +102,12 @@ def probe(source: Source) -> VideoInfo:
         else:
             seconds = (video.container.duration or 0) / av.time_base
         return VideoInfo(
-            stream.frames or None,
-            fps,
-            seconds,
-            width,
-            height,
-            stream.codec_context.codec.canonical_name,
+            frames=stream.frames or None,
+            fps=fps,
+            seconds=seconds,
+            width=width,
+            height=height,
+            codec=stream.codec_context.codec.canonical_name,
         )
 
 
@@ -152,14 +152,14 @@ def decode_clip(
         images[slot : slot + frame.repeats] = frame.image
         slot += frame.repeats
     return Clip(
-        images,
-        np.repeat(np.array([f.time_ms for f in frames], np.int64), repeats),
-        reader.fps,
-        np.repeat(np.array([f.source_index for f in frames], np.int64), repeats),
-        reader.decoded,
-        reader.status,
-        reader.reason,
-        reader.message,
+        images=images,
+        times_ms=np.repeat(np.array([f.time_ms for f in frames], np.int64), repeats),
+        fps=reader.fps,
+        source_index=np.repeat(np.array([f.source_index for f in frames], np.int64), repeats),
+        decoded=reader.decoded,
+        status=reader.status,
+        reason=reader.reason,
+        message=reader.message,
     )
 
 

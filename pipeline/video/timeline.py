@@ -117,7 +117,10 @@ def _by_number(
 
 
 def _grid(choice: FrameChoice, times: Iterable[Time], timing: Timing) -> Iterator[tuple[int, int]]:
-    slot, index, elapsed, start = 0, -1, Fraction(0), None
+    slot = 0
+    index = -1
+    elapsed = Fraction(0)
+    start = None
     next_slot: Time = 0  # ticks after the start from which on slot `slot` shows a later frame
     for index, time in enumerate(times):
         if start is None:

@@ -27,13 +27,11 @@ from pipeline.errors import DataError
 from pipeline.stores.big_file.frame_lists import parse_frame_lists
 
 FORMAT = "bigfile"
-ROWS, IDS, SHAPE, VIDEOS, ENCODED = (
-    "feature.bin",
-    "id.txt",
-    "shape.txt",
-    "video2frames.txt",
-    "encoded_ids.json",
-)
+ROWS = "feature.bin"
+IDS = "id.txt"
+SHAPE = "shape.txt"
+VIDEOS = "video2frames.txt"
+ENCODED = "encoded_ids.json"
 _SHAPE = re.compile(rb"\s*(\d{1,15})\s+(\d{1,15})\s*")
 _BYTES_PER_ID = 4096  # no id is longer; bounds what a hostile index file can make us read
 _SHOWN = 100

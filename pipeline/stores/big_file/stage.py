@@ -73,7 +73,14 @@ class BigFileStage(Stage):
         if self._lender is None or self._lender.path != folder:
             self._lender = BigFile.open(folder)
         rows = Rows(self._lender.videos[item.id], self._lender.read_video(item.id))
-        return Outcome(record.status, rows, {}, record.facts, record.reason, record.message)
+        return Outcome(
+            status=record.status,
+            value=rows,
+            outputs={},
+            facts=record.facts,
+            reason=record.reason,
+            message=record.message,
+        )
 
     def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
         self.append(item.id, outcome.value, record)

@@ -140,7 +140,15 @@ def read_head(fetch: Fetch, length: int) -> ValueHead:
         raise ValueError("the offsets of its frames do not fit its length")
     name = bytes(rest[:id_bytes]).decode("utf-8", "surrogateescape")
     return ValueHead(
-        name, _CODECS[code], count, height, width, Fraction(num, den), times, offsets, start
+        video_id=name,
+        codec=_CODECS[code],
+        n_frames=count,
+        height=height,
+        width=width,
+        fps=Fraction(num, den),
+        times_ms=times,
+        offsets=offsets,
+        start=start,
     )
 
 

@@ -138,7 +138,10 @@ class _PackedValue(Value):
     """A value in a payload file, read with pread: only what is asked for."""
 
     def __init__(self, file: int, offset: int, length: int, crc: int):
-        self._file, self._offset, self.length, self._crc = file, offset, length, crc
+        self._file = file
+        self._offset = offset
+        self.length = length
+        self._crc = crc
 
     def __call__(self, start: int, length: int) -> Buffer:
         data = os.pread(self._file, length, self._offset + start)

@@ -138,12 +138,12 @@ class FrameStore:
                 return _info_of_file(bytes(value(0, value.length)))
             head = frame_value.read_head(value, value.length)
             return ClipInfo(
-                head.n_frames,
-                head.height,
-                head.width,
-                head.fps,
-                head.times_ms,
-                head.codec,
+                frames=head.n_frames,
+                height=head.height,
+                width=head.width,
+                fps=head.fps,
+                times_ms=head.times_ms,
+                codec=head.codec,
                 bytes=value.length,
             )
 
@@ -211,4 +211,12 @@ def _info_of_file(data: bytes) -> ClipInfo:
 
     found = video.probe(data)
     frames = found.frames or len(video.decode_clip(data, video.FrameChoice("all")).times_ms)
-    return ClipInfo(frames, found.height, found.width, found.fps, None, "container", len(data))
+    return ClipInfo(
+        frames=frames,
+        height=found.height,
+        width=found.width,
+        fps=found.fps,
+        times_ms=None,
+        codec="container",
+        bytes=len(data),
+    )

@@ -60,7 +60,10 @@ class FrameInput:
     def __init__(
         self, store: Artefact | None, videos: Artefact | None, options: FramesOptions, digests: Path
     ):
-        self._artefact, self._videos, self._options, self._digests = store, videos, options, digests
+        self._artefact = store
+        self._videos = videos
+        self._options = options
+        self._digests = digests
 
     @cached_property
     def videos(self) -> list[Listed]:
