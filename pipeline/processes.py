@@ -39,7 +39,7 @@ class World:
         if not given or os.environ.get("WORLD_SIZE") == "1":
             return cls()
         try:
-            rank, size, local_rank, local_size = (int(os.environ[name]) for name in names)
+            numbers = [int(os.environ[name]) for name in names]
         except (KeyError, ValueError) as error:
             raise ConfigError(
                 f"the environment has {', '.join(given)} but not all of {', '.join(names)} as"
@@ -47,7 +47,7 @@ class World:
                 where="distributed training",
                 fix="Start with: torchrun --nproc-per-node N cli.py train ...",
             ) from error
-        return cls(rank, size, local_rank, local_size)
+        return cls(*numbers)
 
 
 def join(world: World, device: torch.device, timeout_minutes: float) -> None:

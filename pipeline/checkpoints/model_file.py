@@ -43,7 +43,8 @@ class ModelInfo:
         """The vocabulary of its captions, that of its bags behind it; None for a model that needs
         none.
         """
-        words, bag = (_vocabulary(self.facts, name) for name in ("vocabulary", "bag"))
+        words = _vocabulary(self.facts, "vocabulary")
+        bag = _vocabulary(self.facts, "bag")
         return vocab.joined(words, bag) if words else None
 
     @cached_property

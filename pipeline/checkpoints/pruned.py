@@ -41,7 +41,8 @@ class Pruned:
         (1 - amount) * parameters / reference.
         """
         counts = sparsity({name: self.weights[name] for name in self.parameters})
-        zeros, total = (sum(column) for column in zip(*counts.values(), strict=True))
+        zeros = sum(n_zeros for n_zeros, _ in counts.values())
+        total = sum(n_entries for _, n_entries in counts.values())
         reference = reference or total
         stored = sparse.packed(self.weights)
         return {

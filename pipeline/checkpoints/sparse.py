@@ -77,7 +77,9 @@ def _unpack(name: str, value: Mapping) -> Tensor:
 
 def _checked(name: str, value: Mapping) -> tuple[list[int], Tensor, Tensor]:
     """The parts of a packed entry, none of which was trusted before."""
-    shape, kept, values = (value.get(key) for key in ("shape", "kept", "values"))
+    shape = value.get("shape")
+    kept = value.get("kept")
+    values = value.get("values")
     if value.keys() != _KEYS or not all(isinstance(part, Tensor) for part in (kept, values)):
         raise Mismatch(f"{name} is neither a tensor nor a packed one", _FIX)
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):

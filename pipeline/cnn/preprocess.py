@@ -68,7 +68,8 @@ def crops(shrunk: np.ndarray, way: Preprocess) -> Iterator[np.ndarray]:
 
 
 def _centre(picture: np.ndarray, size: int) -> np.ndarray:
-    top, left = (round((side - size) / 2) for side in picture.shape[:2])
+    top = round((picture.shape[0] - size) / 2)
+    left = round((picture.shape[1] - size) / 2)
     return picture[top : top + size, left : left + size]
 
 
@@ -78,7 +79,8 @@ def _shortened(frame: np.ndarray, side: int, max_long_side: int) -> np.ndarray:
     height, width = frame.shape[:2]
     if min(height, width) == side:
         return frame
-    new_height, new_width = (int(side * length / min(height, width)) for length in (height, width))
+    new_height = int(side * height / min(height, width))
+    new_width = int(side * width / min(height, width))
     if max(new_height, new_width) > max_long_side:
         raise ItemError("extreme_aspect", f"{width}x{height} would become {new_width}x{new_height}")
     return np.asarray(

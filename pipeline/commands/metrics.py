@@ -198,9 +198,8 @@ def _clean(scored: "Scored", nan: str) -> tuple["np.ndarray", "np.ndarray", int]
     if nan == "error" or not n_nan:
         return scored.t2v, scored.v2t, 0
     lowest = np.min(scored.t2v, where=np.isfinite(scored.t2v), initial=0) - 1
-    t2v, v2t = (
-        np.where(at, lowest, m) for at, m in zip(missing, (scored.t2v, scored.v2t), strict=True)
-    )
+    t2v = np.where(missing[0], lowest, scored.t2v)
+    v2t = np.where(missing[1], lowest, scored.v2t)
     return t2v, v2t, n_nan
 
 
@@ -261,7 +260,8 @@ def _reranked(
         side: rerank.qb_norm(sides[side], bank, **_qb_options(settings, side))
         for side, bank in banks.items()
     }
-    t2v, v2t = (done[side].scores if side in done else sides[side] for side in ("t2v", "v2t"))
+    t2v = done["t2v"].scores if "t2v" in done else sides["t2v"]
+    v2t = done["v2t"].scores if "v2t" in done else sides["v2t"]
     return t2v, v2t, f"qbnorm ({' and '.join(banks)})"
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 
-from models.base import Encoding, RetrievalModel, SecondStage
+from models.base import RetrievalModel, SecondStage
 from models.parts.noise import keys
 from pipeline.checkpoints.model_file import load_model
 from pipeline.datasets.base import Annotations
@@ -80,7 +79,7 @@ def open_saved_reranker(
     stage = _second_stage_of(model, info.recipe.model, path)
     folder = find_results(path, given)
     gallery = results.read_gallery(folder)
-    vectors = results.read_vectors(folder)
+    encodings = results.read_encodings(folder)
     expected = len(gallery.caption_ids), len(gallery.video_ids)
     if scores[0].shape != expected:
         raise DataError(
@@ -89,7 +88,7 @@ def open_saved_reranker(
             where=folder,
             fix="Evaluate the denoiser on the very split, or give --videos that evaluation.",
         )
-    text, video = stage.pick(_tensors(vectors["text"]), _tensors(vectors["video"]))
+    text, video = stage.pick(encodings["text"], encodings["video"])
     reranker = Reranker(
         stage,
         text,
@@ -99,10 +98,6 @@ def open_saved_reranker(
         video_keys=keys(gallery.video_ids),
     )
     return reranker, restore_settings(model, folder)
-
-
-def _tensors(vectors: dict[str, np.ndarray]) -> Encoding:
-    return {name: torch.from_numpy(rows) for name, rows in vectors.items()}
 
 
 def equal_rows(scores: tuple[np.ndarray, np.ndarray]) -> np.ndarray:

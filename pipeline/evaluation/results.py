@@ -18,6 +18,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from pipeline.core.files import atomic_write, disk_name
 from pipeline.core.state import usable_records
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Evaluation
+
+if TYPE_CHECKING:
+    from models.base import Encoding
 
 METRICS = "metrics.json"
 RANKS = "ranks.npz"
@@ -118,14 +122,15 @@ def read_metrics(folder: Path) -> dict:
 
 
 def searched(folder: Path) -> str:
-    """What a search in these results looks through, in words: how many videos of how many, and of
-    which split. DataError as `read_metrics`.
+    """What a search in these results looks through, in words: how many videos, of which split.
+
+    Raises DataError as `read_gallery` does.
     """
-    metrics = read_metrics(folder)
-    whole = metrics.get("of", {})
+    gallery = read_gallery(folder)
+    whole = read_metrics(folder).get("of", {})
     of = f" of {whole['videos']:,}" if whole else ""
     made = f", splits {whole['splits']}" if whole else ""
-    return f"{metrics['videos']:,}{of} videos are searched (split {metrics['split']}{made})"
+    return f"{len(gallery.video_ids):,}{of} videos are searched (split {gallery.split}{made})"
 
 
 def read_ranks(folder: Path, rerank: str) -> dict[str, np.ndarray]:
@@ -169,6 +174,19 @@ def read_vectors(folder: Path) -> Vectors:
         if lengths != {rows}:
             raise _damaged(folder / ENCODINGS, f"{side}: rows {sorted(lengths)} for {rows:,} ids")
     return sides
+
+
+def read_encodings(folder: Path) -> "dict[str, Encoding]":
+    """{"text", "video"}: the encodings as tensors, float32 on the CPU.
+
+    Raises DataError as `read_vectors` does.
+    """
+    import torch
+
+    return {
+        side: {name: torch.from_numpy(rows) for name, rows in vectors.items()}
+        for side, vectors in read_vectors(folder).items()
+    }
 
 
 def table(step: Path) -> str:

@@ -184,7 +184,7 @@ def score(
         own = score(model, {k: v[slice(*bounds)] for k, v in text.items()}, video, budget)
         device = next(model.parameters()).device
         return {k: v.cpu() for k, v in gather({k: v.to(device) for k, v in own.items()}).items()}
-    n_t, n_v = (len(next(iter(side.values()))) for side in (text, video))
+    n_v = len(next(iter(video.values())))
     device = next(model.parameters()).device
     rows, columns = block_shape(n_t, n_v, model.pair_bytes(text, video), budget)
     result: dict[str, Tensor] = {}
@@ -361,8 +361,13 @@ def _dsl(given: _Given) -> Reranked:
     scale = given.settings.dsl_scale or (
         given.model.scale if given.model.scale > 1 else COSINE_SCALE
     )
-    t2v, v2t = (reranking.dsl_order(scores * np.float32(scale)) for scores in given.raw)
-    return t2v, v2t, {"dsl_scale": scale}
+    t2v, v2t = given.raw
+    factor = np.float32(scale)
+    return (
+        reranking.dsl_order(t2v * factor),
+        reranking.dsl_order(v2t * factor),
+        {"dsl_scale": scale},
+    )
 
 
 def _qbnorm(given: _Given) -> Reranked:
@@ -385,10 +390,8 @@ def _qbnorm(given: _Given) -> Reranked:
     t2v_bank, _ = rankings(given.model, of_texts, settings.budget, how=t2v_only)
     _, v2t_bank = rankings(given.model, of_videos, settings.budget, how=v2t_only)
     options = {"beta": settings.beta, "k": settings.k, "theta": settings.theta}
-    t2v, v2t = (
-        reranking.qb_norm(scores, queries, **options)
-        for scores, queries in zip(given.raw, (t2v_bank, v2t_bank), strict=True)
-    )
+    t2v = reranking.qb_norm(given.raw[0], t2v_bank, **options)
+    v2t = reranking.qb_norm(given.raw[1], v2t_bank, **options)
     used = {"bank_texts": len(t2v_bank), "bank_videos": len(v2t_bank)}
     used |= {"normalised_texts": len(t2v.rows), "normalised_videos": len(v2t.rows)}
     return t2v.scores, v2t.scores, options | used

@@ -46,17 +46,19 @@ def all_records(model: RetrievalModel, folder: Path, path: str) -> dict[str, dic
     """A record for each caption of the evaluated split, by its number. path: of a video, with {}
     for its id.
     """
-    gallery, vectors = results.read_gallery(folder), results.read_vectors(folder)
-    text, video = (
-        {k: torch.from_numpy(v) for k, v in vectors[side].items()} for side in ("text", "video")
+    gallery = results.read_gallery(folder)
+    encodings = results.read_encodings(folder)
+    encoded = Encoded(
+        text=encodings["text"],
+        video=encodings["video"],
+        row_of_text=gallery.row_of_text,
+        text_keys=gallery.keys,
+        video_keys=keys(gallery.video_ids),
     )
-    encoded = Encoded(text, video, gallery.row_of_text, gallery.keys, keys(gallery.video_ids))
     how = Fusion(encoded.noise(restore_settings(model, folder)), v2t_rows=np.zeros(0, np.int64))
     t2v, _ = rankings(model, encoded, how=how)
-    paths, targets = (
-        [path.replace("{}", video_id) for video_id in gallery.video_ids],
-        _targets(folder),
-    )
+    paths = [path.replace("{}", video_id) for video_id in gallery.video_ids]
+    targets = _targets(folder)
     return {
         str(n): record_of(
             gallery.texts[gallery.row_of_text[n]],

@@ -152,7 +152,9 @@ class Stage(Base):
     @cached_property
     def _parts(self) -> dict[Kind, FrameInput | FeatureInput]:
         """What to cache, by kind. ConfigError if nothing is asked for or its input is not there."""
-        store, features, videos = (self.inputs.get(name) for name in ("store", "bigfile", "videos"))
+        store = self.inputs.get("store")
+        features = self.inputs.get("bigfile")
+        videos = self.inputs.get("videos")
         digests = self.out / STATE / "digests.jsonl"
         wanted, parts = self.options, {}
         if wanted.frames is not None:

@@ -28,7 +28,8 @@ def center_crop(images: np.ndarray, size: int) -> np.ndarray:
     if any(missing):
         around = [(m // 2, m - m // 2) for m in missing]
         images = np.pad(images, ((0, 0), *around, (0, 0)))
-    top, left = (round((side - size) / 2) for side in images.shape[1:3])
+    top = round((images.shape[1] - size) / 2)
+    left = round((images.shape[2] - size) / 2)
     return images[:, top : top + size, left : left + size]
 
 
@@ -44,7 +45,8 @@ def resize_short(images: np.ndarray, size: int) -> np.ndarray:
     height, width = images.shape[1:3]
     if min(height, width) == size:
         return images
-    new_height, new_width = (int(size * side / min(height, width)) for side in (height, width))
+    new_height = int(size * height / min(height, width))
+    new_width = int(size * width / min(height, width))
     resized = np.empty((len(images), new_height, new_width, 3), np.uint8)
     for slot, image in zip(resized, images, strict=True):  # Pillow takes one picture at a time
         slot[...] = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BICUBIC)

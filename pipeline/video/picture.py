@@ -118,7 +118,8 @@ class Shaper:
         if hdr.is_hdr(frame):
             found.append(f"HDR ({hdr.NAMES[int(frame.color_trc)]}), tone-mapped to SDR")
         if (frame.width, frame.height) != self._first:
-            old, new = (f"{w}x{h}" for w, h in (self._first, (frame.width, frame.height)))
+            old = f"{self._first[0]}x{self._first[1]}"
+            new = f"{frame.width}x{frame.height}"
             found.append(f"the picture changes its size in mid-stream: {old}, then {new}")
         self.notes += [note for note in found if note not in self.notes]
 

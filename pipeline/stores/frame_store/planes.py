@@ -14,7 +14,9 @@ _TO_BLUE, _TO_RED = 1.772, 1.402  # 2 (1 - weight of blue), 2 (1 - weight of red
 
 def from_rgb(image: np.ndarray) -> bytes:
     """The planes of a uint8 (H, W, 3) picture, H*W + 2*ceil(H/2)*ceil(W/2) bytes."""
-    red, green, blue = (image[..., c].astype(np.float32) for c in range(3))
+    red = image[..., 0].astype(np.float32)
+    green = image[..., 1].astype(np.float32)
+    blue = image[..., 2].astype(np.float32)
     luma = np.float32(_LUMA[0]) * red + np.float32(_LUMA[1]) * green + np.float32(_LUMA[2]) * blue
     chroma = [
         _halve((colour - luma) / np.float32(scale))
@@ -32,7 +34,9 @@ def to_rgb(data: bytes | memoryview, out: np.ndarray) -> None:
         raise ValueError("the planes of a frame have another size than the header says")
     luma = flat[: height * width].reshape(height, width).astype(np.float32)
     chroma = flat[height * width :].reshape(2, *half).astype(np.float32) - 128
-    to_blue, to_red = (c.repeat(2, axis=0).repeat(2, axis=1)[:height, :width] for c in chroma)
+    doubled = chroma.repeat(2, axis=1).repeat(2, axis=2)  # (2, >= H, >= W)
+    to_blue = doubled[0, :height, :width]
+    to_red = doubled[1, :height, :width]
     red = luma + np.float32(_TO_RED) * to_red
     blue = luma + np.float32(_TO_BLUE) * to_blue
     green = (luma - np.float32(_LUMA[0]) * red - np.float32(_LUMA[2]) * blue) / np.float32(_LUMA[1])

@@ -19,7 +19,7 @@ VIDEOS = {f"video{n}": images(n, 4) for n in range(8)}
 READ_ALL = """
 import sys
 from pipeline.errors import DataError
-from pipeline.stores.frame_store import FrameStore
+from pipeline.stores.frame_store.reader import FrameStore
 for path in sys.argv[1:]:
     try:
         store = FrameStore.open(path)
