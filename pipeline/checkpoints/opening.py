@@ -2,49 +2,57 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from models.base import RetrievalModel
 from pipeline import config
-from pipeline.checkpoints import model_file, published, torchscript
+from pipeline.checkpoints import model_file, torchscript
 from pipeline.checkpoints.archive import read_archive
+from pipeline.checkpoints.clip_model import clip_model
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.checkpoints.toolkit_file import MODEL, find_checkpoint
 from pipeline.checkpoints.word_files import Files
-from pipeline.errors import DataError
 from pipeline.recipes.recipe import Recipe, parse
 
+Kind = Literal["ours", "clip", "published"]
 
-def open_any(
-    path: Path, recipe: str = "", config_file: Path | None = None
-) -> tuple[RetrievalModel, ModelInfo]:
+
+def kind_of_weights(path: Path) -> Kind:
+    """Whose weights a file holds. Raises DataError for what cannot be read."""
+    file = find_checkpoint(path)
+    if file.suffix != ".safetensors" and not torchscript.is_program(file):
+        value = read_archive(file, published=True)
+        if isinstance(value, dict) and value.get("format") == MODEL:
+            return "ours"
+    from pipeline.checkpoints import published  # it imports every system
+
+    return "clip" if published.is_clip(file) else "published"
+
+
+def open_any(path: Path, kind: Kind, recipe: str | dict = "") -> tuple[RetrievalModel, ModelInfo]:
     """A model in eval mode on the CPU, and what is known of it.
 
     A published file is imported as `import-checkpoint` does; weights of a CLIP become the mean of
     the frames (the zero-shot row of the papers). recipe: of such files, by its name (default: the
-    published one of its system; a CLIP of any size). Raises DataError for anything else.
+    published one of its system; a CLIP of any size), or the whole recipe of a CLIP. Raises
+    DataError for anything else.
     """
     file = find_checkpoint(path)
-    if file.suffix != ".safetensors" and not torchscript.is_program(file):
-        try:
-            return model_file.load_model(file)
-        except DataError:
-            if _is_ours(file):
-                raise
-    loaded = config.load(config_file)
-    if published.is_clip(file):
-        return published.clip_model(file, _zero_shot(loaded, recipe))
-    info, weights = published.import_file(file, Files(), loaded, recipe)
+    if kind == "ours":
+        return model_file.load_model(file)
+    if kind == "clip":
+        return clip_model(file, parse(recipe) if isinstance(recipe, dict) else _zero_shot(recipe))
+    from pipeline.checkpoints import published
+
+    info, weights = published.import_file(file, Files(), config.load(None), str(recipe))
     model = model_file.build_model(info.recipe, info.facts, init=weights).eval()
     return model, replace(info, inputs=model.inputs)
 
 
-def _is_ours(file: Path) -> bool:
-    value = read_archive(file, published=True)
-    return isinstance(value, dict) and value.get("format") == MODEL
+def _zero_shot(recipe: str) -> Recipe:
+    from pipeline.checkpoints.published import ZERO_SHOT
 
-
-def _zero_shot(loaded: config.Config, recipe: str) -> Recipe:
-    values = loaded.recipe(recipe or published.ZERO_SHOT)
+    values = config.load(None).recipe(recipe or ZERO_SHOT)
     if not recipe:  # the file says of what size it is
         values = config.merge(values, {"options": {"backbone": "given"}})
     return parse(values)

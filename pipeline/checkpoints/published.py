@@ -26,8 +26,9 @@ from torch import Tensor
 from models.base import Assets, Mismatch, RetrievalModel
 from models.clip.published import recognises
 from pipeline import log, registry
-from pipeline.checkpoints import clip_weights, finite, model_file, torchscript, word_files
+from pipeline.checkpoints import finite, model_file, torchscript, word_files
 from pipeline.checkpoints.archive import read_archive
+from pipeline.checkpoints.clip_model import clip_model
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.checkpoints.word_files import Files, Words
 from pipeline.config import Config, merge
@@ -132,16 +133,6 @@ def import_clip(
     """
     model, info = clip_model(file, parse(loaded.recipe(recipe or ZERO_SHOT)))
     return info, model.state_dict()
-
-
-def clip_model(file: Path, recipe: Recipe) -> tuple[RetrievalModel, ModelInfo]:
-    """The model of a recipe around a CLIP file, in eval mode. Raises DataError as `import_file`."""
-    facts = {"feature_dim": 0, "vocabulary": {}, "tags": [], "word_dim": None, "inputs": {}}
-    try:
-        model = model_file.build_model(recipe, facts, clip=clip_weights.read(file))
-    except Mismatch as error:
-        raise DataError(error.what, where=file, fix=error.fix) from error
-    return model.eval(), ModelInfo(recipe, facts, {"imported": file.name}, model.inputs)
 
 
 @dataclass(frozen=True)

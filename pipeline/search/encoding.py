@@ -10,7 +10,7 @@ import torch
 
 from models.base import Encoding, RetrievalModel
 from pipeline.checkpoints.model_file import ModelInfo
-from pipeline.checkpoints.opening import open_any
+from pipeline.checkpoints.opening import kind_of_weights, open_any
 from pipeline.feeding.inputs import choose_device
 from pipeline.feeding.windows import Windows
 from pipeline.stores.index.reader import SUMMARY
@@ -23,7 +23,9 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a model without loading it. frames: options of its recipe."""
+    """What is known of a model without loading it. options: of the frames of its recipe.
+    kind, recipe: how `open_any` opens it again.
+    """
 
     video: str
     frames: int
@@ -32,6 +34,8 @@ class Facts:
     options: Mapping[str, object]
     statistics: bool
     model: str
+    kind: str
+    recipe: Mapping[str, object] | str
 
 
 class Encoder:
@@ -44,8 +48,13 @@ class Encoder:
 
     @cached_property
     def _opened(self) -> tuple[RetrievalModel, ModelInfo]:
-        model, info = open_any(self._checkpoint, self._recipe)
+        model, info = open_any(self._checkpoint, self.kind, self._recipe)
         return model.to(choose_device(self._device_name)), info
+
+    @cached_property
+    def kind(self) -> str:
+        """Whose weights the checkpoint holds."""
+        return kind_of_weights(self._checkpoint)
 
     @property
     def model(self) -> RetrievalModel:
@@ -66,6 +75,8 @@ class Encoder:
             info.recipe.train.frames.model_dump(mode="json"),
             bool(self._needs_statistics()),
             info.recipe.model,
+            self.kind,
+            info.recipe.resolved() if self.kind == "clip" else self._recipe,
         )
 
     def as_dict(self) -> dict:

@@ -35,7 +35,7 @@ def open_index(
         raise DataError(
             f"{file} is another checkpoint than the one that made this index", where=folder, fix=fix
         )
-    return open_any(file, made.get("recipe", ""))
+    return open_any(file, made["kind"], made["recipe"])
 
 
 def digest_of(file: Path, folder: Path) -> str:

@@ -256,7 +256,8 @@ class Stage(stage.Stage):
                 "path": str(self._checkpoint_file),
                 "sha256": self._checkpoint_digest,
                 "model": facts["model"],
-                "recipe": self.options.recipe,
+                "kind": facts["kind"],
+                "recipe": facts["recipe"],
                 "step": made.step,
             },
             "windows": {
