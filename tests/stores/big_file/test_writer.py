@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 WRITE_FOR_EVER = """
 import sys, numpy as np
 from pathlib import Path
-from pipeline.stores.big_file_writer import BigFileWriter
+from pipeline.stores.big_file.writer import BigFileWriter
 writer = BigFileWriter(Path(sys.argv[1]), 1000)
 for n in range(10**9):
     writer.append(f"video{n}", [f"video{n}_{i}" for i in range(7)], np.full((7, 1000), n, np.float32))
@@ -130,7 +130,7 @@ def test_a_writer_that_lost_what_the_journal_knows_says_so(tmp_path, keep):
 def test_kill_9_in_the_middle_of_writing_leaves_every_whole_group(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, str(tmp_path)], cwd=ROOT)
     groups = tmp_path / "rows.partial"
-    while not groups.exists() or groups.stat().st_size < 20_000:
+    while child.poll() is None and not (groups.exists() and groups.stat().st_size >= 20_000):
         time.sleep(0.005)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
