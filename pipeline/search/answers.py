@@ -91,8 +91,8 @@ def tie_words(answers: Sequence[VideoAnswer]) -> list[str]:
             ranks = [answer.rank for answer in group]
             which = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
             lines.append(
-                f"a tie: {which} and all {tied:,} with exactly the score {score:.4f}; their order"
-                " says nothing"
+                f"a tie at {which}: {tied:,} windows have exactly the score {score:.4f}; their"
+                " order says nothing"
             )
     return lines
 

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.search.collection import Collection
 from pipeline.search.products import ROUNDING, exact_products, products
 
-CANDIDATES = 200  # scored by the model where summaries choose; measured in docs/benchmarks.md
+CANDIDATES = 200  # scored by the model where summaries choose
 _SMALL = 1_000  # rows that are scored without a choice
 _BLOCK = 1_024
 _GROWTH = 8
