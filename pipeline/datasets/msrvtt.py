@@ -124,8 +124,22 @@ class Dataset(Benchmark):
             )
         return files
 
+    def dispensable(self) -> set[str]:
+        """Captions and the training list, where both are missing and the test list brings its own
+        sentences: who only ranks needs no more than that list.
+        """
+        files = self.files()
+        roles = {role for role in files if role not in ("val", "test")}
+        is_alone = not any(files[role].path.is_file() for role in roles)
+        test = files["test"].path
+        if not (is_alone and test == files["val"].path and test.is_file()):
+            return set()
+        return roles if _own_texts(test, Faults(self.options.root)) is not None else set()
+
     def read(self, faults: Faults) -> Annotations:
         files, collector = self.files(), Collector()
+        for role in self.dispensable():
+            collector.note(f"{files.pop(role).path.name} is not there: only the test list is read")
         captions: list[Text] = []
         for role in ("captions", "captions of test"):
             if role in files:
@@ -133,7 +147,7 @@ class Dataset(Benchmark):
                 collector.note(f"{files[role].path.name}: {layout}, {len(texts):,} captions")
                 captions += texts
         known = {video_id for video_id, _ in captions}
-        for split in ("train", "val", "test"):
+        for split in [split for split in ("train", "val", "test") if split in files]:
             path = files[split].path
             texts = _own_texts(path, faults)
             if texts is None:

@@ -152,3 +152,31 @@ def test_1k_a_has_995_different_sentences_in_the_published_order(real: Path, sha
 
     assert (len(texts), len(set(texts))) == (1000, 995)
     assert texts == [entry[1][0] for entry in fork.values()]
+
+
+def test_the_two_files_of_the_challenge_stand_for_all_captions(tmp_path: Path) -> None:
+    msrvtt(tmp_path)
+    value = json.loads((tmp_path / "MSRVTT_data.json").read_text())
+    before = load(tmp_path)
+    (tmp_path / "MSRVTT_data.json").unlink()
+    for name, part in (("train_val", value["sentences"][:10]), ("test", value["sentences"][10:])):
+        write(tmp_path / f"{name}_videodatainfo.json", {"info": {}, "sentences": part})
+
+    found = load(tmp_path)
+
+    assert (found.captions, found.splits) == (before.captions, before.splits)
+
+
+def test_who_only_ranks_needs_only_the_test_list(tmp_path: Path) -> None:
+    msrvtt(tmp_path)
+    whole = load(tmp_path).split("test")
+    for name in ("MSRVTT_data.json", "MSRVTT_train.9k.csv"):
+        (tmp_path / name).unlink()
+    dataset = open_dataset({"type": "msrvtt", "root": str(tmp_path)})
+
+    alone = dataset.load()
+
+    assert (alone.split("test"), list(alone.splits)) == (whole, ["val", "test"])
+    assert any("MSRVTT_train.9k.csv is not there: only the test" in n for n in alone.notes)
+    assert dataset.digest()
+    assert [f.status for f in dataset.expected_files()][:2] == ["missing", "missing"]

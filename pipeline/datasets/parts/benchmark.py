@@ -87,6 +87,12 @@ class Benchmark(base.Dataset, ABC):
     def read(self, faults: Faults) -> Annotations:
         """What the files say; videos without paths."""
 
+    def dispensable(self) -> set[str]:
+        """Roles of missing files that reading can do without, because what is left is a split that
+        can be ranked; a pipeline still asks for them.
+        """
+        return set()
+
     def file_names(self, video_id: str) -> list[str]:
         """Full names that the file of a video may have; [] (the default) where its stem alone
         decides.
@@ -135,9 +141,18 @@ class Benchmark(base.Dataset, ABC):
 
     def digest(self) -> str:
         self._expect_files()
-        parts = {role: file_digest(file.path) for role, file in self._needed.items()}
+        spared = self.dispensable()
+        parts = {
+            role: file_digest(file.path)
+            for role, file in self._needed.items()
+            if role not in spared
+        }
         if self.options.missing == "drop":
-            marks = [(str(f.path), *_mark(f.path)) for f in self._needed.values()]
+            marks = [
+                (str(file.path), *_mark(file.path))
+                for role, file in self._needed.items()
+                if role not in spared
+            ]
             names = sorted(video_files.walk(self.video_folder).names)
             parts["present"] = _digest_of_videos(
                 type(self), self.options.model_dump_json(), digest([marks, names])
@@ -206,7 +221,9 @@ class Benchmark(base.Dataset, ABC):
         return list(files.values())
 
     def _expect_files(self) -> None:
-        missing = [file for file in self._listed if not file.path.is_file()]
+        spared = self.dispensable()
+        needed = {file.path for role, file in self._needed.items() if role not in spared}
+        missing = [f for f in self._listed if f.path in needed and not f.path.is_file()]
         if missing:
             lines = [f"{file.path} ({file.what}); from: {file.source}" for file in missing]
             raise DataError(
