@@ -164,6 +164,14 @@ def _about(step: str, record: object, end: str) -> None:
     warning(one_line(f"{step}: {what}. {end}"), step=step, id=record.id)
 
 
+def noted(step: str, records: list) -> None:
+    """A line on sound items whose picture was changed in a way worth a note (HDR, sizes)."""
+    found = [record for record in records if record.status == "ok" and record.message]
+    if found:
+        first = f"{plain(found[0].id)}: {found[0].message}"
+        info(f"{step}: {len(found):,} of {len(records):,} items with a note, e.g. {first}")
+
+
 class Progress:
     """Progress of a step over its items. `done`: items that were finished before."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline import log, registry
 from pipeline.config import Config
 from pipeline.datasets.base import Dataset, open_dataset
+from pipeline.datasets.parts.listing import CAPTION_FILES, list_below
 from pipeline.errors import ConfigError
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".json")
@@ -71,12 +72,15 @@ def _spec(loaded: Config, name: str, videos: Path | None) -> dict:
 
 
 def path_spec(path: Path, videos: Path | None = None) -> dict:
-    """The dataset at a path: a folder of one's own videos, a table of captions (of `videos`, else
-    alone), or the Dual Encoding layout.
+    """The dataset at a path: a folder of one's own videos, a table of captions (of `videos`, of the
+    videos beside it where a folder's captions are called so, else alone), or the Dual Encoding
+    layout.
     """
     if path.is_dir() and not (path / "TextData").is_dir():
         return {"type": "folder", "root": str(path)}
     if path.suffix.lower() in _TABLES:
+        if videos is None and path.name in CAPTION_FILES and list_below(path.parent).videos:
+            return {"type": "folder", "root": str(path.parent), "captions": path.name}
         captions = {"type": "folder", "captions": str(path.absolute())}
         return captions | (
             {"root": str(videos)} if videos else {"root": str(path.parent), "captions_only": True}

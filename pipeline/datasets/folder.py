@@ -27,6 +27,7 @@ from pipeline.datasets.parts.folder_captions import (
     side_file,
     side_texts,
 )
+from pipeline.datasets.parts.listing import CAPTION_FILES
 from pipeline.datasets.parts.own_splits import assign, grouped, parted
 from pipeline.datasets.parts.sources import list_folder
 from pipeline.datasets.parts.video_marks import is_video_name
@@ -34,11 +35,7 @@ from pipeline.datasets.parts.video_names import VideoNames, missing_id
 from pipeline.errors import DataError
 from pipeline.video.moment import moment_id
 
-_NAMES = ("captions.csv", "captions.tsv", "captions.jsonl", "captions.json", "captions.txt")
-_OTHER_NAMES = (  # looked for where there is none of the first
-    "metadata.csv metadata.jsonl annotations.csv annotations.tsv annotations.jsonl annotations.json"
-    " AllVideoDescriptions.txt".split()
-)
+_NAMES, _OTHER_NAMES = CAPTION_FILES[:5], CAPTION_FILES[5:]  # the others where there is none
 _FEW = 0.05  # share of bad rows that is left out with a warning, as of failed videos
 _WHAT_WOULD_DO = (
     "Captions are a file captions.csv, .tsv, .jsonl, .json or .txt in the folder (or metadata.csv,"

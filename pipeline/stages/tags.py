@@ -23,6 +23,7 @@ from pipeline.errors import DataError
 from pipeline.text import assets, morphy, tag_files
 from pipeline.text.tagger import Choice, TaggerSource, find
 from pipeline.text.tags import Reader, TagCounts
+from pipeline.text.words import Losses
 
 
 class Stage(Base):
@@ -62,6 +63,9 @@ class Stage(Base):
         versions = self._versions()
         log.info("tags: made with " + ", ".join(versions.values()), **versions)
         captions = base.load(self.inputs["annotations"]).texts(self.options.split)
+        losses = Losses.of((caption.text for caption in captions), "ascii")
+        if str(losses):
+            log.warning(f"tags are English words of A to Z; split {self.options.split}: {losses}")
         reader = Reader(self._tagger().load(), morphy.load(self.options.wordnet))
         counts = reader.count(captions)
         texts, facts = _FORMS[self.options.form](counts, self.options)

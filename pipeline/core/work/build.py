@@ -244,6 +244,7 @@ def _finish(work: StepRun, items: list[Item], lineage: dict, seconds: float) -> 
     journal.rewrite(records)
     atomic_write(finishing(work), items_digest(items))
     usable = [r for r in records if r.usable]
+    log.noted(work.name, usable)
     summary = stage.finish(usable)
     manifest = build_manifest(stage, work.name, work.fingerprint, records, summary, lineage)
     manifest |= {

@@ -19,6 +19,11 @@ from pipeline.core.state import STATE
 from pipeline.datasets.parts.video_marks import is_video_name, needs_a_look, starts_like_a_video
 from pipeline.errors import DataError
 
+CAPTION_FILES = (
+    "captions.csv captions.tsv captions.jsonl captions.json captions.txt metadata.csv"
+    " metadata.jsonl annotations.csv annotations.tsv annotations.jsonl annotations.json"
+    " AllVideoDescriptions.txt".split()
+)
 _EXAMPLES = 3
 _SYSTEM = frozenset({"lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _SAID = {  # how each reason is said of one and of several
@@ -72,11 +77,6 @@ class FolderListing:
         videos = set(self.videos)
         return [path for path in self.files if path not in videos]
 
-    def suffixes(self) -> str:
-        """The suffixes of the files that are no videos with their counts, most frequent first."""
-        counts = Counter(path.suffix.lower() or "no suffix" for path in self.others)
-        return ", ".join(f"{log.plain(name)} {n:,}" for name, n in counts.most_common(8))
-
     def account(self, with_others: bool = True) -> str:
         """One line with every reason that is not zero, counted, with examples; "" if there is none.
 
@@ -84,7 +84,9 @@ class FolderListing:
         """
         found = self.passed | {"alike": _alike(self.videos)}
         if with_others:
-            found |= {"other": [self._below(path) for path in self.others]}
+            found |= {
+                "other": [self._below(path) for path in self.others if not self._is_known(path)]
+            }
         parts = [self._said(reason, found[reason]) for reason in _SAID if found.get(reason)]
         return "; ".join(parts)
 
@@ -97,7 +99,9 @@ class FolderListing:
         """Raise DataError if not a single video was found; it lists what is there instead."""
         if self.videos:
             return
-        there = f": {len(self.files):,} files ({self.suffixes()})" if self.files else ""
+        there = (
+            f": {len(self.files):,} files ({_suffixes(map(str, self.files))})" if self.files else ""
+        )
         account = self.account(with_others=False)
         raise DataError(
             f"there is no video in it{there or ': it is empty'}"
@@ -110,15 +114,31 @@ class FolderListing:
             ),
         )
 
+    def _is_known(self, path: Path) -> bool:
+        """Whether a file that is no video holds captions: in the folder, or beside its video."""
+        if path.parent == self.folder and path.name in CAPTION_FILES:
+            return True
+        return path.suffix == ".txt" and str(path)[:-4] in self._stems
+
+    @cached_property
+    def _stems(self) -> set[str]:
+        return {str(path)[: -len(path.suffix) or None] for path in self.videos}
+
     def _below(self, path: Path) -> str:
         return str(path)[len(str(self.folder / "x")) - 1 :]
 
     def _said(self, reason: str, names: list[str]) -> str:
         examples = ", ".join(map(log.plain, names[:_EXAMPLES]))
         if reason == "other":
-            examples = f"{self.suffixes()}: {examples}"
+            examples = f"{_suffixes(names)}: {examples}"
         more = ", ..." * (len(names) > _EXAMPLES)
         return f"{len(names):,} {_SAID[reason][len(names) > 1]} ({examples}{more})"
+
+
+def _suffixes(names: Iterable[str]) -> str:
+    """The suffixes of files with their counts, most frequent first."""
+    counts = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
+    return ", ".join(f"{log.plain(suffix)} {n:,}" for suffix, n in counts.most_common(8))
 
 
 def list_below(folder: Path) -> FolderListing:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.datasets.parts.video_marks import is_video_name
 
 _NUMBER = re.compile(r"0*([0-9]+)(?:\.0+)?")
+_FLOAT = re.compile(r"([0-9]+)\.0")
 _ELSEWHERE = re.compile(r"(?:/|[A-Za-z]:/|[a-z][a-z0-9+.-]*://)")  # paths and addresses
 _MOST_COMPARED = 20_000
 
@@ -116,7 +117,8 @@ def missing_id(name: str) -> str | None:
         tidied = tidied.rpartition("/")[2]
     if any(part in ("", ".", "..") for part in tidied.split("/")) or not tidied.isprintable():
         return None
-    return _stem(tidied)
+    number = _FLOAT.fullmatch(tidied)  # pandas makes 1.0 of the video 1
+    return number[1] if number else _stem(tidied)
 
 
 def _stem(name: str) -> str:
