@@ -195,14 +195,14 @@ class Broken:
 
 def test_a_video_that_fails_half_way_leaves_nothing_to_the_next(tmp_path):
     work = stage(tmp_path)
-    expected = work._rows("v", work._shrunk(Broken(fails=False), None))
+    expected = work._rows("v", work._shrunk(Broken(fails=False)))
 
     with pytest.raises(ItemError):
-        work._rows("w", work._shrunk(Broken(fails=True), None))
+        work._rows("w", work._shrunk(Broken(fails=True)))
 
     assert expected.ids == ["v_0"]  # the same frame again is no second row
     assert np.array_equal(
-        work._rows("v", work._shrunk(Broken(fails=False), None)).values, expected.values
+        work._rows("v", work._shrunk(Broken(fails=False))).values, expected.values
     )
 
 
