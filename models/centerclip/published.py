@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.base import Assets, Mismatch
 from models.centerclip.options import Options
-from models.centerclip.published_settings import model_options, settings_of
+from models.centerclip.published_settings import assumptions, model_options, settings_of
 from models.centerclip.published_settings import recipe as settings_recipe
 from models.centerclip.reduction import TokenShape, shape_after
 from models.centerclip.spectral import space_time_neighbours
@@ -43,6 +43,12 @@ RECIPE = "centerclip_base"
 _CLIP4CLIP_RECIPE = "clip4clip_published"
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""
+# what is taken from a recipe where no settings lie beside a file: option, why
+NOT_IN_FILE = {
+    "frames": "no hparams_train.json beside it",
+    "words": "no hparams_train.json beside it",
+    "reduce": "no hparams_train.json beside it says where tokens are reduced",
+}
 LOST = (
     "the optimizer's state, without which its program does not resume: start there with"
     " load_from_pretrained 1",
@@ -52,6 +58,7 @@ IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
 __all__ = [
     "as_published",
+    "assumptions",
     "export_file",
     "import_checkpoint",
     "recipe_of",

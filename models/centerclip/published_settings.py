@@ -34,26 +34,108 @@ _TRAINS_ALWAYS = (
 _MOST_BLOCKS = 12  # of the towers that it accepts
 
 
+# defaults of its parser, for files that an older version of the program wrote
+MODEL_DEFAULTS: dict[str, object] = {
+    "pretrained_clip_name": "ViT-B/32",
+    "max_frames": 100,
+    "max_words": 20,
+    "sim_header": "meanP",
+    "linear_patch": "2d",
+    "cross_num_hidden_layers": 4,
+    "temperature_new": 1.0,
+    "deep_cluster": 0,
+    "cluster_inter": 0,
+    "cluster_algo": "kmediods++",
+    "cluster_num_blocks": 0,
+    "target_frames_blocks": [12] * 12,
+    "cluster_distance": "euclidean",
+    "minkowski_norm_p": 2.0,
+    "cluster_iter_limit": 100,
+    "cluster_threshold": 1e-5,
+    "aggregation": None,
+    "pre_norm": 0,
+    "cluster_embedding": 0,
+    "cluser_embed_from_clip": 1,
+    "cluster_frame_embedding": 0,
+    "spectral_graph": "HeatKernel",
+    "spectral_sigma": 2.0,
+    "spectral_knn_k": 1,
+    "spectral_spg": 0,
+}
+TRAIN_DEFAULTS: dict[str, object] = {
+    "optim": "BertAdam",
+    "lr": 1e-4,
+    "coef_lr": 1.0,
+    "beta1": 0.9,
+    "beta2": 0.98,
+    "eps": 1e-6,
+    "wd": 0.2,
+    "epochs": 20,
+    "batch_size": 256,
+    "batch_size_val": 3500,
+    "gradient_accumulation_steps": 1,
+    "precision": "fp32",
+    "seed": 42,
+    "clip_grad_norm": 1.0,
+    "warmup_proportion": 0.1,
+    "freeze_layer_num": 0,
+    "n_display": 100,
+}
+
+
 def recipe(settings: Mapping[str, object]) -> dict[str, dict]:
     """Return {"model", "options", "train"} as in recipes.yaml.
 
-    There is no "train" if the settings say nothing of it. Raises Mismatch for what is missing or
-    unknown.
+    A missing setting has the default of the published parser. There is no "train" if the settings
+    say nothing of it. Raises Mismatch for values that are unknown.
     """
     try:
         found = {"model": "centerclip", "options": model_options(settings)}
-        if "optim" in settings:
+        if says_training(settings):
             found["train"] = train_options(settings)
         return found
     except KeyError as error:
         raise Mismatch(
-            f"{error.args[0]} is missing from the settings, or has an unknown value",
+            f"{error.args[0]} is a value that is unknown here",
             "Is it the hparams_train.json of a CenterCLIP run?",
         ) from None
 
 
+def says_training(settings: Mapping[str, object]) -> bool:
+    """Whether settings tell of a training run; those that `settings_of` writes do not."""
+    return bool({"optim", "lr", "epochs", "batch_size"} & settings.keys())
+
+
+def assumptions(settings: Mapping[str, object]) -> list[str]:
+    """Return what was assumed where settings are missing or have no counterpart, one line each."""
+    return missing(settings, MODEL_DEFAULTS, TRAIN_DEFAULTS) + precision_assumed(settings)
+
+
+def missing(
+    settings: Mapping[str, object], model: Mapping[str, object], train: Mapping[str, object]
+) -> list[str]:
+    """Return "name value: reason" of each setting that is taken from the parser's defaults."""
+    known = {**model, **train} if says_training(settings) else model
+    return [
+        f"{name} {value}: not in the settings, so its parser's default"
+        for name, value in known.items()
+        if name not in settings
+    ]
+
+
+def precision_assumed(settings: Mapping[str, object]) -> list[str]:
+    """Return what the published precision became, where we do not have it."""
+    if settings.get("precision") != "fp16":
+        return []
+    return [
+        "precision amp: the settings say fp16, half weights without a loss scaler; here weights"
+        " stay float32 and mixed precision scales the loss"
+    ]
+
+
 def model_options(settings: Mapping[str, object]) -> dict[str, object]:
-    """Return options of the model, only what the settings say."""
+    """Return options of the model, with the parser's defaults for settings that are missing."""
+    settings = {**MODEL_DEFAULTS, **settings}
     temporal = _TEMPORAL[settings["sim_header"]]
     options: dict[str, object] = {
         "backbone": settings["pretrained_clip_name"],
@@ -72,6 +154,7 @@ def model_options(settings: Mapping[str, object]) -> dict[str, object]:
 
 def train_options(settings: Mapping[str, object]) -> dict[str, object]:
     """Return options of training that the settings state or that the program always uses."""
+    settings = {**MODEL_DEFAULTS, **TRAIN_DEFAULTS, **settings}
     is_adamw = settings["optim"] == "AdamW"
     optimizer = {
         "name": "adamw" if is_adamw else "bertadam",

@@ -23,19 +23,46 @@ from models.base import Assets, Mismatch
 from models.clip.sizes import PREFIX, Sizes, name_of
 from models.clip.towers import sizes_of
 from models.dgl.options import Options
+from models.dgl.published_settings import assumptions, model_options, settings_of
+from models.dgl.published_settings import recipe as settings_recipe
 from models.parts.keys import PARAMETER, Rule, in_float32, part_of, to_ours, to_theirs
 from models.parts.wrappers import unwrapped
 
 RECIPE = "dgl_msrvtt"  # of recipes.yaml: how such files were trained
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""
+# what is taken from a recipe where no settings lie beside a file: option, why
+NOT_IN_FILE = {
+    "text_prompts": "no hparams_train.json beside it; all published files have 8",
+    "frames": "no hparams_train.json beside it",
+    "words": "no hparams_train.json beside it",
+    "feature": "no hparams_train.json beside it",
+}
+SETTINGS_FILE = "hparams_train.json"  # in the same folder
 # published defaults of what the files do not hold
-IMPLIED = {"activation": "quick_gelu", "feature": "global_prompt0", "text_prompts": 8}
+IMPLIED = {"activation": "quick_gelu"}
 LOST = (
     "the optimizer's state, without which its program does not resume: start there with"
     " load_from_pretrained 1",
 )
 ARCH = "CLIp4Clip"  # sic
+
+__all__ = [
+    "as_published",
+    "assumptions",
+    "export_checkpoint",
+    "export_file",
+    "import_checkpoint",
+    "optimizer_state",
+    "parameter_order",
+    "published_names",
+    "recognises",
+    "settings",
+    "settings_recipe",
+    "state_of",
+    "training_facts",
+]
+
 _NO_PROMPTS = ("no prompts inside", "Give a checkpoint of knightyxp/DGL.")
 
 _DDP = "module."
@@ -50,6 +77,20 @@ _IGNORED = {_POSITIONS: "the numbers 0, 1, 2, ..."}
 _OWN = (  # names below `clip.visual.`, and below `clip.`, that CLIP itself does not have
     r"(?!PromptTransformer|unified_|prefix_|postfix_|visual_prompt"
     r"|visual\.(prompt|conv2|frame_embedding))"
+)
+_BEHIND = {  # what CLIP does not have: the entry of CLIP in front of it
+    _LINEAR: "clip.logit_scale",
+    _UNREAD: "clip.visual.positional_embedding",
+    _VIDEO: "clip.visual.proj",
+    _POSITIONS: "clip.visual.proj",
+    "clip.visual.conv2.weight": "clip.visual.ln_post.bias",
+}
+_LAST = (  # and what stands behind all of CLIP, in this order
+    "clip.unified_prompt_mlp.",
+    "clip.PromptTransformer.",
+    _UNIFIED,
+    "clip.prefix_text_prompt_proj_layer.",
+    "clip.postfix_text_prompt_proj_layer.",
 )
 _RULES = [
     Rule(_VIDEO, "prompts.video", ""),
@@ -94,6 +135,11 @@ def recognises(value: object) -> bool:
     return _VIDEO in state or _DDP + _VIDEO in state
 
 
+def settings(options: Options, published: Mapping[str, object]) -> dict[str, object]:
+    """Return what hparams_train.json has to say for a file of `export_file`."""
+    return settings_of(options)
+
+
 def training_facts(
     published: Mapping[str, object], side: Mapping[str, object]
 ) -> dict[str, object]:
@@ -112,13 +158,20 @@ def state_of(published: Mapping[str, object]) -> dict[str, object]:
 
 
 def import_checkpoint(
-    published: Mapping[str, object], text_prompts: int = _TEXT_PROMPTS
+    published: Mapping[str, object],
+    settings: Mapping[str, object] | None = None,
+    text_prompts: int | None = None,
 ) -> tuple[Options, Assets]:
-    """Return what `build` needs for the published model. text_prompts: M, which no file tells.
+    """Return what `build` needs for the published model.
 
+    settings: the content of hparams_train.json; the weights decide where they say something else.
+    text_prompts: M, which no file tells, in place of that of the settings, or of the published 8.
     Raises Mismatch that names every unknown key, or sizes that no model has.
     """
     state = state_of(published)
+    stated = model_options(settings) if settings is not None else {}
+    if text_prompts is None:
+        text_prompts = int(stated.get("text_prompts", _TEXT_PROMPTS))
     space = _space_of(state)
     ignored = {name: why for name, why in _IGNORED.items() if name in state}
     init = to_ours(state, _rules(space), ignored)
@@ -131,8 +184,21 @@ def import_checkpoint(
     if "frame_embedding" in init:
         found["frame_embedding"] = True
         found.setdefault("frames", len(init["frame_embedding"]))
+    if stated:
+        found.pop("words", None)  # the settings know
+    found = stated | found
+    if settings is None and space == "linear":
+        found.pop("text_prompts")  # assumed, not told
+        found |= {"text_prompts": told} if (told := _told_prompts(init, text_prompts)) else {}
     if sizes.context < found.get("words", Options().words):
         found["words"] = sizes.context
+    if found["layers"] < sizes.text_layers:
+        raise Mismatch(
+            f"prompts of {found['layers']} layers for {sizes.text_layers} text blocks: the"
+            " published program leaves the last blocks out, a model here runs them, so scores"
+            " would differ",
+            "Evaluate this file with its own program.",
+        )
     try:
         options = Options.model_validate(found)
     except ValidationError as error:
@@ -141,6 +207,13 @@ def import_checkpoint(
             f"sizes that no model has: {faults}", "The file is damaged or of another system."
         ) from None
     return options, Assets(init=in_float32(init))
+
+
+def _told_prompts(init: Mapping[str, Tensor], text_prompts: int) -> int | None:
+    """The text prompts of a linear space, if so few rows cannot be cut as the published 8 are."""
+    n_rows = init["prompts.space.table"].shape[1]
+    told = text_prompts if text_prompts // 2 <= 2 * n_rows else 2 * n_rows
+    return None if told == Options().text_prompts else told
 
 
 def _space_of(state: Mapping[str, object]) -> str:
@@ -193,7 +266,19 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
     named = published_names(options, state)
     n_positions = len(state["clip.visual.positional_embedding"])
     named[_POSITIONS] = torch.arange(n_positions)[None]
-    return named
+    return _in_published_order(named)
+
+
+def _in_published_order(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries in the order of the published modules, in which an optimizer numbers them."""
+    last = [name for prefix in _LAST for name in named if name.startswith(prefix)]
+    placed = {*_BEHIND, *last}
+    order = []
+    for name in named:
+        if name not in placed:
+            followers = [other for other, anchor in _BEHIND.items() if anchor == name]
+            order += [name, *(other for other in followers if other in named)]
+    return {name: named[name] for name in order + last}
 
 
 def export_file(
@@ -230,11 +315,6 @@ def _check_form(options: Options, state: Mapping[str, Tensor]) -> None:
         faults.append(
             f"{options.layers} layers of prompts for {sizes.vision_layers} vision and"
             f" {sizes.text_layers} text blocks"
-        )
-    if options.space == "transformer" and options.text_prompts != _TEXT_PROMPTS:
-        faults.append(
-            f"{options.text_prompts} text prompts, which the file cannot say, are read as"
-            f" {_TEXT_PROMPTS}"
         )
     if faults:
         raise Mismatch(

@@ -28,6 +28,13 @@ from models.parts.wrappers import bare
 
 RECIPE = "diffusionret_msrvtt_2"  # of pipelines.yaml: how such files were trained
 _FIRST_RECIPE = "diffusionret_msrvtt_1"
+# what is taken from a recipe, because no file says it: option, why
+NOT_IN_FILE = {
+    "frames": "the file does not say how many frames were read",
+    "words": "the file does not say how many tokens were read",
+    "schedule": "the file does not say what noise it learned",
+    "diffusion_steps": "the file does not say what noise it learned",
+}
 SUFFIX = ".pth"
 SIDE_FILE = ""
 # what the program does without a choice

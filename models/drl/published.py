@@ -23,6 +23,12 @@ from models.parts.keys import PARAMETER, Rule, count_parts, part_of, to_ours, to
 from models.parts.wrappers import bare
 
 RECIPE = "drl"  # of pipelines.yaml: how such files were trained
+# what is taken from a recipe, because no file says it: option, why
+NOT_IN_FILE = {
+    "frames": "the file does not say how many frames were read",
+    "words": "the file does not say how many tokens were read",
+    "interaction": "dp and ti have the same weights",
+}
 SUFFIX = ".bin.0"  # the published program counts epochs here
 SIDE_FILE = ""
 IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP

@@ -31,7 +31,7 @@ from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.clip_model import clip_model
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.checkpoints.word_files import Files, Words
-from pipeline.config import Config, merge
+from pipeline.config import Config, assign, merge
 from pipeline.errors import ConfigError, DataError
 from pipeline.recipes.recipe import Recipe, parse
 
@@ -45,12 +45,14 @@ def formats() -> dict[str, ModuleType]:
 
 
 def import_file(
-    file: Path, files: Files, loaded: Config, recipe: str = ""
+    file: Path, files: Files, loaded: Config, recipe: str = "", overrides: Sequence[str] = ()
 ) -> tuple[ModelInfo, dict[str, Tensor]]:
     """A published checkpoint as what `model_file.write_model` takes.
 
     files: of its words, as far as the user names them (`beside`). recipe: of `loaded`; how to train
-    on and how to read captions (default: the published one of its system).
+    on and how to read captions (default: the published one of its system). overrides: "options.x=1"
+    or "train.x=1" over everything else. What no file says is logged with its reason, and stands in
+    the checkpoint (`training["assumed"]`).
     Raises DataError naming keys, sizes or classes that do not fit; ConfigError for a recipe of
     another model.
     """
@@ -58,8 +60,13 @@ def import_file(
         file, str(loaded.recipe(recipe).get("model")) if recipe else ""
     )
     side, settings = _side_file(file, module.SIDE_FILE), _settings(file, module)
+    changed: dict = {}
+    for assignment in overrides:
+        assign(changed, assignment, "--set")
+    wanted = merge(loaded.recipe(recipe) if recipe else {}, changed).get("options") or {}
+    given = {"text_prompts": wanted["text_prompts"]} if "text_prompts" in wanted else {}
     try:
-        options, assets = module.import_checkpoint(value, *settings)
+        options, assets = module.import_checkpoint(value, *settings, **given)
     except Mismatch as error:
         raise DataError(error.what, where=file, fix=error.fix) from error
     finite.check(file, assets.init)
@@ -67,18 +74,21 @@ def import_file(
     words = word_files.read(file, files, known, assets.n_words, assets.n_tags)
     _check_words(file, assets.n_words, assets.n_tags, words)
     facts = _facts(words, assets)
-    info = ModelInfo(
-        _recipe(
-            loaded,
-            recipe or _of_form(module, value, settings),
-            module=module,
-            model=name,
-            options=options.model_dump(mode="json", exclude_unset=True),
-            settings=settings,
-        ),
-        facts,
-        {"imported": file.name} | module.training_facts(value, side),
+    told = options.model_dump(mode="json", exclude_unset=True)
+    chosen = _recipe(
+        loaded,
+        recipe or _of_form(module, value, settings),
+        module=module,
+        model=name,
+        options=told,
+        settings=settings,
+        changed=changed,
     )
+    assumed = _assumptions(module, chosen, told, settings, changed.get("options") or {})
+    for line in assumed:
+        log.info(f"assumed {line}")
+    training = {"imported": file.name} | module.training_facts(value, side)
+    info = ModelInfo(chosen, facts, training | ({"assumed": assumed} if assumed else {}))
     try:
         model = model_file.build_model(info.recipe, facts, init=assets.init).eval()
     except Mismatch as error:
@@ -270,6 +280,7 @@ def _recipe(
     model: str,
     options: dict,
     settings: list[Mapping],
+    changed: dict,
 ) -> Recipe:
     """The named recipe with the model options of the file over its own; by default that of the
     settings beside it.
@@ -283,7 +294,22 @@ def _recipe(
             where="--recipe",
             fix="Name a recipe of that model (python cli.py list recipes), or leave --recipe out.",
         )
-    return parse(values | {"options": merge(values.get("options") or {}, options)})
+    values = values | {"options": merge(values.get("options") or {}, options)}
+    return parse(merge(values, changed))
+
+
+def _assumptions(
+    module: ModuleType, recipe: Recipe, told: Mapping, settings: list[Mapping], changed: Mapping
+) -> list[str]:
+    """What neither the file, nor settings beside it, nor the user said: "option value: reason"."""
+    if settings:
+        return module.assumptions(*settings)
+    values = recipe.options.model_dump(mode="json")
+    return [
+        f"{name} {values[name] or 'none'}: {why}; as recipe {recipe.name} has it"
+        for name, why in getattr(module, "NOT_IN_FILE", {}).items()
+        if name not in told and name not in changed
+    ]
 
 
 def _settings(file: Path, module: ModuleType) -> list[Mapping]:

@@ -9,8 +9,9 @@ other checkpoint.
 
 Vocabulary and tags are found where the published programs keep them: vocab.json,
 TextData/vocabulary and TextData/tags beside the file or above it. Dual Encoding's .bin.ckpt,
-CenterCLIP's hparams_train.json and CLIP4Clip's pytorch_opt.bin.N are read if they lie beside the
-file. The state of an optimizer is kept in best.moments.pt, so that training can continue from it.
+the hparams_train.json of CenterCLIP and DGL, and CLIP4Clip's pytorch_opt.bin.N are read if they lie
+beside the file. What had to be assumed is said with its reason. The state of an optimizer is kept
+in best.moments.pt, so that training can continue from it.
 """
 
 import json
@@ -53,6 +54,13 @@ from pipeline import config, log
     help="recipe that says how to read captions and how to train on  [the published one]",
 )
 @click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="OPTION=VALUE",
+    help="what a file does not say, or says otherwise: options.words=64, train.seed=1",
+)
+@click.option(
     "-o",
     "--out",
     required=True,
@@ -73,6 +81,7 @@ def command(
     bag: Path | None,
     tags: Path | None,
     recipe: str,
+    overrides: tuple[str, ...],
     out: Path,
     path: Path | None,
     as_json: bool,
@@ -88,7 +97,8 @@ def command(
         info, weights = import_clip(file, config.load(path), recipe)
         start = None
     else:
-        info, weights = import_file(file, Files(vocab, bag, tags), config.load(path), recipe)
+        words = Files(vocab, bag, tags)
+        info, weights = import_file(file, words, config.load(path), recipe, overrides)
         start = moments.of_published(file, info, weights)
     target = out if out.suffix == ".pt" else out / "checkpoints" / "best.pt"
     model_file.write_model(target, info, weights)
@@ -113,7 +123,8 @@ def _report(target: Path, info: object, n_numbers: int, as_json: bool) -> None:
         "bag_words": len(info.facts.get("bag", ())),
         "tags": len(info.facts["tags"]),
         "feature_dim": info.facts["feature_dim"],
-        "training": info.training,
+        # all options of hybrid_space are too many to show
+        "training": {key: value for key, value in info.training.items() if key != "opt"},
         "options": info.recipe.options.model_dump(mode="json"),
     }
     if as_json:

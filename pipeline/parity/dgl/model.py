@@ -66,7 +66,7 @@ def opened(
     """The model of a recorded checkpoint: what the file tells, and from the settings what it does
     not.
     """
-    options, assets = published.import_checkpoint(file, settings["text_prompt_length"])
+    options, assets = published.import_checkpoint(file, text_prompts=settings["text_prompt_length"])
     told = {
         "text_prompts": settings["text_prompt_length"],
         "frames": settings["max_frames"],

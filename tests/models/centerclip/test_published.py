@@ -288,9 +288,21 @@ def test_frozen_are_the_parts_below_the_blocks_that_train(layers: int, trained: 
     assert len(frozen) == 4 - trained
 
 
-def test_incomplete_settings_are_refused() -> None:
-    with pytest.raises(Mismatch, match="sim_header is missing from the settings"):
-        published_settings.recipe({"max_frames": 12})
+def test_missing_settings_are_those_of_the_published_parser_and_said() -> None:
+    settings = {"max_frames": 12, "optim": "AdamW"}
+
+    made = published_settings.recipe(settings)
+
+    assert made["options"]["words"] == 20
+    assert made["train"]["optimizer"]["lr"] == 1e-4
+    said = published_settings.assumptions(settings)
+    assert "max_words 20: not in the settings, so its parser's default" in said
+    assert not any(line.startswith("max_frames") for line in said)
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(Mismatch, match="meanQ is a value that is unknown"):
+        published_settings.recipe({"sim_header": "meanQ"})
 
 
 @pytest.mark.parametrize(

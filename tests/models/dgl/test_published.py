@@ -96,7 +96,6 @@ def test_rows_that_cannot_be_shared_out_are_refused() -> None:
     [
         ({"global_prompts": 2}, "numbers must be equal"),
         ({"layers": 2}, "2 layers"),
-        ({"text_prompts": 4}, "4 text prompts"),
     ],
     ids=str,
 )
@@ -105,6 +104,15 @@ def test_what_the_published_program_cannot_run_is_not_written(options: dict, wha
 
     with pytest.raises(Mismatch, match=what):
         published.export_file(model.options, model.state_dict(), {})
+
+
+def test_settings_beside_a_file_say_how_many_text_prompts_it_has() -> None:
+    model = small_dgl(text_prompts=4)
+    value = published.export_file(model.options, model.state_dict(), {})
+
+    found, _ = published.import_checkpoint(value, published.settings(model.options, value))
+
+    assert (found.text_prompts, found.frames) == (4, model.options.frames)
 
 
 def test_unknown_entries_are_named() -> None:
