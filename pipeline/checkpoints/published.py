@@ -276,6 +276,7 @@ def _read_two_words(
 def _recipe(
     loaded: Config,
     name: str,
+    *,
     module: ModuleType,
     model: str,
     options: dict,
