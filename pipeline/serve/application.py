@@ -1,0 +1,208 @@
+"""The page and the JSON API over a shelf of indexes.
+
+Addresses name videos by id and indexes by name, never by path: nothing is served that is not in an
+index. Every answer carries a policy that lets a browser load nothing from anywhere else.
+"""
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from pipeline import __version__
+from pipeline.errors import ConfigError, TvrError
+from pipeline.search.answers import Answer, Answers, span_words, tie_words
+from pipeline.search.question import Part
+from pipeline.serve.limits import Rate, TooMany, receive
+from pipeline.serve.pictures import Pictures
+from pipeline.serve.query import question
+from pipeline.serve.shelf import Filters, Shelf
+from pipeline.serve.uploads import understood
+
+_HERE = Path(__file__).parent
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
+    " media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none';"
+    " frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_MOST_TOP = 200
+_MOST_VIDEOS = 20  # that one question names
+_FIELDS = 64 << 10  # bytes of an upload beside the file
+
+IndexName = Annotated[str, Query(description="name of an index; default: the first")]
+VideoId = Annotated[str, Query(max_length=4096, description="id of a video of the index")]
+Ids = Annotated[list[str], Query(max_length=_MOST_VIDEOS, description="ids of videos")]
+Top = Annotated[int, Query(ge=1, le=_MOST_TOP, description="answers")]
+Score = Annotated[float | None, Query(allow_inf_nan=False, description="answers of this or more")]
+Glob = Annotated[str, Query(max_length=512, description="only videos whose path fits this")]
+PerVideo = Annotated[int, Query(ge=0, description="answers per video at most, 0: any number")]
+Seconds = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds in the video")]
+End = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="end, seconds")]
+
+
+def application(
+    shelf: Shelf, hosts: list[str], upload_bytes: int = 64 << 20, uploads_a_minute: int = 20
+) -> FastAPI:
+    """The application that serves these indexes to requests for these host names ("*": any)."""
+    app = FastAPI(title="tvrkit", version=__version__, docs_url=None, redoc_url=None)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    templates = Environment(
+        loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape(default=True)
+    )
+    pictures = Pictures()
+    rate = Rate(uploads_a_minute)
+
+    def chosen(name: str) -> str:
+        name = name or shelf.names[0]
+        if name not in shelf.names:
+            raise HTTPException(404, f"there is no index called {name[:80]}")
+        return name
+
+    @app.middleware("http")
+    async def guarded(
+        request: Request, call: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        length = request.headers.get("content-length", "0")
+        if request.method == "POST" and not length.isdigit():
+            return JSONResponse({"error": "say how long the upload is"}, 411)
+        if int(length if length.isdigit() else 0) > upload_bytes + _FIELDS:
+            return JSONResponse({"error": f"more than {upload_bytes:,} bytes"}, 413)
+        response = await call(request)
+        for key, value in _HEADERS.items():
+            response.headers.setdefault(key, value)
+        return response
+
+    @app.exception_handler(TvrError)
+    async def refused(_request: Request, error: TvrError) -> JSONResponse:
+        status = 400 if isinstance(error, ConfigError) else 422
+        return JSONResponse({"error": error.what, "fix": error.fix}, status)
+
+    @app.exception_handler(TooMany)
+    async def too_many(_request: Request, error: TooMany) -> JSONResponse:
+        wait = str(int(error.seconds) + 1)
+        return JSONResponse({"error": "too many uploads"}, 429, {"Retry-After": wait})
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def page() -> str:
+        described = {name: shelf.described(name) for name in shelf.names}
+        return templates.get_template("page.html.jinja").render(indexes=described)
+
+    @app.get("/api", response_class=HTMLResponse, include_in_schema=False)
+    def reference() -> str:
+        return templates.get_template("api.html.jinja").render(paths=app.openapi()["paths"])
+
+    @app.get("/api/health")
+    def health() -> dict:
+        """Whether the server answers, and what it serves."""
+        counts = {name: shelf.store(name) for name in shelf.names}
+        indexes = {n: {"videos": s.n_videos, "windows": s.rows} for n, s in counts.items()}
+        return {"status": "ok", "version": __version__, "indexes": indexes}
+
+    @app.get("/api/search")
+    def search(
+        q: Annotated[str, Query(description='a sentence; or "2:a dog" - "fruit"')] = "",
+        like: Ids = [],
+        unlike: Ids = [],
+        index: IndexName = "",
+        top: Top = 20,
+        min_score: Score = None,
+        path: Glob = "",
+        per_video: PerVideo = 0,
+    ) -> dict:
+        """Ranked moments for a sentence, and for videos that are wanted or not."""
+        name = chosen(index)
+        for video_id in [*like, *unlike]:
+            if not shelf.places(name, video_id):
+                raise HTTPException(404, f"there is no video {video_id[:80]!r}")
+        parts = question(q, like, unlike)
+        answers, unknown = shelf.search(name, parts, Filters(top, min_score, path, per_video))
+        return _plain(name, answers, unknown)
+
+    @app.get("/api/similar")
+    def similar(
+        video: VideoId, index: IndexName = "", top: Top = 20, per_video: PerVideo = 1
+    ) -> dict:
+        """Videos like one of the index."""
+        name = chosen(index)
+        if not shelf.places(name, video):
+            raise HTTPException(404, f"there is no video {video[:80]!r}")
+        filters = Filters(top, per_video=per_video)
+        return _plain(name, shelf.search(name, [Part("video", video)], filters)[0], [])
+
+    @app.post("/api/similar")
+    def similar_upload(
+        request: Request,
+        file: Annotated[UploadFile, File(description="a clip or a picture")],
+        index: IndexName = "",
+        top: Top = 20,
+        per_video: PerVideo = 1,
+    ) -> dict:
+        """Videos like a clip or a picture that is sent along."""
+        name = chosen(index)
+        rate.take(request.client.host if request.client else "")
+        with tempfile.TemporaryDirectory(prefix="tvrkit-upload-") as folder:
+            upload = Path(folder) / "upload"
+            if not receive(file.file, upload, upload_bytes):
+                raise HTTPException(413, f"more than {upload_bytes:,} bytes")
+            with understood(upload) as part:
+                filters = Filters(top, per_video=per_video)
+                return _plain(name, shelf.search(name, [part], filters)[0], [])
+
+    @app.get("/api/videos/{video_id:path}")
+    def video(video_id: str, index: IndexName = "") -> dict:
+        """What the index holds of a video."""
+        name = chosen(index)
+        places = shelf.places(name, video_id)
+        if not places:
+            raise HTTPException(404, "there is no such video")
+        windows = [{"start": place.start, "end": place.end} for place in places]
+        is_there = shelf.file(name, video_id) is not None
+        return {"video": video_id, "index": name, "is_there": is_there, "windows": windows}
+
+    @app.get("/film")
+    def film(video: VideoId, index: IndexName = "") -> FileResponse:
+        """The file of a video, in parts as a player asks for them (HTTP ranges)."""
+        path = shelf.file(chosen(index), video)
+        if path is None:
+            raise HTTPException(404, "the file of this video is not there")
+        return FileResponse(path, headers={"Cache-Control": "private, max-age=60"})
+
+    @app.get("/still")
+    def still(
+        video: VideoId, start: Seconds = 0.0, end: End = None, index: IndexName = ""
+    ) -> Response:
+        """A picture (JPEG) of the middle of a moment."""
+        path = shelf.file(chosen(index), video)
+        picture = pictures.of(path, start, end) if path else None
+        if picture is None:
+            raise HTTPException(404, "there is no picture of this moment")
+        return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "max-age=600"})
+
+    return app
+
+
+def _plain(name: str, answers: Answers, unknown: list[str]) -> dict:
+    return {
+        "index": name,
+        "searched": answers.searched,
+        "unknown_words": unknown,
+        "ties": tie_words(answers.answers),
+        "answers": [_moment(answer) for answer in answers],
+    }
+
+
+def _moment(answer: Answer) -> dict:
+    return answer.plain() | {"span": span_words(answer)}
