@@ -5,7 +5,7 @@ index. Every answer carries a policy that lets a browser load nothing from anywh
 """
 
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +43,7 @@ _FIELDS = 64 << 10  # bytes of an upload beside the file
 
 IndexName = Annotated[str, Query(description="name of an index; default: the first")]
 VideoId = Annotated[str, Query(max_length=4096, description="id of a video of the index")]
-Ids = Annotated[list[str], Query(max_length=_MOST_VIDEOS, description="ids of videos")]
+Ids = Annotated[Sequence[str], Query(max_length=_MOST_VIDEOS, description="ids of videos")]
 Top = Annotated[int, Query(ge=1, le=_MOST_TOP, description="answers")]
 Score = Annotated[float | None, Query(allow_inf_nan=False, description="answers of this or more")]
 Glob = Annotated[str, Query(max_length=512, description="only videos whose path fits this")]
@@ -72,9 +72,7 @@ def application(
         return name
 
     @app.middleware("http")
-    async def guarded(
-        request: Request, call: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
+    async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
         length = request.headers.get("content-length", "0")
         if request.method == "POST" and not length.isdigit():
             return JSONResponse({"error": "say how long the upload is"}, 411)
@@ -114,8 +112,8 @@ def application(
     @app.get("/api/search")
     def search(
         q: Annotated[str, Query(description='a sentence; or "2:a dog" - "fruit"')] = "",
-        like: Ids = [],
-        unlike: Ids = [],
+        like: Ids = (),
+        unlike: Ids = (),
         index: IndexName = "",
         top: Top = 20,
         min_score: Score = None,

@@ -5,6 +5,7 @@ business who asks over a network.
 """
 
 import re
+from collections.abc import Sequence
 
 from pipeline.errors import ConfigError
 from pipeline.search.question import Part
@@ -32,7 +33,7 @@ def sentences(text: str) -> list[Part]:
     return [_part(sign, piece.strip().strip('"').strip()) for sign, piece in signed]
 
 
-def question(text: str, like: list[str], unlike: list[str]) -> list[Part]:
+def question(text: str, like: Sequence[str], unlike: Sequence[str]) -> list[Part]:
     """Words, videos that are wanted and videos that are not, as one question.
 
     Raises ConfigError if nothing is asked for, and as `sentences`.

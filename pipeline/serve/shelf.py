@@ -1,6 +1,5 @@
-"""The indexes that are served: opened once, asked one query at a time, opened again when extended."""
+"""The indexes that are served: opened once, asked one after another, opened again when extended."""
 
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +125,7 @@ def _open(folder: Path, root: Path | None, checkpoint: Path | None) -> _Opened:
 
 def _mark(folder: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(folder / STORE / INDEX)
+        found = (folder / STORE / INDEX).stat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino, found.st_size
