@@ -17,7 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, TvrError
-from pipeline.search.answers import Answer, Answers, span_words, tie_words
+from pipeline.search.answers import VideoAnswer, Answers, span_words, tie_words
 from pipeline.search.question import Part
 from pipeline.serve.limits import Rate, TooMany, receive
 from pipeline.serve.pictures import Pictures
@@ -202,5 +202,5 @@ def _plain(name: str, answers: Answers, unknown: list[str]) -> dict:
     }
 
 
-def _moment(answer: Answer) -> dict:
+def _moment(answer: VideoAnswer) -> dict:
     return answer.plain() | {"span": span_words(answer)}
