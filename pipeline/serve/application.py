@@ -17,7 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, TvrError
-from pipeline.search.answers import VideoAnswer, Answers, span_words, tie_words
+from pipeline.search.answers import Answers, VideoAnswer, span_words, tie_words
 from pipeline.search.question import Part
 from pipeline.serve.limits import Rate, TooMany, receive
 from pipeline.serve.pictures import Pictures

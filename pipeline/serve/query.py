@@ -26,7 +26,7 @@ def sentences(text: str) -> list[Part]:
         raise ConfigError(
             f"a query of {len(text):,} letters", where="q", fix=f"Write at most {_LONGEST:,}."
         )
-    pieces = _SIGNED.split(text.strip())
+    pieces = _SIGNED.split(f"{text.lstrip()} ")
     signed = [(1.0, pieces[0])]
     for sign, piece in zip(pieces[1::2], pieces[2::2], strict=True):
         signed.append((1.0 if sign == "+" else -1.0, piece))
