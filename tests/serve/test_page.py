@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="requirements-serve.txt is not installed")
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
 from tests.conftest import ROOT
 from tests.serve.collections import HOSTILE, made
+
+pytest.importorskip("fastapi", reason="requirements-serve.txt is not installed")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
