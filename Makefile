@@ -1,14 +1,21 @@
-# make demo | test | lint | bench | torture | clean. Each target first brings .venv up to date.
+# make demo | search-demo | test | lint | bench | torture | clean. Each target first brings .venv up to date.
 PYTHON ?= python3.11
 BIN := .venv/bin
 RUN_STAMP := .venv/.requirements
 DEV_STAMP := .venv/.requirements-dev
+SERVE_STAMP := .venv/.requirements-serve
 
 .SILENT:
-.PHONY: demo test lint bench torture clean
+.PHONY: demo search-demo test lint bench torture clean
 
 demo: $(RUN_STAMP)  ## raw clips to ranked results, with a report
 	$(BIN)/python cli.py demo
+
+search-demo: $(SERVE_STAMP)  ## the demo's clips (and the real ones beside the project) on a search page
+	test -f data/work/demo/backbone/_state/manifest.json || $(BIN)/python cli.py run demo --until backbone
+	$(BIN)/python cli.py index --in data/work/demo/synthesize --checkpoint data/work/demo/backbone --out data/work/search/demo
+	if test -d ../shared/data/videos; then $(BIN)/python cli.py index --in ../shared/data/videos --checkpoint data/work/demo/backbone --out data/work/search/real --max-failures 0.5; fi
+	$(BIN)/python cli.py serve data/work/search/*
 
 test: $(DEV_STAMP)  ## the whole suite on two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -37,7 +44,12 @@ $(RUN_STAMP): requirements.txt requirements-clip.txt
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements-clip.txt
 	touch $@
 
-$(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
+$(SERVE_STAMP): requirements-serve.txt $(RUN_STAMP)
+	echo "installing requirements-serve.txt into .venv"
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements-serve.txt
+	touch $@
+
+$(DEV_STAMP): requirements-dev.txt $(SERVE_STAMP)
 	echo "installing requirements-dev.txt into .venv"
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@

@@ -72,7 +72,13 @@ def test_every_asset_that_ships_is_in_the_image() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["requirements.txt", "requirements-clip.txt", "requirements-dev.txt", "requirements-faiss.txt"],
+    [
+        "requirements.txt",
+        "requirements-clip.txt",
+        "requirements-dev.txt",
+        "requirements-faiss.txt",
+        "requirements-serve.txt",
+    ],
 )
 def test_every_requirement_is_pinned(name: str) -> None:
     lines = (ROOT / name).read_text(encoding="utf-8").split("\n")
