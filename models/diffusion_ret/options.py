@@ -1,5 +1,4 @@
-"""DiffusionRet: DRL's comparison of words and frames first, then a denoiser that re-ranks the best
-candidates.
+"""DiffusionRet: DRL's comparison of words and frames, then denoisers re-rank the best candidates.
 
 Torch-free: names, ranges and defaults of `models/diffusion_ret/model.py`. Defaults are
 jpthu17/DiffusionRet:

@@ -62,8 +62,9 @@ def as_published(value: object) -> object:
 
 
 def recognises(value: object) -> bool:
-    """Whether a file that was read is of this system: CLIP, and weight networks twice as wide
-    inside as DRL's.
+    """Return whether a file that was read is of this system.
+
+    It holds a CLIP, and weight networks that are twice as wide inside as DRL's.
     """
     if (
         not isinstance(value, Mapping)
@@ -98,8 +99,7 @@ def training_facts(
 
 
 def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
-    """What `build` needs for the published model: the options its keys tell, and assets with the
-    weights in float32.
+    """Return what `build` needs: the options that the keys tell, and the weights in float32.
 
     Raises Mismatch naming every key that is unknown, or a table that does not hold the sinusoids.
     """
@@ -126,9 +126,7 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
 
 
 def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The bare state dict as the published program saves and reads it, from our options and
-    weights.
-    """
+    """Return the bare state dict as the published program saves and reads it."""
     named = published_names(state)
     if options.stage == "generation":
         weight = state["denoise_t2v.q_proj.weight"]
@@ -156,7 +154,7 @@ def _tables(state: Mapping[str, object]) -> dict[str, str]:
 
 
 def _check_table(name: str, table: object) -> None:
-    """Raise Mismatch for what is no sinusoid table (n, 1, D) of any length."""
+    """Raise Mismatch unless the table is one of sinusoids, (n, 1, D) of any length."""
     if (
         isinstance(table, Tensor)
         and table.ndim == 3

@@ -1,5 +1,4 @@
-"""DRL: every word finds its best frame and every frame its best word; CLIP underneath, fine-tuned
-as a whole.
+"""DRL: every word finds its best frame and every frame its best word, on a fine-tuned CLIP.
 
 Torch-free: names, ranges and defaults of `models/drl/model.py`. Defaults are foolwood/DRL: main.py,
 except where a description says "published:". Source: docs/specs/drl.md, sections 4 to 7 and 12.

@@ -1,9 +1,8 @@
-"""Checkpoints of foolwood/DRL and alro923/DRL (`pytorch_model.bin.<epoch>`, `best.pth`) and ours,
-both ways.
+"""Checkpoints of foolwood/DRL and alro923/DRL and ours, both ways.
 
-The file is a bare state dict (docs/specs/drl.md, section 16); its configuration is told by its
-keys. Files written by a GPU run hold CLIP's matrices in float16: here they become float32, nothing
-is lost.
+The file, `pytorch_model.bin.<epoch>` or `best.pth`, is a bare state dict (docs/specs/drl.md,
+section 16); its keys tell its configuration. Files written by a GPU run hold CLIP's matrices in
+float16: here they become float32, and nothing is lost.
 Undecidable: without a head it is dp or ti (dp is assumed; the weights are the same), and how many
 words and frames were read (32 and 12 are assumed).
 
@@ -52,8 +51,9 @@ _NETWORKS = {"text_weight_fc.": "word_weight.", "video_weight_fc.": "frame_weigh
 
 
 def rules(wti_arch: int) -> list[Rule]:
-    """The names of a state dict, or of a part of one; the networks of arch 1 are no sequences
-    there.
+    """Return the names of a state dict, or of a part of one.
+
+    The published networks of arch 1 are single layers, not sequences.
     """
     step = "0." if wti_arch == 1 else ""
     rest = PARAMETER if wti_arch == 1 else rf"[024]\.{PARAMETER}"
@@ -66,8 +66,9 @@ def as_published(value: object) -> object:
 
 
 def recognises(value: object) -> bool:
-    """Whether a file that was read is of this system: a bare state dict with CLIP inside and
-    nothing unknown beside.
+    """Return whether a file that was read is of this system.
+
+    It is a bare state dict with CLIP inside and nothing unknown beside.
 
     DiffusionRet's files are alike, but the hidden layer of its weight networks is twice as wide;
     CLIP4Clip's without a head cannot be told from ours.
@@ -101,8 +102,7 @@ def training_facts(
 
 
 def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]:
-    """What `build` needs for the published model: the options its keys tell, and assets with the
-    weights in float32.
+    """Return what `build` needs: the options that the keys tell, and the weights in float32.
 
     Raises Mismatch naming every key that is unknown.
     """
@@ -132,9 +132,7 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
 
 
 def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The bare state dict as the published program saves and reads it, from our options and
-    weights.
-    """
+    """Return the bare state dict as the published program saves and reads it."""
     return published_names(options, state)
 
 

@@ -1,5 +1,4 @@
-"""Dual Encoding++: words and frame features, each encoded at three levels, compared in a latent and
-a concept space.
+"""Dual Encoding++: words and features at three levels, compared in a latent and a concept space.
 
 Torch-free: names, ranges and defaults of `models/dual_encoding/model.py`. Defaults are
 dongYoun2/dual-encoding-system:

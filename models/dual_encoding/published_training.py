@@ -1,5 +1,4 @@
-"""Where the training of a Dual Encoding++ checkpoint stopped: Adam's moments by the names of our
-parameters.
+"""Where the training of a Dual Encoding++ checkpoint stopped: Adam's moments by our names.
 
 `<name>.bin.ckpt` holds {"epoch" (from 1), "best_<metric>", "patience", "optim_state_dict"}; the
 published program never reads it back (docs/specs/dual-encoding.md, section 2.9). Adam numbers the

@@ -30,9 +30,7 @@ Pool = Literal["mean", "padded_mean", "max"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """One convolution: its width, and the zero rows before and after a sequence that its windows
-    may touch.
-    """
+    """One convolution: its width, and how many zero rows its windows may touch on each side."""
 
     width: int
     before: int
@@ -44,17 +42,17 @@ class Kernel:
 
     @classmethod
     def of(cls, width: int, padding: Padding) -> "Kernel":
-        """same: as many windows as steps, the odd zero row of even widths last; full: every window
-        that touches.
+        """Return the kernel of a width.
+
+        same: as many windows as steps, the odd zero row of even widths last. full: every window
+        that touches the sequence.
         """
         before = (width - 1) // 2 if padding == "same" else width - 1
         return cls(width, before, width - 1 - before if padding == "same" else width - 1)
 
 
 class Chunk(NamedTuple):
-    """Consecutive sequences of the table: `items` blocks of `rows` rows each, starting at row
-    `start`.
-    """
+    """Consecutive sequences of the table: `items` blocks of `rows` rows each, from `start` on."""
 
     start: int
     items: int
@@ -64,8 +62,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Steps:
-    """Where the real steps of a padded batch lie: in packed order for a GRU, and in a table of rows
-    for convolutions.
+    """Where the real steps of a padded batch lie: packed for a GRU, in a table for convolutions.
 
     The table holds the sequences longest first, each with `before` zero rows, its steps, and zero
     rows behind, so that a window never reaches a neighbour. N steps, B sequences, R rows of the
@@ -84,25 +81,26 @@ class Steps:
 
     @property
     def n_rows(self) -> int:
-        return self.chunks[-1].start + self.chunks[-1].items * self.chunks[-1].rows
+        """Rows of the table."""
+        last = self.chunks[-1]
+        return last.start + last.items * last.rows
 
     @classmethod
     def of(cls, mask: Tensor, kernels: Sequence[Kernel], masked: bool) -> "Steps":
-        """The steps of mask (B, L) bool, True first. A sequence without any counts as one step.
+        """Return the steps of mask (B, L) bool, True first. A sequence without any counts as one.
 
         masked: blocks of a chunk are as long as its longest sequence. Otherwise they go on as far
         as a window can touch it, and what lies beyond is known: windows of zeros.
         """
-        before, after = (
-            max((k.before for k in kernels), default=0),
-            max((k.after for k in kernels), default=0),
-        )
+        before = max((kernel.before for kernel in kernels), default=0)
+        after = max((kernel.after for kernel in kernels), default=0)
         lengths = mask.sum(1).clamp(min=1).cpu()
         lengths, order = lengths.sort(descending=True, stable=True)
-        time, item = (
-            (torch.arange(int(lengths[0]))[:, None] < lengths).nonzero().unbind(1)
-        )  # in packed order
-        chunks, starts, start = [], torch.empty_like(lengths), 0
+        has_step = torch.arange(int(lengths[0]))[:, None] < lengths  # (longest, B)
+        time, item = has_step.nonzero().unbind(1)  # in packed order
+        chunks = []
+        starts = torch.empty_like(lengths)
+        start = 0
         for first in range(0, len(lengths), _CHUNK):
             members = lengths[first : first + _CHUNK]
             longest = int(members[0])
@@ -124,44 +122,44 @@ class Steps:
         )
 
     def table(self, packed: Tensor, elsewhere: float = 0.0) -> Tensor:
-        """Packed steps (N, C) as the table (R, C)."""
+        """Return packed steps (N, C) as the table (R, C)."""
         return packed.new_full((self.n_rows, packed.shape[1]), elsewhere).index_copy(
             0, self.slot, packed
         )
 
     def mean(self, table: Tensor, over_padding: bool) -> Tensor:
-        """Sum over time (B, C) by the true length, or by the padded length of the batch, longest
-        first.
+        """Return means of the table (R, C) over time, (B, C), longest first.
+
+        Sums are divided by the true length, or by the padded length of the batch.
         """
-        return self._reduced(table, Tensor.sum) / (
-            self.padded_length if over_padding else self.lengths[:, None]
-        )
+        length = self.padded_length if over_padding else self.lengths[:, None]
+        return self._reduce(table, Tensor.sum) / length
 
     def maximum(self, packed: Tensor) -> Tensor:
-        """Maximum over time (B, C), longest first; without `masked` the zeros of padding take
-        part.
+        """Return maxima of packed steps (N, C) over time, (B, C), longest first.
+
+        Without `masked` the zeros of padding take part.
         """
-        strongest = self._reduced(self.table(packed, -torch.inf), Tensor.amax)
+        strongest = self._reduce(self.table(packed, -torch.inf), Tensor.amax)
         if self.masked:
             return strongest
         has_padding = self.lengths[:, None] < self.padded_length
         return torch.where(has_padding, strongest.clamp(min=0), strongest)
 
-    def _reduced(self, table: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
+    def _reduce(self, table: Tensor, reduce: Callable[[Tensor, int], Tensor]) -> Tensor:
         parts = table.split([chunk.items * chunk.rows for chunk in self.chunks])
         blocks = [
             part.unflatten(0, (c.items, c.rows)) for part, c in zip(parts, self.chunks, strict=True)
         ]
         return torch.cat([reduce(block, 1) for block in blocks])
 
-    def restored(self, rows: Tensor) -> Tensor:
-        """Rows (B, ...) that stand longest first, in the order of the batch."""
+    def restore(self, rows: Tensor) -> Tensor:
+        """Return rows (B, ...) that stand longest first, in the order of the batch."""
         return torch.empty_like(rows).index_copy(0, self.order, rows)
 
 
 class SequenceEncoder(nn.Module):
-    """Levels 2 and 3: a GRU pooled over time, and the largest response of each filter over the
-    outputs of the GRU.
+    """Levels 2 and 3: a GRU pooled over time, and the largest response of each filter to it.
 
     Packed steps (N, F) -> (B, width_gru) and (B, width_conv), in the order of the batch.
     """
@@ -180,7 +178,8 @@ class SequenceEncoder(nn.Module):
         hidden = rnn * (2 if bidirectional else 1)
         self.convs = nn.ModuleList(nn.Conv1d(hidden, filters, width) for width, filters in convs)
         self.kernels = tuple(Kernel.of(width, padding) for width, _ in convs)
-        self.width_gru, self.width_conv = hidden, sum(filters for _, filters in convs)
+        self.width_gru = hidden
+        self.width_conv = sum(filters for _, filters in convs)
         self.width = self.width_gru + self.width_conv
 
     def forward(self, packed: Tensor, steps: Steps, pool: Pool = "mean") -> tuple[Tensor, Tensor]:
@@ -193,7 +192,7 @@ class SequenceEncoder(nn.Module):
         pooled = (
             steps.maximum(hidden) if pool == "max" else steps.mean(table, pool == "padded_mean")
         )
-        return steps.restored(pooled), steps.restored(self.responses(table, steps))
+        return steps.restore(pooled), steps.restore(self.responses(table, steps))
 
     def hidden(self, packed: Tensor, steps: Steps) -> Tensor:
         """GRU outputs of the packed steps, (N, width_gru)."""
@@ -230,9 +229,7 @@ def _windows(table: Tensor, chunk: Chunk, kernel: Kernel, before: int) -> Tensor
 def _responses(
     table: Tensor, steps: Steps, kernel: Kernel, weight: Tensor, first: int, chunk: Chunk
 ) -> Tensor:
-    """Responses (items, channels, outputs) of one chunk; under `masked` -inf where no window of the
-    sequence is.
-    """
+    """Responses (items, channels, outputs) of one chunk; under `masked` -inf outside a sequence."""
     response = F.conv1d(_windows(table, chunk, kernel, steps.before), weight)
     if not steps.masked:
         return response
@@ -244,9 +241,7 @@ def _responses(
 def _dense_peaks(
     table: Tensor, steps: Steps, kernels: Sequence[Kernel], *weights: Tensor
 ) -> Tensor:
-    """Largest response of each filter, (B, sum of channels), longest first; differentiable by
-    autograd.
-    """
+    """Largest response of each filter, (B, sum of channels), longest first; by autograd."""
     rows = []
     for number, chunk in enumerate(steps.chunks):
         responses = [
@@ -265,10 +260,8 @@ class _Peaks(torch.autograd.Function):
     def forward(
         ctx, table: Tensor, steps: Steps, kernels: Sequence[Kernel], *weights: Tensor
     ) -> Tensor:
-        peaks, winners = (
-            [],
-            [],
-        )  # per kernel: responses (B, channels); first rows of the windows, int64 (B, channels)
+        peaks = []  # per kernel: responses (B, channels)
+        winners = []  # per kernel: first rows of the windows, int64 (B, channels)
         for kernel, weight in zip(kernels, weights, strict=True):
             found = [
                 _peaks_of_chunk(table, steps, kernel, weight, number * _CHUNK, chunk)
@@ -284,7 +277,9 @@ class _Peaks(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         table, *saved = ctx.saved_tensors
-        weights, winners = saved[: len(saved) // 2], saved[len(saved) // 2 :]
+        half = len(saved) // 2
+        weights = saved[:half]
+        winners = saved[half:]
         grads = grad.split([len(weight) for weight in weights], 1)
         grad_table = torch.zeros_like(table) if ctx.needs_input_grad[0] else None
         grad_weights: list[Tensor | None] = []
@@ -299,18 +294,19 @@ class _Peaks(torch.autograd.Function):
 def _peaks_of_chunk(
     table: Tensor, steps: Steps, kernel: Kernel, weight: Tensor, first: int, chunk: Chunk
 ) -> tuple[Tensor, Tensor]:
-    values, winner = _responses(table, steps, kernel, weight, first, chunk).max(
-        2
-    )  # (items, channels)
+    responses = _responses(table, steps, kernel, weight, first=first, chunk=chunk)
+    values, winner = responses.max(2)  # (items, channels)
     begin = chunk.start + steps.before - kernel.before + torch.arange(chunk.items) * chunk.rows
     return values, winner + begin[:, None]
 
 
 def _grad_of_weight(table: Tensor, weight: Tensor, rows: Tensor, grad: Tensor) -> Tensor:
-    """Each filter sums the windows it won, weighted by gradient: rows, grad (B, channels) ->
-    (channels, C, width).
+    """Each filter sums the windows it won, weighted by gradient, (channels, C, width).
+
+    rows, grad (B, channels).
     """
-    bags, weighting = rows.T.contiguous(), grad.T.contiguous()
+    bags = rows.T.contiguous()
+    weighting = grad.T.contiguous()
     taps = [
         F.embedding_bag(bags + j, table, per_sample_weights=weighting, mode="sum")
         for j in range(weight.shape[2])
@@ -319,10 +315,9 @@ def _grad_of_weight(table: Tensor, weight: Tensor, rows: Tensor, grad: Tensor) -
 
 
 def _add_grad_of_table(grad_table: Tensor, weight: Tensor, rows: Tensor, grad: Tensor) -> None:
-    """Each row of the table gets the filters that won a window there, weighted by their
-    gradients.
-    """
-    n_rows, (n_items, n_channels) = len(grad_table), rows.shape
+    """Each row of the table gets the filters that won a window there, weighted by gradient."""
+    n_rows = len(grad_table)
+    n_items, n_channels = rows.shape
     order = rows.flatten().argsort(stable=True)
     filters = torch.arange(n_channels).repeat(n_items)[order]
     weighting = grad.flatten()[order]

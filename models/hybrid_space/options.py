@@ -1,5 +1,4 @@
-"""Dual Encoding, the ancestor of Dual Encoding++ (TPAMI 2021; with `space: latent` the form of CVPR
-2019).
+"""Dual Encoding, before Dual Encoding++ (TPAMI 2021; `space: latent` is the form of CVPR 2019).
 
 Torch-free: names, ranges and defaults of `models/hybrid_space/model.py`. Defaults are
 danieljf24/hybrid_space's training command for MSR-VTT. Source: docs/specs/dual-encoding.md, section

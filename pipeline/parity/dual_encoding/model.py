@@ -136,7 +136,7 @@ def _hidden(model: DualEncoding, batch: Mapping[str, Tensor]) -> dict[str, Tenso
 
 def _unpacked(encoder: SequenceEncoder, rows: Tensor, steps: Steps) -> Tensor:
     packed = PackedSequence(encoder.hidden(rows, steps), steps.batch_sizes)
-    return steps.restored(pad_packed_sequence(packed, batch_first=True)[0])
+    return steps.restore(pad_packed_sequence(packed, batch_first=True)[0])
 
 
 def _one_by_one(model: DualEncoding, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ def test_the_maximum_over_time_sees_the_zeros_of_padding_only_if_asked(masked: b
     values = _values() - 5
     steps = Steps.of(MASK[:, :9], _encoder().kernels, masked)
 
-    ours = steps.restored(steps.maximum(values[:, :9].flatten(0, 1)[steps.source]))
+    ours = steps.restore(steps.maximum(values[:, :9].flatten(0, 1)[steps.source]))
 
     ends = (
         values[i, :n].amax(0).clamp(min=0 if n < 9 and not masked else -99)
