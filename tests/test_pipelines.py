@@ -192,3 +192,23 @@ def test_head_of_the_published_configuration() -> None:
         2.0,
     )
     assert (recipe.options.pooling, recipe.train.clean_captions) == ("masked", True)
+
+
+@pytest.mark.parametrize("name", ["msvd-clip4clip", "didemo-dgl_msrvtt", "centerclip-lsmdc_01"])
+def test_benchmarks_of_3_fps_are_compressed_as_published(name: str) -> None:
+    published = {"frame_rule": "published", "size_rule": "clip4clip", "preset": "medium"}
+
+    assert SHIPPED.pipelines[name]["steps"]["compress"].items() >= published.items()
+
+
+@pytest.mark.parametrize("name", ["mine-clip4clip", "msvd-drl", "mine-centerclip_zero_shot"])
+def test_other_videos_keep_their_times_and_their_shape(name: str) -> None:
+    assert SHIPPED.pipelines[name]["steps"]["compress"].keys() == {"fps", "short_side"}
+
+
+@pytest.mark.parametrize(
+    "name, fps",
+    [("drl", 1), ("diffusionret_msrvtt_2", 1), ("clip4clip", 1), ("centerclip_b6_4", 3)],
+)
+def test_recipes_say_how_many_frames_a_second_they_read(name: str, fps: int) -> None:
+    assert parse(SHIPPED.recipe(name)).train.frames.fps == fps

@@ -186,7 +186,12 @@ def train_options(settings: Mapping[str, object]) -> dict[str, object]:
         ],
         "freeze": freeze_rule(settings["freeze_layer_num"], settings["linear_patch"]),
         "temperature": {"min": 0.1, "max": 4.6052},
-        "frames": {"train": "segments-published", "evaluation": "centers", "fit": "center_crop"},
+        "frames": {
+            "train": "segments-published",
+            "evaluation": "centers",
+            "fit": "center_crop",
+            "fps": 3,
+        },
         "distributed": {"gather": "local_gradient"},
         "selection_split": "test",
         "select": "t2v_r1",

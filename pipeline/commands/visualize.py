@@ -127,7 +127,7 @@ def command(video: str, out: Path | None, captions: tuple[str, ...], **values: o
 
     loaded = config.load(values["path"])
     source, spoken = _source(loaded, video, values["dataset"], values["videos"])
-    frames, mode, every = _sampling(loaded, values["recipe"])
+    frames, mode, every = _sampling(loaded, values["recipe"], values["fps"])
     view = _View(
         frames=values["frames"] or frames,
         mode=values["mode"] or mode,
@@ -153,10 +153,13 @@ def command(video: str, out: Path | None, captions: tuple[str, ...], **values: o
     click.echo(out)
 
 
-def _sampling(loaded: config.Config, recipe: str | None) -> tuple[int, str, int]:
-    """(frames, mode, every n-th) of a recipe, as it is tested; the published defaults without
+def _sampling(
+    loaded: config.Config, recipe: str | None, fps: float
+) -> tuple[int, str, int]:
+    """(frames, mode, every n-th of `fps` a second) of a recipe, as it is tested; the published defaults without
     one.
     """
+    from pipeline.feeding.frame_choice import stride
     from pipeline.recipes.options import FrameOptions
 
     if recipe is None:
@@ -174,7 +177,7 @@ def _sampling(loaded: config.Config, recipe: str | None) -> tuple[int, str, int]
         )
     chosen = (resolved.get("train") or {}).get("frames") or {}
     how = registry.options(FrameOptions, chosen, f"{where}.train.frames")
-    return frames, how.evaluation, how.every
+    return frames, how.evaluation, how.every * stride(fps, how.fps)
 
 
 def _source(

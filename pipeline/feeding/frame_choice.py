@@ -7,6 +7,7 @@ docs/specs/preprocessing.md, sections 1.8, 6.3 and 6.4.
 """
 
 from dataclasses import dataclass
+from numbers import Rational
 
 import numpy as np
 
@@ -35,13 +36,13 @@ def choose(
     m: int,
     mode: FrameMode,
     samples: Samples,
-    every: int = 1,
+    every: int | np.ndarray = 1,
     order: FrameOrder = "forward",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return m frames of each of B videos, int64 (B, m), and how many of them are real, int64 (B,).
 
     counts: frames of each video, int64 (B,), all positive. every: choose among every n-th frame
-    only. Real frames come first; a video that has fewer than m repeats the last one shown.
+    only, one number or int64 (B,). Real frames come first; a video that has fewer than m repeats the last one shown.
     """
     counts = -(-counts // every)
     index = _drawn(counts, m, mode, samples) if mode in _DRAWN else _fixed(counts, m, mode)
@@ -49,7 +50,17 @@ def choose(
     if order != "forward":
         place = _places(real, m, samples if order == "shuffled" else None)
         index = np.take_along_axis(index, place, axis=1)
-    return index * every, real
+    return index * np.reshape(every, (-1, 1)), real
+
+
+
+def stride(held: Rational | float | None, fps: float | None) -> int:
+    """Every how many frames to take of a source with `held` frames per second, for a model that
+    reads `fps`: round(held / fps), as DRL's reader; 1 where one of them is not known.
+
+    Source: docs/specs/preprocessing.md, section 1.8.
+    """
+    return max(1, round(held / fps)) if held and fps else 1
 
 
 def uniform(samples: Samples, m: int, start: int = 0) -> np.ndarray:

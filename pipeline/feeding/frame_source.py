@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +39,11 @@ class FrameSource(Protocol):
         they cannot.
         """
 
+    def fps(self, video_id: str) -> Fraction | None:
+        """How many of the frames it counts show one second; None if nobody knows. Asked of videos
+        that can be read.
+        """
+
     def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
         """Put the frames at `index` (T,), rising or not, with repeats, into `out`, uint8 (T, size,
         size, 3).
@@ -45,10 +51,14 @@ class FrameSource(Protocol):
 
 
 class CachedFrames:
-    """Frames of a tensor cache: copied from the map of its file straight into the batch."""
+    """Frames of a tensor cache: copied from the map of its file straight into the batch.
 
-    def __init__(self, cache: TensorCache, size: int):
+    rates: frames per second of the videos, as far as they are known.
+    """
+
+    def __init__(self, cache: TensorCache, size: int, rates: Mapping[str, Fraction]):
         self._cache, self.size, self.where = cache, size, f"tensor cache {cache.path}"
+        self.fps = rates.get
         self.holds = cache.__contains__
 
     def count(self, video_id: str) -> int:
@@ -79,6 +89,9 @@ class StoredFrames:
         stored, _, frames = self._part(video_id)
         self._store.read(stored, [0])  # compares the checksum of the whole value, and decodes
         return frames
+
+    def fps(self, video_id: str) -> Fraction | None:
+        return self._store.info(self._part(video_id)[0]).fps
 
     def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
         video_id, first, _ = self._part(video_id)
@@ -140,6 +153,13 @@ class DecodedFiles:
         if not frames:
             raise ItemError("no_frames", "nothing decodes")
         return frames
+
+    def fps(self, video_id: str) -> Fraction | None:
+        return self._store.info(self._part(video_id)[0]).fps
+
+    def fps(self, video_id: str) -> Fraction | None:
+        """As it was asked for; None for all frames, whose rate no model asks about."""
+        return None if self._choice.rule == "all" else self._choice.fps
 
     def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
         missing, slot = set(index.tolist()), 0

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline import log
 from pipeline.errors import DataError, ItemError
 from pipeline.feeding.corpus import Memory
-from pipeline.feeding.frame_choice import Samples, choose
+from pipeline.feeding.frame_choice import Samples, choose, stride
 from pipeline.feeding.frame_source import FrameSource, counted
 from pipeline.recipes.options import FrameOptions
 
+_OFF = 0.1  # a rate that is further off than this share is another one
 _MOST_THREADS = 8  # beyond that copying is bound by memory
 
 
@@ -45,6 +47,8 @@ class FrameReader:
         self.threads = threads or min(len(os.sched_getaffinity(0)), _MOST_THREADS)
         self.where = source.where
         self._counts: dict[str, int | str] = {}
+        self._strides: dict[str, int] = {}
+        self._said: set[str] = set()
 
     @cached_property
     def pool(self) -> ThreadPoolExecutor:
@@ -54,19 +58,46 @@ class FrameReader:
         """Every video that is asked about for the first time is tried."""
         new = [i for i in video_ids if i not in self._counts]
         self._counts |= counted(self.source, new, self.threads)
+        self._find_strides([i for i in new if not isinstance(self._counts[i], str)])
         return {i: n for i in video_ids if isinstance(n := self._counts[i], str)}
 
     def videos(self, video_ids: list[str]) -> "FrameVideos":
-        return FrameVideos(
-            self, video_ids, np.array([self._counts[i] for i in video_ids], np.int64)
-        )
+        counts = np.array([self._counts[i] for i in video_ids], np.int64)
+        strides = np.array([self._strides[i] for i in video_ids], np.int64)
+        return FrameVideos(self, video_ids, counts, self.options.every * strides)
+
+    def _find_strides(self, video_ids: list[str]) -> None:
+        """Every how many frames the model reads of each video. Warns once of each kind of source
+        that cannot give the model's rate.
+        """
+        fps = self.options.fps
+        for video_id in video_ids:
+            held = self.source.fps(video_id) if fps else None
+            step = stride(held, fps)
+            self._strides[video_id] = step
+            if not fps or (held and abs(held / step / fps - 1) < _OFF):
+                continue
+            rate = f"{float(held):.4g} fps" if held else "frames at an unknown rate"
+            if rate in self._said:
+                continue
+            self._said.add(rate)
+            read = f", {float(held / step):.4g} of them are read" if held else ", all are read"
+            log.warning(
+                f"frames: {self.where} holds {rate} ({video_id}){read}, but the model was made"
+                f" for {fps:g} fps. Scores may differ from its own; give frames or videos of at least"
+                f" {fps:g} fps."
+            )
 
 
 class FrameVideos:
-    """Frames of videos. counts: how many each one has, int64 (N_v,)."""
+    """Frames of videos. counts: how many each one has; every: choose among every n-th of them, both
+    int64 (N_v,).
+    """
 
-    def __init__(self, reader: FrameReader, video_ids: list[str], counts: np.ndarray):
-        self._reader, self._ids, self._counts = reader, video_ids, counts
+    def __init__(
+        self, reader: FrameReader, video_ids: list[str], counts: np.ndarray, every: np.ndarray
+    ):
+        self._reader, self._ids, self._counts, self._every = reader, video_ids, counts, every
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -100,7 +131,7 @@ class FrameVideos:
                 reader.m,
                 mode=options.evaluation,
                 samples=fixed,
-                every=options.every,
+                every=self._every[rows],
                 order=options.evaluation_order,
             )
         return choose(
@@ -108,7 +139,7 @@ class FrameVideos:
             reader.m,
             mode=options.train,
             samples=samples,
-            every=options.every,
+            every=self._every[rows],
             order=options.train_order,
         )
 

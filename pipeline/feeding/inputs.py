@@ -4,6 +4,7 @@ their device.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,9 @@ def _cached_frames(given: Given, size: int, options: FrameOptions) -> CachedFram
                 " recipe."
             ),
         )
-    return CachedFrames(cache, size)
+    facts = ((record.id, record.facts.get("fps")) for record in given.tensors.records())
+    rates = {name.removeprefix("frames/"): Fraction(fps) for name, fps in facts if fps}
+    return CachedFrames(cache, size, rates)
 
 
 def _stored_frames(given: Given, size: int, options: FrameOptions) -> StoredFrames:

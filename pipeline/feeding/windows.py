@@ -4,13 +4,14 @@ The first window is the whole video, seen as the evaluation sees it. Frames that
 show are read once.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import ItemError
-from pipeline.feeding.frame_choice import Samples, choose
+from pipeline.feeding.frame_choice import Samples, choose, stride
 from pipeline.recipes.options import FrameOptions
 from pipeline.stores.frame_store.reader import FrameStore
 from pipeline.stores.tensor_cache.reader import TensorCache
@@ -138,7 +139,10 @@ def of_store(store: FrameStore, video_id: str, seen: Seen, cutting: Cutting) -> 
     """The windows of a video in a frame store that keeps times. KeyError, DataError as `read`."""
     info = store.info(video_id)
     times = FrameTimes(info.times_ms.astype(np.int64), 1000 / float(info.fps))
-    plan = _plan(times, spans_of(times.seconds, cutting), seen)
+    options = seen.options
+    every = options.every * stride(info.fps, options.fps)
+    strided = options.model_copy(update={"fps": None, "every": every})
+    plan = _plan(times, spans_of(times.seconds, cutting), replace(seen, options=strided))
     images = store.read(video_id, plan.frames)
     return plan.windows(fit_square(images, seen.size, seen.options.fit), plan.index)
 
@@ -217,6 +221,7 @@ def _plan(times: FrameTimes, spans: list[Span], seen: Seen) -> _Plan:
 
 def _on_grid(times: FrameTimes, fps: float) -> np.ndarray:
     """The last frame at or before every 1/fps seconds, int64 (K,)."""
-    slots = np.arange(max(1, int(times.seconds * fps))) * (1000 / fps)
+    n_slots = max(1, math.ceil(times.seconds * fps - 0.01))  # as the grid of a decoded clip
+    slots = np.arange(n_slots) * (1000 / fps)
     # a time was rounded to a millisecond
     return np.searchsorted(times.ms, slots + 0.5, side="right").astype(np.int64) - 1

@@ -162,7 +162,7 @@ class FrameOptions(BaseModel, extra="forbid"):
     )
     evaluation: FrameMode = Field("centers", description="which frames are encoded otherwise")
     every: int = Field(
-        1, ge=1, description="choose among every n-th frame (3 of a 3 fps store: 1 fps)"
+        1, ge=1, description="choose among every n-th frame, of those at `fps`"
     )
     train_order: FrameOrder = Field("forward", description="order of the chosen frames in training")
     evaluation_order: FrameOrder = Field(
@@ -173,7 +173,13 @@ class FrameOptions(BaseModel, extra="forbid"):
         description="store, videos: scale the short side to the model's size first; or only crop",
     )
     fps: float | None = Field(
-        None, gt=0, description="videos: frames per second to choose from; null: all"
+        None,
+        gt=0,
+        description=(
+            "frames per second that the model reads of videos, stores and caches that hold more;"
+            " null: all"
+        ),
+    
     )
 
 

@@ -52,8 +52,7 @@ def encode_file(model: RetrievalModel, path: Path, options: FrameOptions) -> Enc
     """The encoding of the video at `path`, of its frames as the evaluation chooses them. DataError
     if it is unreadable.
 
-    A file has more frames per second than what was trained on, but evenly spaced ones show the same
-    moments.
+    Of a file with more frames per second only those are read that the recipe's `frames.fps` names.
     """
     name = path.name
     source = DecodedFiles({name: path}, model.inputs.size, options.fit, options.fps)

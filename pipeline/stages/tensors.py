@@ -88,7 +88,7 @@ class Stage(Base):
     def process(self, item: Item) -> Outcome:
         kind, video_id, source = item.payload
         outcome = self._parts[kind].load(video_id, source)
-        outcome.facts = {"rows": len(outcome.value), "bytes": outcome.value.nbytes}
+        outcome.facts |= {"rows": len(outcome.value), "bytes": outcome.value.nbytes}
         return outcome
 
     def open(self, records: list[Record]) -> list[Record]:

@@ -25,7 +25,7 @@ from pipeline.text.vocab import Vocabulary
 from pipeline.video.crop import center_crop
 from tests.feeding.test_corpus import annotations
 from tests.stages.store_runs import frames, tensors, videos
-from tests.stores.frame_store.frame_clips import build_store, images
+from tests.stores.frame_store.frame_clips import build_store, images, write_video
 
 SIZE = 32
 WORDS = TextEncoder("words", vocabulary=Vocabulary({"a": 0}))
@@ -187,3 +187,38 @@ def test_processes_together_draw_the_frames_of_one(given):
     ]
 
     assert torch.equal(torch.cat(parts), alone)
+
+
+@pytest.mark.parametrize("source", ["store", "tensors", "videos"])
+def test_model_of_one_frame_a_second_reads_every_third_of_three(tmp_path, source, caplog):
+    write_video(tmp_path / "in" / "a.mp4", images(0, 7, SIZE, SIZE), fps=3)
+    files = Artefact("video_files", tmp_path / "in")
+    store = frames(files, tmp_path / "store", layout="raw")
+    tensors({"store": store}, tmp_path / "tensors", frames={"size": SIZE})
+    made = Given(
+        Artefact("tensors", tmp_path / "tensors"), None, store, files, tmp_path / "digests.jsonl"
+    )
+    options = FrameOptions(source=source, fps=1)
+    slow = FrameReader(open_frames(made, SIZE, options), 4, options)
+
+    assert not slow.faults(["a"])
+    found = slow.videos(["a"]).batch(np.zeros(1, np.int64), Slot())
+
+    whole = FrameStore.open(store.path).read("a")
+    assert found["video_mask"].tolist() == [[True, True, True, False]]
+    assert np.abs(found["frames"][0].numpy().astype(int) - whole[[0, 3, 6, 6]]).max() <= 1
+    assert "at" not in caplog.text
+
+
+def test_store_that_is_slower_than_the_model_is_said_once(tmp_path, caplog):
+    for name in "ab":
+        write_video(tmp_path / "in" / f"{name}.mp4", images(0, 4, SIZE, SIZE), fps=1)
+    store = frames(Artefact("video_files", tmp_path / "in"), tmp_path / "store")
+    options = FrameOptions(fps=3)
+    made = FrameReader(open_frames(Given(store=store), SIZE, options), 2, options)
+
+    with caplog.at_level(logging.WARNING, logger="tvrkit"):
+        made.faults(["a", "b"])
+
+    assert caplog.text.count("holds 1 fps") == 1
+    assert "the model was made for 3 fps" in caplog.text

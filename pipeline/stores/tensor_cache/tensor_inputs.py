@@ -101,14 +101,16 @@ class FrameInput:
         options = self._options
         if source is not None:
             outcome = _decode(source)
-            images = outcome.value[_kept(len(outcome.value), options.max_frames)]
+            n, fps = len(outcome.value), outcome.facts["fps"]
+            images = outcome.value[_kept(n, options.max_frames)]
         else:
             outcome = Outcome()
             with as_item_error():
-                kept = None
-                if options.max_frames:
-                    kept = _kept(self._store.info(video_id).frames, options.max_frames)
+                info = self._store.info(video_id)
+                n, fps = info.frames, info.fps
+                kept = _kept(n, options.max_frames) if options.max_frames else None
                 images = self._store.read(video_id, kept)
+        outcome.facts = {"fps": str((fps * len(images) / n).limit_denominator(100_000))}
         outcome.value = np.ascontiguousarray(fit_square(images, options.size, options.fit))
         return outcome
 
@@ -195,7 +197,8 @@ def _decode(source: Source) -> Outcome:
     if source.problem:
         raise unusable(source.problem, "unreadable")
     clip = decode_clip(source.path, FrameChoice("all"), moment=source.moment)
-    return Outcome(clip.status, clip.images, reason=clip.reason, message=clip.message)
+    facts = {"fps": clip.fps}
+    return Outcome(clip.status, clip.images, {}, facts, clip.reason, clip.message)
 
 
 def _content(artefact: Artefact, path: Path, digests: Path) -> str:
