@@ -153,11 +153,9 @@ def command(video: str, out: Path | None, captions: tuple[str, ...], **values: o
     click.echo(out)
 
 
-def _sampling(
-    loaded: config.Config, recipe: str | None, fps: float
-) -> tuple[int, str, int]:
-    """(frames, mode, every n-th of `fps` a second) of a recipe, as it is tested; the published defaults without
-    one.
+def _sampling(loaded: config.Config, recipe: str | None, fps: float) -> tuple[int, str, int]:
+    """(frames, mode, every n-th of `fps` a second) of a recipe, as it is tested; the published
+    defaults without one.
     """
     from pipeline.feeding.frame_choice import stride
     from pipeline.recipes.options import FrameOptions

@@ -42,7 +42,8 @@ def choose(
     """Return m frames of each of B videos, int64 (B, m), and how many of them are real, int64 (B,).
 
     counts: frames of each video, int64 (B,), all positive. every: choose among every n-th frame
-    only, one number or int64 (B,). Real frames come first; a video that has fewer than m repeats the last one shown.
+    only, one number or int64 (B,). Real frames come first; a video that has fewer than m repeats
+    the last one shown.
     """
     counts = -(-counts // every)
     index = _drawn(counts, m, mode, samples) if mode in _DRAWN else _fixed(counts, m, mode)
@@ -51,7 +52,6 @@ def choose(
         place = _places(real, m, samples if order == "shuffled" else None)
         index = np.take_along_axis(index, place, axis=1)
     return index * np.reshape(every, (-1, 1)), real
-
 
 
 def stride(held: Rational | float | None, fps: float | None) -> int:

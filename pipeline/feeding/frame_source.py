@@ -155,9 +155,6 @@ class DecodedFiles:
         return frames
 
     def fps(self, video_id: str) -> Fraction | None:
-        return self._store.info(self._part(video_id)[0]).fps
-
-    def fps(self, video_id: str) -> Fraction | None:
         """As it was asked for; None for all frames, whose rate no model asks about."""
         return None if self._choice.rule == "all" else self._choice.fps
 

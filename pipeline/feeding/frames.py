@@ -84,8 +84,8 @@ class FrameReader:
             read = f", {float(held / step):.4g} of them are read" if held else ", all are read"
             log.warning(
                 f"frames: {self.where} holds {rate} ({video_id}){read}, but the model was made"
-                f" for {fps:g} fps. Scores may differ from its own; give frames or videos of at least"
-                f" {fps:g} fps."
+                f" for {fps:g} fps. Scores may differ from its own; give frames or videos of at"
+                f" least {fps:g} fps."
             )
 
 

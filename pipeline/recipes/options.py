@@ -161,9 +161,7 @@ class FrameOptions(BaseModel, extra="forbid"):
         "segments", description="which frames a training step sees (segments: one random of each)"
     )
     evaluation: FrameMode = Field("centers", description="which frames are encoded otherwise")
-    every: int = Field(
-        1, ge=1, description="choose among every n-th frame, of those at `fps`"
-    )
+    every: int = Field(1, ge=1, description="choose among every n-th frame, of those at `fps`")
     train_order: FrameOrder = Field("forward", description="order of the chosen frames in training")
     evaluation_order: FrameOrder = Field(
         "forward", description="order of the chosen frames otherwise"
@@ -179,7 +177,6 @@ class FrameOptions(BaseModel, extra="forbid"):
             "frames per second that the model reads of videos, stores and caches that hold more;"
             " null: all"
         ),
-    
     )
 
 
