@@ -11,10 +11,10 @@ SERVE_STAMP := .venv/.requirements-serve
 demo: $(RUN_STAMP)  ## raw clips to ranked results, with a report
 	$(BIN)/python cli.py demo
 
-search-demo: $(SERVE_STAMP)  ## the demo's clips (and the real ones beside the project) on a search page
+search-demo: $(SERVE_STAMP)  ## the demo's clips on a search page, and those of folders: make search-demo VIDEOS=~/videos
 	test -f data/work/demo/backbone/_state/manifest.json || $(BIN)/python cli.py run demo --until backbone
 	$(BIN)/python cli.py index --in data/work/demo/synthesize --checkpoint data/work/demo/backbone --out data/work/search/demo
-	if test -d ../shared/data/videos; then $(BIN)/python cli.py index --in ../shared/data/videos --checkpoint data/work/demo/backbone --out data/work/search/real --max-failures 0.5; fi
+	for folder in $(VIDEOS); do $(BIN)/python cli.py index --in $$folder --checkpoint data/work/demo/backbone --out data/work/search/$$(basename $$folder) --max-failures 0.5; done
 	$(BIN)/python cli.py serve data/work/search/*
 
 test: $(DEV_STAMP)  ## the whole suite on two processes

@@ -34,6 +34,7 @@ LAYERS = {
     "pipeline.search": 4,
     "pipeline.report": 4,
     "pipeline.explain": 4,
+    "pipeline.serve": 5,
     "pipeline.stages": 5,
     "pipeline.parity": 5,
     "pipeline.commands": 6,

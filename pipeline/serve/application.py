@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, TvrError
 from pipeline.search.answers import Answers, VideoAnswer, span_words, tie_words
 from pipeline.search.question import Part
 from pipeline.serve.limits import Rate, TooMany, receive
-from pipeline.serve.pictures import Pictures
+from pipeline.serve.pictures import Stills
 from pipeline.serve.query import question
 from pipeline.serve.shelf import Filters, Shelf
 from pipeline.serve.uploads import understood
@@ -62,7 +62,7 @@ def application(
     templates = Environment(
         loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape(default=True)
     )
-    pictures = Pictures()
+    pictures = Stills()
     rate = Rate(uploads_a_minute)
 
     def chosen(name: str) -> str:

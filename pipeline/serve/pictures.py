@@ -9,7 +9,7 @@ from pipeline.search.page import still
 _KEPT_BYTES = 64 << 20
 
 
-class Pictures:
+class Stills:
     """JPEGs by file, its time stamp and the moment."""
 
     def __init__(self) -> None:
