@@ -2,7 +2,7 @@
 
     python cli.py list pipelines msvd drl
 
-WORDS: show only names that contain every one of them.
+WORDS: show only names that contain every one of them. It is an error if no name does.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config, registry
+from pipeline.errors import ConfigError
 
 
 def _stages(_loaded: config.Config) -> dict[str, str]:
@@ -64,11 +65,14 @@ _LISTS = {
 )
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(what: str, words: tuple[str, ...], path: Path | None, as_json: bool) -> None:
-    rows = {
-        n: line
-        for n, line in _LISTS[what](config.load(path)).items()
-        if all(word in n for word in words)
-    }
+    everything = _LISTS[what](config.load(path))
+    rows = {n: line for n, line in everything.items() if all(word in n for word in words)}
+    if words and not rows:
+        raise ConfigError(
+            f"no {what.rstrip('s')} is called {' '.join(map(repr, words))}",
+            where=f"list {what}",
+            fix=registry.suggest(" ".join(words), sorted(everything)),
+        )
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return

@@ -17,7 +17,7 @@ from pipeline.commands._shared import run_options, settings_from
 from pipeline.core import ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
 from pipeline.core.plan import Pipeline
-from pipeline.core.status import UP_TO_DATE, assess_all, missing_inputs, replaced
+from pipeline.core.status import UP_TO_DATE, assess_all, expect_inputs, missing_inputs, replaced
 
 
 @click.command(help=__doc__)
@@ -66,6 +66,7 @@ def command(
     if dry_run:
         _dry_run(opened, selection, as_json)
         return
+    expect_inputs(opened, selected(opened, selection), source_of)
     manifests = run_pipeline(opened, selection, settings)
     if as_json and ranks.rank() == 0:
         click.echo(json.dumps(manifests, indent=1, ensure_ascii=False))

@@ -72,7 +72,8 @@ class Pipeline:
             for key in sorted(unknown)
         ]
         pipeline = cls(name, _dataset(config, entry.get("dataset"), where, faults))
-        for step_name, values in (entry.get("steps") or {}).items():
+        for position, (step_name, values) in enumerate((entry.get("steps") or {}).items(), 1):
+            known = len(faults)
             step = _step(
                 pipeline,
                 config,
@@ -84,6 +85,9 @@ class Pipeline:
             )
             if step:
                 pipeline.steps[step_name] = step
+                is_wired = len(pipeline.steps) == position and len(faults) == known
+                mistakes = step.kind.mistakes(step.options, step.wiring if is_wired else None)
+                faults += [f"{where}.steps.{step_name}: {mistake}" for mistake in mistakes]
         if faults:
             raise ConfigError("\n".join(faults))
         return pipeline
@@ -294,12 +298,24 @@ def _step(
 
 
 def stage_options(kind: type[Stage], values: dict, config: Config, where: str) -> BaseModel:
-    """Options of a stage; names of recipes and the like are replaced by what they stand for."""
-    values = dict(values)
+    """Options of a stage; names of recipes and the like are replaced by what they stand for.
+
+    Raises ConfigError with every mistake: names that stand for nothing, and what the options say.
+    """
+    values, faults = dict(values), []
     for option, section in kind.references.items():
         if option in values:
-            values[option] = config.resolve(section, values[option])
-    return registry.options(kind.Options, values, where)
+            try:
+                values[option] = config.resolve(section, values[option])
+            except ConfigError as error:
+                faults.append(f"{where}.{option}: {error}")
+    try:
+        options = registry.options(kind.Options, values, where)
+    except ConfigError as error:
+        faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return options
 
 
 def _named_sources(kind: type[Stage], values: dict) -> dict[str, list[str]]:

@@ -113,6 +113,16 @@ class Stage:
         """The needs that these options read; a pipeline wires only those. Default: all."""
         return cls.needs
 
+    @classmethod
+    def mistakes(cls, options: BaseModel, given: dict[str, list[str]] | None) -> list[str]:
+        """What is wrong with options of the right types, one text per mistake, in the words that
+        `items` would raise. A pipeline asks every step before the first one runs.
+
+        given: the sources of every need; None where a step before this one is wrong itself, so that
+        nothing is said of inputs.
+        """
+        return []
+
     def __init__(
         self, options: BaseModel, inputs: dict[str, Artefact | list[Artefact] | None], out: Path
     ):

@@ -12,7 +12,7 @@ from pipeline.core.results import differences, generations, intact
 from pipeline.core.stage import Item, Stage
 from pipeline.core.state import STATE, Journal, Record, read_manifest, stored_bytes
 from pipeline.core.todo import items_digest, list_items, outputs_exist
-from pipeline.errors import TvrError
+from pipeline.errors import DataError, TvrError
 
 UP_TO_DATE, STALE, PARTIAL, BLOCKED, NEW = (
     "up to date",
@@ -86,6 +86,30 @@ def missing_inputs(
             if absent := [_absent(path, source_of(path)) for path in paths if not path.exists()]:
                 found[f"{step.name}.{name}"] = "\n    ".join([*absent, meaning])
     return found
+
+
+def expect_inputs(
+    pipeline: Pipeline, steps: list[Step], source_of: Callable[[Path], str] = lambda path: ""
+) -> None:
+    """Raise DataError that lists every file which these steps are given and which is not there, and
+    what is wrong with the captions of the data set if one of them reads these.
+
+    Videos are not counted: a data set of which some videos are gone is used all the same.
+    """
+    faults = []
+    kinds = [(s.kind.needs[n].kind, names) for s in steps for n, names in s.wiring.items()]
+    if any(kind == "annotations" and DATASET in names for kind, names in kinds):
+        faults += filter(None, [dataset_fault(pipeline.dataset, {"annotations"})])
+    for step in steps:
+        for name, paths, meaning in _given(step):
+            absent = [_absent(path, source_of(path)) for path in paths if not path.exists()]
+            faults += [f"{step.name}.{name}: {line}. {meaning}" for line in absent]
+    if faults:
+        raise DataError(
+            "inputs are missing; no step was started:\n    " + "\n    ".join(faults),
+            where=f"run {pipeline.name}",
+            fix="Put them into place, or name other places with --set.",
+        )
 
 
 def _absent(path: Path, source: str) -> str:

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+from pipeline.checkpoints.toolkit_file import MODEL, read_format
 from pipeline.core.files import file_digest
 from pipeline.core.state import read_manifest
-from pipeline.errors import DataError
+from pipeline.errors import DataError, TvrError
 from pipeline.evaluation import results
+from pipeline.recipes.recipe import parse
 
 
 def find_results(checkpoint: Path, given: Path | None) -> Path:
@@ -23,8 +25,8 @@ def find_results(checkpoint: Path, given: Path | None) -> Path:
         if results.read_gallery(folder).checkpoint == digest:
             return folder
     fix = (
-        f"Make them: python cli.py evaluate --in {checkpoint} --features ... --annotations ..."
-        " --out RESULTS"
+        f"Make them: python cli.py evaluate --in {checkpoint} {_inputs(checkpoint)}"
+        " --annotations ... --out RESULTS"
     )
     if given and candidates:
         raise DataError(f"these encodings were not made by {checkpoint}", where=given, fix=fix)
@@ -34,6 +36,15 @@ def find_results(checkpoint: Path, given: Path | None) -> Path:
         else (checkpoint, "no step beside it holds its encodings")
     )
     raise DataError(what, where=where, fix=f"{fix}, then add --videos RESULTS.")
+
+
+def _inputs(checkpoint: Path) -> str:
+    """The options of `evaluate` that give this checkpoint's model what it looks at."""
+    try:
+        reads = parse(read_format(checkpoint, MODEL)["recipe"]).reads
+    except (TvrError, KeyError):  # the file itself is at fault: `evaluate` says so
+        return "--tensors ..."
+    return "--features ..." if "features" in reads else "--videos ..."
 
 
 def _siblings(checkpoint: Path) -> list[Path]:

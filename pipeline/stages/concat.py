@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
+from pydantic import BaseModel
 
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import digest
@@ -38,6 +39,15 @@ class Stage(BigFileStage):
         rows = np.concatenate([store.read(ids) for store in self._stores], axis=1)
         return Outcome(value=Rows(ids, rows), facts={"frames": len(ids), "bytes": rows.nbytes})
 
+    @classmethod
+    def mistakes(cls, options: BaseModel, given: dict[str, list[str]] | None) -> list[str]:
+        """There are two or more features to join."""
+        try:
+            _expect_several(2 if given is None else len(given["features"]))
+        except ConfigError as error:
+            return [str(error)]
+        return []
+
     @property
     def dim(self) -> int:
         return sum(store.dim for store in self._stores)
@@ -51,12 +61,7 @@ class Stage(BigFileStage):
         return [BigFile.open(artefact.path) for artefact in self.inputs["features"]]
 
     def _check(self) -> None:
-        if len(self._stores) < 2:
-            raise ConfigError(
-                f"{len(self._stores)} features given, two or more can be joined",
-                where="concat",
-                fix="Name them: in: [features@a, features@b]",
-            )
+        _expect_several(len(self._stores))
         first = self._stores[0]
         order = [frame for frames in first.videos.values() for frame in frames]
         if order != first.ids:
@@ -85,3 +90,13 @@ def _expect_same_ids(first: BigFile, other: BigFile) -> None:
         where=other.path,
         fix="Join only features that were made from the same frames.",
     )
+
+
+def _expect_several(count: int) -> None:
+    """Raise ConfigError if there are fewer than two features."""
+    if count < 2:
+        raise ConfigError(
+            f"{count} features given, two or more can be joined",
+            where="concat",
+            fix="Name them: in: [features@a, features@b]",
+        )

@@ -175,9 +175,25 @@ class Stage(stage.Stage):
     indifferent = frozenset({"batch_size", "memory_mb", "device", "loader_threads"})
     ranks = "all"
 
+    @classmethod
+    def mistakes(cls, options: Options, given: dict[str, list[str]] | None) -> list[str]:
+        """A denoiser is given if, and only if, rerank asks for one; a bank is of another split."""
+        found = []
+        if "qbnorm" in options.rerank and options.bank.split == options.split:
+            found.append(
+                f"bank.split: {options.split!r} is the split that is ranked.\n    Name another"
+                " split, or leave qbnorm out of rerank."
+            )
+        if given is not None:
+            try:
+                _check(options, bool(given.get("denoiser")))
+            except ConfigError as error:
+                found.append(str(error))
+        return found
+
     def items(self) -> list[Item]:
         """One item per checkpoint, named after its step."""
-        _check(self)
+        _check(self.options, self.inputs.get("denoiser") is not None)
         shared = {n: a.content for n, a in self.inputs.items() if isinstance(a, Artefact)}
         checkpoints = self.inputs["checkpoints"]
         return [
@@ -315,12 +331,9 @@ def _settings(
     )
 
 
-def _check(stage: Stage) -> None:
+def _check(options: Options, is_given: bool) -> None:
     """Raise ConfigError unless a denoiser is given if, and only if, one is asked for."""
-    is_wanted, is_given = (
-        "diffusion" in stage.options.rerank,
-        stage.inputs.get("denoiser") is not None,
-    )
+    is_wanted = "diffusion" in options.rerank
     if is_wanted and not is_given:
         raise ConfigError(
             "rerank names diffusion, but no denoiser is given",

@@ -67,6 +67,18 @@ class Stage(Base):
         kinds = {"store": options.frames, "videos": options.frames, "bigfile": options.features}
         return {need: spec for need, spec in cls.needs.items() if kinds[need] is not None}
 
+    @classmethod
+    def mistakes(cls, options: Options, given: dict[str, list[str]] | None) -> list[str]:
+        """Something is to be cached, and an input provides it."""
+        anything = given is None  # what provides it is not known then
+        given = given or {}
+        frames, features = given.get("store") or given.get("videos"), given.get("bigfile")
+        try:
+            _check(options, anything or frames, anything or features)
+        except ConfigError as error:
+            return [str(error)]
+        return []
+
     @cached_property
     def runs(self) -> Literal["workers", "inline"]:
         """Video files are decoded in supervised workers. JPEGs and rows are read in the parent: a
@@ -157,18 +169,11 @@ class Stage(Base):
         videos = self.inputs.get("videos")
         digests = self.out / STATE / "digests.jsonl"
         wanted, parts = self.options, {}
+        _check(wanted, store or videos, features)
         if wanted.frames is not None:
-            _expect("frames", store or videos)
             parts["frames"] = FrameInput(store, videos, wanted.frames, digests)
         if wanted.features is not None:
-            _expect("features", features)
             parts["features"] = FeatureInput(features, wanted.features, digests)
-        if not parts:
-            raise ConfigError(
-                "nothing to cache",
-                where="tensors",
-                fix="Set frames: {}, features: {}, or both.",
-            )
         return parts
 
     def _expect_room(self, kept: int) -> None:
@@ -211,8 +216,22 @@ class Stage(Base):
         return self._lent[folder]
 
 
+def _check(options: Options, frames: object, features: object) -> None:
+    """Raise ConfigError if nothing is asked for, or its input (None or empty) is not there."""
+    if options.frames is None and options.features is None:
+        raise ConfigError(
+            "nothing to cache",
+            where="tensors",
+            fix="Set frames: {}, features: {}, or both.",
+        )
+    if options.frames is not None:
+        _expect("frames", frames)
+    if options.features is not None:
+        _expect("features", features)
+
+
 def _expect(kind: Kind, given: object) -> None:
-    if given is None:
+    if not given:
         raise ConfigError(
             f"{kind} are to be cached, but nothing provides them",
             where=f"tensors.{kind}",

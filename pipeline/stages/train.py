@@ -113,10 +113,19 @@ class Stage(stage.Stage):
         """The needs that the recipe's model reads."""
         try:
             reads = parse(options.recipe).reads
-        except ConfigError:  # `items` reports it, with every other mistake of the recipe
+        except ConfigError:  # `mistakes` says it, with every other mistake of the recipe
             return cls.needs
         unread = {need for need, what in _READ_FOR.items() if not reads & what}
         return {need: spec for need, spec in cls.needs.items() if need not in unread}
+
+    @classmethod
+    def mistakes(cls, options: Options, given: dict[str, list[str]] | None) -> list[str]:
+        """Every mistake of the recipe."""
+        try:
+            parse(options.recipe)
+        except ConfigError as error:
+            return [str(error)]
+        return []
 
     def items(self) -> list[Item]:
         """Return one item, whose key is the content of the inputs."""
