@@ -32,6 +32,9 @@ def read_npy(path: Path) -> np.ndarray:
             start = file.read(len(_NPY))
         if start != _NPY:
             raise ValueError(_what_begins_with(start))
+        with path.open("rb") as file:
+            if _header(file)[1].hasobject:
+                raise ValueError("it holds Python objects")
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError("there is no such file", where=path, fix="Check the path.") from error

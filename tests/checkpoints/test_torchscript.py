@@ -230,7 +230,7 @@ def test_modules_that_multiply_are_refused(program: Path) -> None:
         data.write(b"q" + bytes([level + 1]))
     data.write(b".")
 
-    with pytest.raises(DataError, match="more than 200,000 parts"):
+    with pytest.raises(DataError, match="countless values|more than 200,000 parts"):
         torchscript.read(pickled(program, data.getvalue()))
 
 
