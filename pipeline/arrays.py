@@ -34,7 +34,7 @@ def read_npy(path: Path) -> np.ndarray:
             raise ValueError(_what_begins_with(start))
         with path.open("rb") as file:
             if _header(file)[1].hasobject:
-                raise ValueError("it holds Python objects")
+                raise ValueError("it holds Python objects, not an array of numbers")
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError("there is no such file", where=path, fix="Check the path.") from error

@@ -181,7 +181,7 @@ def load_vectors(path: Path) -> np.ndarray:
     try:
         vectors = np.array(read_npy(file))
     except DataError as error:
-        raise DataError(error.what, where=file, fix=fix) from error
+        raise DataError(f"cannot be read: {error.what}", where=file, fix=fix) from error
     if vectors.ndim != 2 or vectors.dtype != np.float32:
         found = f"{vectors.dtype} {vectors.shape}"
         raise DataError(f"expected float32 (words, dim), found {found}", where=file, fix=fix)
