@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Examples are not timed: a machine that does other work as well is no fault of the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 # Before anything imports torch. Two test processes on two cores: one thread each. And no thread
 # pool that a forked child would wait for: several tests fork one to kill it or to fill its disk,

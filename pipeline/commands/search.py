@@ -1,4 +1,4 @@
-"""Find videos and moments by words, by a clip, by a picture, or by several of them.
+"""Find videos and moments by words, clips and pictures.
 
     python cli.py search INDEX "a dog runs" --top 5
     python cli.py search INDEX "2:a dog" + ./pool.jpg - "fruit" --html answers.html

@@ -1,4 +1,4 @@
-"""Serve a search page and a JSON API over one or several indexes.
+"""Serve a search page and a JSON API over indexes.
 
     python cli.py serve data/index
     python cli.py serve data/films data/talks --port 9000

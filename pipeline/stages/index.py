@@ -1,4 +1,6 @@
-"""Encode videos, and windows in them, for search: no captions, no splits, a folder is enough.
+"""Encode videos, and windows in them, for search.
+
+No captions, no splits: a folder is enough.
 
     python cli.py index --in ~/videos --checkpoint ViT-B-32.pt --out data/index
     python cli.py search data/index "a dog runs"

@@ -88,7 +88,7 @@ def test_the_time_limit_ends_the_program(tmp_path: Path):
 def test_the_program_dies_with_its_parent(tmp_path: Path):
     source = write(tmp_path / "gap.mp4", Film(frames=2, times=[0, 20_000_000]))
     code = (
-        "from pathlib import Path; from pipeline.stores import ffmpeg; from"
+        "from pathlib import Path; from pipeline.video import ffmpeg; from"
         f" tests.video.test_ffmpeg import job;ffmpeg.run(job(Path({str(source)!r})),"
         f" Path({str(tmp_path / 'out.mp4')!r}), 60)"
     )

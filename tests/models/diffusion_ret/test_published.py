@@ -146,7 +146,7 @@ def test_full_size_models_have_the_names_shapes_and_counts_of_the_published_file
 
 def test_the_freezing_of_the_recipes_leaves_what_is_published_to_train(golden: Path) -> None:
     from pipeline import config
-    from pipeline.checkpoints.partial import counts
+    from pipeline.recipes.freeze import count_parameters
     from pipeline.recipes.recipe import parse
 
     recorded = json.loads((golden / "diffusionret/keys.vit-b-32.generation.json").read_text())
@@ -154,7 +154,7 @@ def test_the_freezing_of_the_recipes_leaves_what_is_published_to_train(golden: P
     for stage in (1, 2):
         recipe = parse(config.load(config.SHIPPED).recipe(f"diffusionret_msrvtt_{stage}"))
         with torch.device("meta"):
-            trained[stage] = counts(
+            trained[stage] = count_parameters(
                 DiffusionRet(recipe.options, CLIP(BACKBONES["ViT-B/32"])), recipe.train
             )["trained"]
 

@@ -238,7 +238,7 @@ def test_changed_bytes_are_found_by_check(folder, tmp_path):
 READ_ALL = """
 import sys
 from pipeline.errors import DataError
-from pipeline.stores.tensor_cache import TensorCache
+from pipeline.stores.tensor_cache.reader import TensorCache
 for path in sys.argv[1:]:
     try:
         cache = TensorCache.open(path)
