@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from pipeline.core import stage
 from pipeline.core.files import commit_file, disk_name, sync_folder, written
+from pipeline.core.results.generations import NEW
 from pipeline.core.stage import Item, Outcome
 from pipeline.core.state import STATE, Record, digest
 from pipeline.errors import ItemError
@@ -181,7 +182,9 @@ class Stage(stage.Stage):
 
     @property
     def _part_folder(self) -> Path:
-        return self.out / STATE / "partial"
+        # a new result is built in a folder of its own; what has come stays with the whole step
+        step = self.out.parent if self.out.name == NEW else self.out
+        return step / STATE / "partial"
 
     def _part(self, link: Link) -> Path:
         return self._part_folder / (hashlib.sha256(link.url.encode()).hexdigest() + ".part")

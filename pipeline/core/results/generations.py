@@ -29,7 +29,8 @@ from pipeline.core.state import (
 
 NEW, PREVIOUS, PARTS = "_new", "_previous", "_parts"
 _BEGUN = "begun.json"
-_STAYS = frozenset({"lock", "log.txt", "replacing"})  # of `_state`: they belong to the folder
+# of `_state`: they belong to the folder, "partial" with downloads that another run goes on with
+_STAYS = frozenset({"lock", "log.txt", "replacing", "partial"})
 
 
 @dataclass(frozen=True)
