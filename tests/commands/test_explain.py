@@ -151,7 +151,7 @@ def test_what_cannot_be_explained_says_why(pipeline, tmp_path, capsys) -> None:
 
     assert [code for code, _, _ in said] == [2, 4, 2, 2, 4]
     assert "Give --text SENTENCE, --video ID or both" in said[0][2]
-    assert "demo_test_00" in said[1][2]
+    assert "Did you mean 'demo_test_00" in said[1][2]
     assert "none of its words" in said[2][2]
     assert "pictures are .png files, not .jpg" in said[3][2]
     assert "there are no encodings here" in said[4][2]
