@@ -71,6 +71,28 @@ RUN_OPTIONS = (
 )
 
 
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="STEP.OPTION=VALUE",
+    help="change an option, as in run (may be repeated)",
+)
+work_option = click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("data/work"),
+    help="folder of the steps  [data/work]",
+)
+config_option = click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="YAML file over the shipped pipelines.yaml",
+)
+
+
 def run_options(function):
     """Decorate a click command with RUN_OPTIONS."""
     function.__click_params__ = [option() for option in reversed(RUN_OPTIONS)] + getattr(

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config
+from pipeline.commands._shared import config_option, set_option, work_option
 from pipeline.core.plan import Pipeline, Step
 from pipeline.errors import ConfigError
 
@@ -36,34 +37,18 @@ def command() -> None:
     metavar="INTEGER",
     help="threads that read frames  [one per core, up to 8]",
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="STEP.OPTION=VALUE",
-    help="change an option (may be repeated)",
-)
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("data/work"),
-    help="folder of the steps  [data/work]",
-)
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    help="YAML file over the shipped pipelines.yaml",
-)
+@set_option
+@work_option
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def loader(
     pipeline: str, step: str, seconds: float, threads: int | None, overrides: tuple, work: Path,
-    config_file: Path | None, as_json: bool,
+    path: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Samples per second that the train steps of PIPELINE are fed with; what they read must be made
     already.
     """
-    opened = Pipeline.open(config.load(config_file), pipeline, work, list(overrides))
+    opened = Pipeline.open(config.load(path), pipeline, work, list(overrides))
     rows = {s.name: _measure(opened, s, seconds, threads) for s in _train_steps(opened, step)}
     if as_json:
         click.echo(json.dumps(rows, indent=1))

@@ -18,6 +18,7 @@ import click
 
 from pipeline import config, log, registry
 from pipeline.commands._dataset import find_dataset, short_name
+from pipeline.commands._shared import config_option
 from pipeline.core import runner
 from pipeline.core.artefact import Artefact
 from pipeline.core.files import atomic_write
@@ -81,12 +82,7 @@ from pipeline.errors import ComparisonFailed
     help="GiB per worker, 0: no limit  [4]",
 )
 @click.option("--retry-failed", is_flag=True, help="look again at files that were set aside")
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    help="YAML file over the shipped pipelines.yaml",
-)
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="print the report as JSON")
 def command(
     dataset: str, videos: Path | None, fast: bool, out: Path | None, as_json: bool, **values: object

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config, log
-from pipeline.commands._shared import run_options, settings_from
+from pipeline.commands._shared import run_options, set_option, settings_from
 from pipeline.core.execute import Selection, run_pipeline
 from pipeline.core.plan import Pipeline
 from pipeline.evaluation.results import table
@@ -25,13 +25,7 @@ from pipeline.evaluation.results import table
     default=Path("data/work/demo"),
     help="folder to write  [data/work/demo]",
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="STEP.OPTION=VALUE",
-    help="change an option (may be repeated)",
-)
+@set_option
 @run_options
 def command(out: Path, overrides: tuple, **values: object) -> None:
     start = time.monotonic()

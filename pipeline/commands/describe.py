@@ -16,6 +16,7 @@ import click
 
 from pipeline import config, log
 from pipeline.commands._dataset import find_dataset, short_name
+from pipeline.commands._shared import config_option
 from pipeline.core.files import atomic_write
 from pipeline.core.state import STATE, read_records
 from pipeline.datasets.base import Annotations
@@ -51,12 +52,7 @@ _ROWS = (
     type=click.Path(path_type=Path),
     help="folder to write  [data/work/describe/DATASET]",
 )
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    help="YAML file over the shipped pipelines.yaml",
-)
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON")
 def command(
     dataset: str,

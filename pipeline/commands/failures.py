@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config
-from pipeline.commands._shared import run_options, settings_from
+from pipeline.commands._shared import run_options, set_option, settings_from, work_option
 from pipeline.core.execute import finished_parts, run_step
 from pipeline.core.plan import Pipeline, Step
 from pipeline.core.state import STATE, Journal, Record
@@ -22,19 +22,8 @@ from pipeline.core.state import STATE, Journal, Record
 @click.argument("step", required=False)
 @click.option("--all", "everything", is_flag=True, help="also items that are damaged but used")
 @click.option("--retry", is_flag=True, help="redo the failed items of the step, or of every step")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="STEP.OPTION=VALUE",
-    help=("change an option, as in run (may be repeated)"),
-)
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("data/work"),
-    help="folder of the steps  [data/work]",
-)
+@set_option
+@work_option
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 @run_options
 def command(

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands._folders import step_folders
+from pipeline.commands._shared import config_option, set_option, work_option
 from pipeline.core.files import expect_no_links
 from pipeline.core.lock import Lock
 from pipeline.core.results.generations import PREVIOUS, Kept, kept_results
@@ -24,26 +25,9 @@ from pipeline.errors import ConfigError
 @click.argument("target", metavar="PIPELINE|FOLDER")
 @click.argument("names", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="remove all that is listed")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="STEP.OPTION=VALUE",
-    help="change an option, as in run (may be repeated)",
-)
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("data/work"),
-    help="folder of the steps  [data/work]",
-)
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="YAML file that adds to the shipped pipelines.yaml",
-)
+@set_option
+@work_option
+@config_option
 def command(
     target: str,
     names: tuple[str, ...],

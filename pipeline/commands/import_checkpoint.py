@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from pipeline import config, log
+from pipeline.commands._shared import config_option
 
 
 @click.command(help=__doc__)
@@ -67,13 +68,7 @@ from pipeline import config, log
     type=click.Path(path_type=Path),
     help="file (.pt) or folder to write",
 )
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="YAML file over the shipped pipelines.yaml",
-)
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="print what was found as JSON")
 def command(
     file: Path,

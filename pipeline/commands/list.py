@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config, registry
+from pipeline.commands._shared import config_option
 from pipeline.errors import ConfigError
 
 
@@ -56,13 +57,7 @@ _LISTS = {
 @click.command(help=__doc__)
 @click.argument("what", type=click.Choice(list(_LISTS)))
 @click.argument("words", nargs=-1)
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="YAML file over the shipped pipelines.yaml",
-)
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(what: str, words: tuple[str, ...], path: Path | None, as_json: bool) -> None:
     everything = _LISTS[what](config.load(path))

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from pipeline import config
-from pipeline.commands._shared import run_options, settings_from
+from pipeline.commands._shared import run_options, set_option, settings_from, work_option
 from pipeline.core.execute import merge, merge_folder
 from pipeline.core.plan import Pipeline
 from pipeline.core.results.generations import PARTS
@@ -24,19 +24,8 @@ from pipeline.errors import ConfigError
 @click.command(help=__doc__)
 @click.argument("target", metavar="PIPELINE|FOLDER")
 @click.argument("step", required=False)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="STEP.OPTION=VALUE",
-    help=("change an option, as in run (may be repeated)"),
-)
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("data/work"),
-    help="folder of the steps  [data/work]",
-)
+@set_option
+@work_option
 @run_options
 def command(target: str, step: str | None, overrides: tuple, work: Path, **values: object) -> None:
     loaded = config.load(values.pop("config"))

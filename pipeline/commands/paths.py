@@ -13,6 +13,7 @@ import click
 
 from pipeline import config, log
 from pipeline.commands._dataset import find_dataset
+from pipeline.commands._shared import config_option
 from pipeline.core.files import atomic_write
 from pipeline.datasets.parts import path_files
 
@@ -24,12 +25,7 @@ from pipeline.datasets.parts import path_files
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), default=Path(), help="folder to write  [.]"
 )
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    help="YAML file over the shipped pipelines.yaml",
-)
+@config_option
 def command(videos: Path, dataset: str | None, split: str, out: Path, path: Path | None) -> None:
     found = path_files.video_paths(videos)
     written = {"video_path.json": found}

@@ -7,13 +7,12 @@ bytes.
 """
 
 import json
-from pathlib import Path
 
 import click
 
 from pipeline import config
 from pipeline.commands._download_sources import source_of
-from pipeline.commands._shared import run_options, settings_from
+from pipeline.commands._shared import run_options, set_option, settings_from, work_option
 from pipeline.core import ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
 from pipeline.core.plan import Pipeline
@@ -35,20 +34,9 @@ from pipeline.core.status import UP_TO_DATE, assess_all, expect_inputs, missing_
     metavar="STEP",
     help="redo this step even if it is up to date (may be repeated)",
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="STEP.OPTION=VALUE",
-    help="change an option (may be repeated)",
-)
+@set_option
 @click.option("--dry-run", is_flag=True, help="only say what would be done")
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("data/work"),
-    help="folder of the steps  [data/work]",
-)
+@work_option
 @click.option(
     "--json",
     "as_json",

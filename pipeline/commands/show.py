@@ -11,18 +11,13 @@ import click
 import yaml
 
 from pipeline import config
+from pipeline.commands._shared import config_option
 from pipeline.recipes.recipe import Recipe, parse
 
 
 @click.command(help=__doc__)
 @click.argument("recipe")
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="YAML file over the shipped pipelines.yaml",
-)
+@config_option
 def command(recipe: str, path: Path | None) -> None:
     parsed = parse(config.load(path).recipe(recipe))
     click.echo(yaml.safe_dump(parsed.resolved(), sort_keys=False, allow_unicode=True), nl=False)

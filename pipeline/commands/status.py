@@ -13,32 +13,16 @@ from pathlib import Path
 import click
 
 from pipeline import config, log
+from pipeline.commands._shared import config_option, set_option, work_option
 from pipeline.core.plan import Pipeline
 from pipeline.core.status import State, assess_all
 
 
 @click.command(help=__doc__)
 @click.argument("pipeline")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="STEP.OPTION=VALUE",
-    help=("change an option, as in run (may be repeated)"),
-)
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("data/work"),
-    help="folder of the steps  [data/work]",
-)
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="YAML file over the shipped pipelines.yaml",
-)
+@set_option
+@work_option
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_json: bool) -> None:
     states = assess_all(Pipeline.open(config.load(path), pipeline, work, list(overrides)))

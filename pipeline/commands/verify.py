@@ -15,6 +15,7 @@ import click
 
 from pipeline import log
 from pipeline.commands._folders import step_folders
+from pipeline.commands._shared import config_option, set_option, work_option
 from pipeline.core.results import generations, intact
 from pipeline.core.state import Record, read_manifest, usable_records
 from pipeline.errors import DataError, ItemError
@@ -33,26 +34,9 @@ _SHOWN = 20  # damaged files of a step that are listed
     default=0,
     help="files read at once  [0: one per core]",
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="STEP.OPTION=VALUE",
-    help="change an option, as in run (may be repeated)",
-)
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("data/work"),
-    help="folder of the steps  [data/work]",
-)
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="YAML file that adds to the shipped pipelines.yaml",
-)
+@set_option
+@work_option
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(
     target: str,

@@ -18,6 +18,7 @@ import click
 
 from pipeline import config, registry
 from pipeline.commands._dataset import find_dataset
+from pipeline.commands._shared import config_option
 from pipeline.core.files import atomic_path
 from pipeline.datasets.base import Annotations
 from pipeline.errors import ConfigError, DataError, ItemError
@@ -116,12 +117,7 @@ class _View:
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), help="PNG to write  [VIDEO.sheet.png]"
 )
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    help="YAML file over the shipped pipelines.yaml",
-)
+@config_option
 def command(video: str, out: Path | None, captions: tuple[str, ...], **values: object) -> None:
     from pipeline.explain.contact_sheet import covered, sheet
 
