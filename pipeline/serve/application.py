@@ -59,17 +59,24 @@ def application(
     app = FastAPI(title="tvrkit", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    templates = Environment(
-        loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape(default=True)
-    )
-    pictures = Stills()
-    rate = Rate(uploads_a_minute)
+    _guard(app, upload_bytes)
+    _add_pages(app, shelf)
+    _add_questions(app, shelf)
+    _add_uploads(app, shelf, upload_bytes, Rate(uploads_a_minute))
+    _add_videos(app, shelf)
+    return app
 
-    def chosen(name: str) -> str:
-        name = name or shelf.names[0]
-        if name not in shelf.names:
-            raise HTTPException(404, f"there is no index called {name[:80]}")
-        return name
+
+def _chosen(shelf: Shelf, name: str) -> str:
+    """The name of the index that is asked for. Raises HTTPException 404 if there is none."""
+    name = name or shelf.names[0]
+    if name not in shelf.names:
+        raise HTTPException(404, f"there is no index called {name[:80]}")
+    return name
+
+
+def _guard(app: FastAPI, upload_bytes: int) -> None:
+    """Headers of every answer, the size of what may come in, and errors as JSON."""
 
     @app.middleware("http")
     async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -93,6 +100,13 @@ def application(
         wait = str(int(error.seconds) + 1)
         return JSONResponse({"error": "too many uploads"}, 429, {"Retry-After": wait})
 
+
+def _add_pages(app: FastAPI, shelf: Shelf) -> None:
+    """What a person opens: the search page and the reference of the API."""
+    templates = Environment(
+        loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape(default=True)
+    )
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
         described = {name: shelf.described(name) for name in shelf.names}
@@ -101,6 +115,10 @@ def application(
     @app.get("/api", response_class=HTMLResponse, include_in_schema=False)
     def reference() -> str:
         return templates.get_template("api.html.jinja").render(paths=app.openapi()["paths"])
+
+
+def _add_questions(app: FastAPI, shelf: Shelf) -> None:
+    """Questions in words and by videos of the index."""
 
     @app.get("/api/health")
     def health() -> dict:
@@ -121,7 +139,7 @@ def application(
         per_video: PerVideo = 0,
     ) -> dict:
         """Ranked moments for a sentence, and for videos that are wanted or not."""
-        name = chosen(index)
+        name = _chosen(shelf, index)
         for video_id in [*like, *unlike]:
             if not shelf.places(name, video_id):
                 raise HTTPException(404, f"there is no video {video_id[:80]!r}")
@@ -134,11 +152,15 @@ def application(
         video: VideoId, index: IndexName = "", top: Top = 20, per_video: PerVideo = 1
     ) -> dict:
         """Videos like one of the index."""
-        name = chosen(index)
+        name = _chosen(shelf, index)
         if not shelf.places(name, video):
             raise HTTPException(404, f"there is no video {video[:80]!r}")
         filters = Filters(top, per_video=per_video)
         return _plain(name, shelf.search(name, [Part("video", video)], filters)[0], [])
+
+
+def _add_uploads(app: FastAPI, shelf: Shelf, upload_bytes: int, rate: Rate) -> None:
+    """Questions by a clip or a picture that is sent along."""
 
     @app.post("/api/similar")
     def similar_upload(
@@ -149,7 +171,7 @@ def application(
         per_video: PerVideo = 1,
     ) -> dict:
         """Videos like a clip or a picture that is sent along."""
-        name = chosen(index)
+        name = _chosen(shelf, index)
         rate.take(request.client.host if request.client else "")
         with tempfile.TemporaryDirectory(prefix="tvrkit-upload-") as folder:
             upload = Path(folder) / "upload"
@@ -159,10 +181,15 @@ def application(
                 filters = Filters(top, per_video=per_video)
                 return _plain(name, shelf.search(name, [part], filters)[0], [])
 
+
+def _add_videos(app: FastAPI, shelf: Shelf) -> None:
+    """What an index knows of its videos, their films, and pictures of their moments."""
+    pictures = Stills()
+
     @app.get("/api/videos/{video_id:path}")
     def video(video_id: str, index: IndexName = "") -> dict:
         """What the index holds of a video."""
-        name = chosen(index)
+        name = _chosen(shelf, index)
         places = shelf.places(name, video_id)
         if not places:
             raise HTTPException(404, "there is no such video")
@@ -173,7 +200,7 @@ def application(
     @app.get("/film")
     def film(video: VideoId, index: IndexName = "") -> FileResponse:
         """The file of a video, in parts as a player asks for them (HTTP ranges)."""
-        path = shelf.file(chosen(index), video)
+        path = shelf.file(_chosen(shelf, index), video)
         if path is None:
             raise HTTPException(404, "the file of this video is not there")
         return FileResponse(path, headers={"Cache-Control": "private, max-age=60"})
@@ -183,13 +210,11 @@ def application(
         video: VideoId, start: Seconds = 0.0, end: End = None, index: IndexName = ""
     ) -> Response:
         """A picture (JPEG) of the middle of a moment."""
-        path = shelf.file(chosen(index), video)
+        path = shelf.file(_chosen(shelf, index), video)
         picture = pictures.of(path, start, end) if path else None
         if picture is None:
             raise HTTPException(404, "there is no picture of this moment")
         return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "max-age=600"})
-
-    return app
 
 
 def _plain(name: str, answers: Answers, unknown: list[str]) -> dict:
