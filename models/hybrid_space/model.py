@@ -17,7 +17,11 @@ Where we differ, and why:
   export turn them.
 - L2 normalisation has an epsilon, and the order similarity a gradient where a text lies inside a
   video.
-- `cost: mean` takes means of all terms; published, the tag terms stay multiplied by the batch size.
+- Four options do what they say; the published program does otherwise, and does so here where the
+  option is set to its published value: `loss.tag_cost` (cost mean leaves the tag terms multiplied
+  by the batch size), `normalise` (the flags change nothing), `distance` (squares in training, plain
+  distances in evaluation) and `concept_training` (raw products where concepts are ranked by
+  cosines).
 """
 
 from collections.abc import Mapping
@@ -52,7 +56,7 @@ from models.dual_encoding.model import (
 )
 from models.dual_encoding.sequence import SequenceEncoder, Steps
 from models.hybrid_space.options import Options
-from models.parts.interaction import cosine, euclidean, jaccard, order
+from models.parts.interaction import cosine, dot, euclidean, euclidean_plain, jaccard, order
 from models.parts.losses import tag_loss
 
 START, END, UNKNOWN, SPECIAL = 1, 2, 3, 4  # <pad>, <start>, <end>, <unk> open the vocabulary
@@ -165,7 +169,8 @@ class HybridSpace(RetrievalModel):
 
     def _project(self, side: str, levels: Tensor, bag: Bag | None = None) -> Encoding:
         latent = self.latent[side](levels, bag)
-        normalised = {"text": self.options.text_norm, "video": self.options.video_norm}[side]
+        flag = {"text": self.options.text_norm, "video": self.options.video_norm}[side]
+        normalised = flag or self.options.normalise == "always"
         encoding = {"latent": F.normalize(latent, dim=1) if normalised else latent}
         if self.options.space == "hybrid":
             logits = self.concept[side](levels, bag)
@@ -177,9 +182,25 @@ class HybridSpace(RetrievalModel):
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
         """Return similarities (n_t, n_v) of the latent space and, if there is one, of concepts."""
         measure = _MEASURES[self.options.measure]
+        if self.options.measure == "euclidean" and self.options.distance == "plain":
+            measure = euclidean_plain
         scores = {"latent": measure(text["latent"], video["latent"])}
         if self.options.space == "hybrid":
             measure = _MEASURES[self.options.concept_measure]
+            scores["concept"] = measure(text["concept"], video["concept"])
+        return scores
+
+    def training_scores(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
+        """Return what the triplets compare, (B, B) of each space.
+
+        It is `score` but for what only evaluation does: distances are squared, and concepts may be
+        compared by raw products.
+        """
+        scores = {"latent": _MEASURES[self.options.measure](text["latent"], video["latent"])}
+        if self.options.space == "hybrid":
+            raw = self.options.concept_training == "dot"
+            is_dot = raw and self.options.concept_measure == "cosine"
+            measure = dot if is_dot else _MEASURES[self.options.concept_measure]
             scores["concept"] = measure(text["concept"], video["concept"])
         return scores
 
@@ -223,10 +244,11 @@ class HybridSpace(RetrievalModel):
         batch: as of DualEncoding.
         """
         o = self.options.loss
-        terms = space_losses(self.score(text, video), batch, o)
+        terms = space_losses(self.training_scores(text, video), batch, o)
         if self.options.space == "hybrid":
             for side, encoding in (("text", text), ("video", video)):
-                terms[f"tags_{side}"] = tag_loss(encoding["concept_logit"], batch["tags"], o.cost)
+                logits = encoding["concept_logit"]
+                terms[f"tags_{side}"] = tag_loss(logits, batch["tags"], o.tag_cost or o.cost)
         return terms | {"loss": torch.stack(list(terms.values())).sum()}
 
 

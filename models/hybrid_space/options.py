@@ -42,6 +42,12 @@ class TextLevels(Levels):
 
 class HybridLoss(dual_encoding.LossOptions):
     cost: Literal["mean", "sum"] = Field("sum", description="over the batch")
+    tag_cost: Literal["mean", "sum"] | None = Field(
+        None,
+        description=(
+            "the same for the tag terms (default: cost; published: sum, also where cost is mean)"
+        ),
+    )
 
 
 class Options(BaseModel, extra="forbid"):
@@ -68,6 +74,25 @@ class Options(BaseModel, extra="forbid"):
     )
     video_norm: bool = Field(
         True, description="latent vectors of videos get length 1 (published: --visual_norm)"
+    )
+    normalise: Literal["by_flag", "always"] = Field(
+        "by_flag",
+        description=(
+            "by_flag: as text_norm and video_norm say; published: always, whatever they say"
+        ),
+    )
+    distance: Literal["squared", "plain"] = Field(
+        "squared",
+        description=(
+            "what measure euclidean ranks by; published: plain, while training takes squares"
+        ),
+    )
+    concept_training: Literal["as_ranked", "dot"] = Field(
+        "as_ranked",
+        description=(
+            "how training compares concepts; published: dot, raw products where concept_measure is"
+            " cosine"
+        ),
     )
     latent_dim: int = Field(1536, ge=1, description="size of the latent space")
     dropout: float = Field(

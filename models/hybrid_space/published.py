@@ -30,7 +30,13 @@ from models.parts.wrappers import bare
 RECIPE = "hybrid_space_published"
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""  # there is none
-IMPLIED = {"pooling": "padded", "alpha": 0.6}  # what the published program does without being told
+IMPLIED = {  # what the published program does without being told
+    "pooling": "padded",
+    "alpha": 0.6,
+    "normalise": "always",
+    "distance": "plain",
+    "concept_training": "dot",
+}
 
 _SIDES = {
     "video": ("vid", "visual"),
@@ -68,6 +74,17 @@ _PARSER: dict[str, object] = {
     "resume": "",
 }
 _FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/dual_encoding."
+
+
+def implied(options: Options) -> dict[str, object]:
+    """What of IMPLIED decides the scores of a model with these options."""
+    idle = set()
+    if options.text_norm and options.video_norm:
+        idle.add("normalise")
+    if options.measure != "euclidean":
+        idle.add("distance")
+    idle.add("concept_training")  # nothing scores by it
+    return {name: value for name, value in IMPLIED.items() if name not in idle}
 
 
 def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[str]]:
@@ -296,6 +313,7 @@ def _options(opt: Mapping[str, object], n_parts: int) -> dict[str, object]:
             "direction": opt["direction"],
             "max_violation": opt["max_violation"],
             "cost": opt["cost_style"],
+            "tag_cost": "sum",
         },
     }
 

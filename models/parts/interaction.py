@@ -45,6 +45,19 @@ def euclidean(a: Tensor, b: Tensor) -> Tensor:
     return 2 * a @ b.T - a.square().sum(-1)[:, None] - b.square().sum(-1)
 
 
+def euclidean_plain(a: Tensor, b: Tensor) -> Tensor:
+    """Return minus the distances (n, m) of the rows of a (n, D) and b (m, D), each pair by itself.
+
+    Subtracting first keeps small distances exact, where the root of a rounded square would not.
+    """
+    return -torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the products (n, m) of the rows of a (n, D) and b (m, D) as they are."""
+    return a @ b.T
+
+
 def order(text: Tensor, video: Tensor) -> Tensor:
     """Return minus how far texts (n, D) reach beyond videos (m, D): (n, m).
 

@@ -3,8 +3,9 @@
 
 Such a module says: `recognises(value)`, `import_checkpoint(value) -> (options, assets)`,
 `export_file(options, state, training)`, `training_facts(value, side)`, RECIPE, SUFFIX, SIDE_FILE
-and IMPLIED; where a model reads words, also `words_beside(name, value)`, the files that hold them
-(`beside`); where files may be pruned, `pruned(model)`. A file is read with an allow-list of classes
+and IMPLIED, or `implied(options)` where not all of it decides every model; where a model reads
+words, also `words_beside(name, value)`, the files that hold them (`beside`); where files may be
+pruned, `pruned(model)`. A file is read with an allow-list of classes
 and nothing in it is executed (`read_archive`, published=True); what is written holds tensors and
 plain values, and in the form of hybrid_space one argparse.Namespace.
 
@@ -188,10 +189,9 @@ def export_file(source: Path) -> Export:
         torch.equal(assets.init[name], tensor) for name, tensor in model.state_dict().items()
     )
     ours = info.recipe.options.model_dump()
+    fixed = module.implied(info.recipe.options) if hasattr(module, "implied") else module.IMPLIED
     changes = [
-        f"{key} {ours[key]} -> {implied}"
-        for key, implied in module.IMPLIED.items()
-        if ours[key] != implied
+        f"{key} {ours[key]} -> {implied}" for key, implied in fixed.items() if ours[key] != implied
     ]
     return Export(value, module, info, model.state_dict(), changes)
 

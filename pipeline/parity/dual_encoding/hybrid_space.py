@@ -122,7 +122,8 @@ def _step(model: HybridSpace, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
             value for name, value in terms.items() if name.startswith(f"{space}_")
         )
     for side in (side for side in ("video", "text") if f"tags_{side}" in terms):
-        rows = len(batch["text"]) if model.options.loss.cost == "sum" else 1
+        loss = model.options.loss
+        rows = len(batch["text"]) if (loss.tag_cost or loss.cost) == "sum" else 1
         values[f"loss_bce_{side}"] = (
             terms[f"tags_{side}"] / rows
         )  # recorded before the total multiplies it

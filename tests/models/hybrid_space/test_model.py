@@ -8,6 +8,8 @@ from models.base import Mismatch
 from models.hybrid_space.model import build, with_boundaries
 from models.hybrid_space.options import Options
 from models.hybrid_space.published import export_model, import_checkpoint
+from pipeline.checkpoints.archive import read_archive
+from pipeline.config import load
 from pipeline.parity.case import Case
 from pipeline.parity.run import run_case
 from reference import hybrid_space
@@ -73,6 +75,76 @@ def test_every_measure_compares_as_its_name_says() -> None:
     )
     assert (text["latent"].norm(dim=1) - 1).abs().min() > 1e-3
     torch.testing.assert_close(video["latent"].norm(dim=1), torch.ones(4))
+
+
+AS_PUBLISHED = {
+    "normalise": "always",
+    "distance": "plain",
+    "concept_training": "dot",
+    "loss": {"cost": "mean", "tag_cost": "sum"},
+}
+
+
+@torch.no_grad()
+def test_published_program_normalises_whatever_the_flags_say() -> None:
+    flags = {"measure": "euclidean", "text_norm": False, "video_norm": False}
+    told, published = small(**flags).eval(), small(**flags, **AS_PUBLISHED).eval()
+
+    for encode in ("encode_text", "encode_video"):
+        plain, unit = (getattr(model, encode)(batch())["latent"] for model in (told, published))
+        torch.testing.assert_close(unit, plain / plain.norm(dim=1, keepdim=True))
+        assert (plain - unit).abs().max() > 0.05
+
+
+def test_published_program_ranks_by_plain_distance_and_trains_on_its_square() -> None:
+    model = small(measure="euclidean", space="latent", **AS_PUBLISHED).eval()
+    text, video = model.encode_text(batch()), model.encode_video(batch())
+
+    pairs = [[(s - v).norm() for v in video["latent"]] for s in text["latent"]]
+    distances = torch.stack([torch.stack(row) for row in pairs])
+
+    torch.testing.assert_close(model.score(text, video)["latent"], -distances)
+    torch.testing.assert_close(model.training_scores(text, video)["latent"], -(distances**2))
+
+
+def test_published_program_trains_cosine_concepts_on_raw_products() -> None:
+    model = small(concept_measure="cosine", **AS_PUBLISHED).eval()
+    text, video = model.encode_text(batch()), model.encode_video(batch())
+    p, q = text["concept"], video["concept"]
+
+    cosines = (p / p.norm(dim=1, keepdim=True)) @ (q / q.norm(dim=1, keepdim=True)).T
+
+    torch.testing.assert_close(model.training_scores(text, video)["concept"], p @ q.T)
+    torch.testing.assert_close(model.score(text, video)["concept"], cosines)
+    assert small(**AS_PUBLISHED).training_scores(text, video)["concept"].max() <= 1  # Jaccard stays
+
+
+def test_published_mean_still_multiplies_the_tag_terms_by_the_batch() -> None:
+    ours, published = (small(loss={"cost": "mean"}), small(**AS_PUBLISHED))
+    ours, published = (model.train()(batch()) for model in (ours, published))
+
+    tags = ours["tags_text"] + ours["tags_video"]
+    triplets = ours["loss"] - tags
+
+    torch.testing.assert_close(published["loss"], triplets + 4 * tags)
+
+
+def test_imported_file_and_published_recipe_do_as_the_program_does(shared: Path) -> None:
+    source = shared / "golden/dual-encoding/hybrid-space-eval/model_best.pth.tar"
+    file = read_archive(source, published=True)
+    changed = {"measure": "euclidean", "text_norm": False, "cost_style": "mean"}
+
+    options, _ = import_checkpoint(file | {"opt": file["opt"] | changed})
+
+    recipe = load(Path("pipelines.yaml")).recipe("hybrid_space_published")["options"]
+    for told in (options, Options.model_validate(recipe)):
+        assert (told.normalise, told.distance, told.concept_training, told.loss.tag_cost) == (
+            "always",
+            "plain",
+            "dot",
+            "sum",
+        )
+    assert not options.text_norm  # goes back into the file as it was
 
 
 def test_cosine_without_normalised_vectors_is_refused() -> None:
