@@ -210,13 +210,17 @@ def train_options(settings: Mapping[str, object]) -> dict[str, object]:
 def freeze_rule(layers: int, patches: str = "2d") -> dict[str, object] | None:
     """Return the `freeze` option for `freeze_layer_num`: all of CLIP below block `layers`.
 
+    What stands in front of a frozen block is frozen with it, as it lies inside that block there.
     None freezes nothing: for -1, and for patches 3d (a test of the program that is always true).
+    Source: docs/specs/centerclip.md, section 9.
     """
     if layers < 0 or patches == "3d":
         return None
     numbers = "|".join(str(n) for n in range(layers, _MOST_BLOCKS))
     blocks = rf"\.resblocks\.({numbers})\." if layers else r"\.resblocks\."
-    return {"match": r"^clip\.", "except": [_TRAINS_ALWAYS, blocks]}
+    below = "|".join(str(n) for n in range(layers))
+    match = rf"^clip\.|^reduce\.({below})\." if layers else r"^clip\."
+    return {"match": match, "except": [_TRAINS_ALWAYS, blocks]}
 
 
 def settings_of(options: Options, blocks: int) -> dict[str, object]:

@@ -141,6 +141,8 @@ class Dgl(RetrievalModel):
         longest = int(ends.max()) + 1
         x = self.clip.embed_text(ids[:, :longest])  # (B, S, W)
         blocks = self.clip.text_blocks
+        if self.options.text_blocks == "prompted":
+            blocks = blocks[: self.options.layers]
         last = len(blocks) - 1
         for i in range(last):
             x = read_words(blocks[i], x, _of_block(shared["text"], i))

@@ -60,6 +60,13 @@ class Options(BaseModel, extra="forbid"):
             " (published: such sizes crash or leave blocks out) [unified_transformer_layers]"
         ),
     )
+    text_blocks: Literal["all", "prompted"] = Field(
+        "all",
+        description=(
+            "which blocks of the text tower run; published: prompted, so that blocks behind the"
+            " last layer of prompts are left out"
+        ),
+    )
     feature: Feature = Field(
         "global_prompt0",
         description=(

@@ -40,7 +40,7 @@ NOT_IN_FILE = {
 }
 SETTINGS_FILE = "hparams_train.json"  # in the same folder
 # published defaults of what the files do not hold
-IMPLIED = {"activation": "quick_gelu"}
+IMPLIED = {"activation": "quick_gelu", "text_blocks": "prompted"}
 LOST = (
     "the optimizer's state, without which its program does not resume: start there with"
     " load_from_pretrained 1",
@@ -118,6 +118,12 @@ def _rules(space: str) -> list[Rule]:
     return [Rule(_LINEAR, "prompts.space.table", ""), *others]
 
 
+def implied(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
+    """What of IMPLIED decides the scores of a model with these options and weights."""
+    is_deeper = options.layers < sizes_of(part_of(state, PREFIX)).text_layers
+    return IMPLIED if is_deeper else {"activation": IMPLIED["activation"]}
+
+
 def as_published(value: object) -> object:
     """Return a file's content in the form its program writes, whatever it was wrapped in."""
     found = unwrapped(value, [_VIDEO])
@@ -193,12 +199,7 @@ def import_checkpoint(
     if sizes.context < found.get("words", Options().words):
         found["words"] = sizes.context
     if found["layers"] < sizes.text_layers:
-        raise Mismatch(
-            f"prompts of {found['layers']} layers for {sizes.text_layers} text blocks: the"
-            " published program leaves the last blocks out, a model here runs them, so scores"
-            " would differ",
-            "Evaluate this file with its own program.",
-        )
+        found["text_blocks"] = "prompted"  # as the published program runs it
     try:
         options = Options.model_validate(found)
     except ValidationError as error:

@@ -76,7 +76,7 @@ _PARSER: dict[str, object] = {
 _FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/dual_encoding."
 
 
-def implied(options: Options) -> dict[str, object]:
+def implied(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
     """What of IMPLIED decides the scores of a model with these options."""
     idle = set()
     if options.text_norm and options.video_norm:

@@ -3,9 +3,9 @@
 
 Such a module says: `recognises(value)`, `import_checkpoint(value) -> (options, assets)`,
 `export_file(options, state, training)`, `training_facts(value, side)`, RECIPE, SUFFIX, SIDE_FILE
-and IMPLIED, or `implied(options)` where not all of it decides every model; where a model reads
-words, also `words_beside(name, value)`, the files that hold them (`beside`); where files may be
-pruned, `pruned(model)`. A file is read with an allow-list of classes
+and IMPLIED, or `implied(options, state)` where not all of it decides every model; where a model
+reads words, also `words_beside(name, value)`, the files that hold them (`beside`); where files may
+be pruned, `pruned(model)`. A file is read with an allow-list of classes
 and nothing in it is executed (`read_archive`, published=True); what is written holds tensors and
 plain values, and in the form of hybrid_space one argparse.Namespace.
 
@@ -189,7 +189,9 @@ def export_file(source: Path) -> Export:
         torch.equal(assets.init[name], tensor) for name, tensor in model.state_dict().items()
     )
     ours = info.recipe.options.model_dump()
-    fixed = module.implied(info.recipe.options) if hasattr(module, "implied") else module.IMPLIED
+    fixed = module.IMPLIED
+    if hasattr(module, "implied"):
+        fixed = module.implied(info.recipe.options, model.state_dict())
     changes = [
         f"{key} {ours[key]} -> {implied}" for key, implied in fixed.items() if ours[key] != implied
     ]

@@ -25,6 +25,8 @@ from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.checkpoints.published import import_clip, import_file, is_clip
 from pipeline.checkpoints.word_files import Files
 from pipeline.errors import DataError
+from pipeline.recipes.freeze import frozen_names
+from pipeline.recipes.options import FreezeOptions
 from pipeline.recipes.recipe import parse
 from tests.models.centerclip.small_centerclip import SIZES, batch, scores, small
 from tests.models.clip.hugging_face import as_hugging_face
@@ -286,6 +288,22 @@ def test_frozen_are_the_parts_below_the_blocks_that_train(layers: int, trained: 
     ]  # fmt: skip
 
     assert len(frozen) == 4 - trained
+
+
+@pytest.mark.parametrize("method", ["kmedoids", "deep"])
+def test_what_stands_in_front_of_a_frozen_block_is_frozen_with_it(method: str) -> None:
+    reduce = {"frames": 2, "tokens": 6, "method": method}
+    reduce |= {"embedding": True} if method == "kmedoids" else {}
+    model = small(reduce={2: reduce})
+    in_front = [name for name, _ in model.named_parameters() if name.startswith("reduce.1.")]
+
+    trained = {}
+    for layers in (0, 1, 2):
+        rule = FreezeOptions.model_validate(published_settings.freeze_rule(layers))
+        frozen = set(frozen_names([name for name, _ in model.named_parameters()], rule))
+        trained[layers] = [name for name in in_front if name not in frozen]
+
+    assert trained == {0: in_front, 1: in_front, 2: []} and in_front
 
 
 def test_missing_settings_are_those_of_the_published_parser_and_said() -> None:

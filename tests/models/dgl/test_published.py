@@ -11,7 +11,7 @@ from models.clip.towers import CLIP
 from models.dgl import published
 from models.dgl.model import Dgl, build
 from models.dgl.options import Options
-from tests.models.dgl.small_dgl import small_dgl
+from tests.models.dgl.small_dgl import batch, small_dgl
 
 PUBLISHED = {
     "msrvtt_vitb32_transformer": {},
@@ -139,3 +139,24 @@ def test_optimizer_states_are_found_by_their_number_over_four_groups(shared) -> 
 
     assert set(found) == {name for name in assets.init if name.startswith("prompts.")}
     assert all(values["exp_avg"].shape == assets.init[name].shape for name, values in found.items())
+
+
+def test_text_tower_deeper_than_its_prompts_runs_as_published_where_it_was_imported() -> None:
+    deep = {"vision_layers": 2}
+    ours = small_dgl(sizes=deep, layers=2)  # three text blocks, prompts for two
+    published_run = small_dgl(sizes=deep, layers=2, text_blocks="prompted")
+    cut = small_dgl(sizes=deep | {"text_layers": 2}, layers=2)
+    rest = {n: v for n, v in ours.state_dict().items() if n in cut.state_dict()}
+    cut.load_state_dict(rest)
+    file = published.export_file(ours.options, ours.state_dict(), {})
+
+    options, assets = published.import_checkpoint(file, published.settings(ours.options, file))
+    again = build(options, assets).eval()
+
+    assert options.text_blocks == "prompted"
+    expected = cut.encode_text(batch())["feature"]  # as if the last block were not there
+    for model in (again, published_run):
+        torch.testing.assert_close(model.encode_text(batch())["feature"], expected)
+    assert (ours.encode_text(batch())["feature"] - expected).abs().max() > 1e-3
+    assert published.implied(ours.options, ours.state_dict())["text_blocks"] == "prompted"
+    assert "text_blocks" not in published.implied(cut.options, cut.state_dict())
