@@ -32,7 +32,7 @@ from models.clip.blocks import Block, set_recompute
 from models.clip.build import build_clip
 from models.clip.patches3d import Patches3d
 from models.clip.sizes import Sizes
-from models.clip.towers import CLIP, end_row, round_to_half
+from models.clip.towers import CLIP, end_row, half_arithmetic, keep_in_half, round_to_half
 from models.parts.losses import contrastive
 from models.parts.temporal import Mean, Recurrent, Sequence, Tight, copy_text_tower, mean_direction
 
@@ -43,14 +43,17 @@ def build(options: Options, assets: Assets) -> "CenterCLIP":
     Raises Mismatch if sizes, weights and options do not fit each other.
     """
     model = CenterCLIP(options, build_clip(options, assets))
-    if assets.init is not None:
-        return load_init(model, assets)
-    model.start_from_clip()  # from weights that are not rounded yet, as published
-    if options.logit_scale is not None:
-        nn.init.constant_(model.clip.logit_scale, options.logit_scale)
-    if assets.clip is not None and options.half_rounding:
-        round_to_half(model.clip)
-        round_to_half(model.patches3d)
+    if assets.init is None:
+        model.start_from_clip()  # from weights that are not rounded yet, as published
+        if options.logit_scale is not None:
+            nn.init.constant_(model.clip.logit_scale, options.logit_scale)
+        if assets.clip is not None and options.half_rounding:
+            round_to_half(model.clip)
+            round_to_half(model.patches3d)
+    load_init(model, assets)
+    if options.half_weights:
+        keep_in_half(model.clip)
+        keep_in_half(model.patches3d)
     return model
 
 
@@ -109,8 +112,9 @@ class CenterCLIP(RetrievalModel):
         The mask is not needed, because nothing behind the end token reaches it.
         """
         ids = batch["text"]
-        end = end_row(ids, self.clip.read(ids))  # (B, W)
-        feature = self.clip.project_text(end).float()  # (B, D)
+        with half_arithmetic(self.options.half_weights, ids):
+            end = end_row(ids, self.clip.read(ids))  # (B, W)
+            feature = self.clip.project_text(end).float()  # (B, D)
         if self._is_tight:
             return {"feature": feature}
         return {"feature": F.normalize(feature, dim=-1)}
@@ -145,11 +149,12 @@ class CenterCLIP(RetrievalModel):
                 "Deliver as many frames as the model's option `frames` says.",
             )
         blocks = self.clip.visual.blocks
-        tokens = self.embed(frames, mask)  # (B*T, 1+P, W)
-        for block, reduce in zip(blocks[:-1], self.reduce[:-1], strict=True):
-            tokens = run_block(block, reduce, tokens)  # (B*S, 1+K, W)
-        tokens = run_block(blocks[-1], self.reduce[-1], tokens, only_class=True)  # (B*S, 1, W)
-        features = self.clip.visual.project(tokens[:, 0]).float()  # (B*S, D)
+        with half_arithmetic(self.options.half_weights, frames):
+            tokens = self.embed(frames, mask)  # (B*T, 1+P, W)
+            for block, reduce in zip(blocks[:-1], self.reduce[:-1], strict=True):
+                tokens = run_block(block, reduce, tokens)  # (B*S, 1+K, W)
+            tokens = run_block(blocks[-1], self.reduce[-1], tokens, only_class=True)  # (B*S, 1, W)
+            features = self.clip.visual.project(tokens[:, 0]).float()  # (B*S, D)
         return features.unflatten(0, (n_videos, -1))
 
     def embed(self, frames: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from models.clip.options import VITS, Activation
+from models.clip.options import VITS, Activation, HalfWeights
 from models.clip.sizes import BACKBONES
 
 STAYS = ("temporal_shift", "token_shift")  # methods that reduce nothing
@@ -136,6 +136,7 @@ class Options(BaseModel, extra="forbid"):
             " files)"
         ),
     )
+    half_weights: HalfWeights = False
     recompute: bool = Field(
         False, description="run blocks again in backward: a third more time, far less memory"
     )

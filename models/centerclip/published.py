@@ -168,6 +168,7 @@ def import_checkpoint(
     told = _read_options(state)
     if stated:
         told.pop("words", None)
+        told.pop("half_weights", None)  # the settings know
     for block, one in stated.get("reduce", {}).items():
         if f"reduce.{block - 1}.class_weight" in init:  # no setting says so
             one["class_weights"] = True
@@ -306,6 +307,8 @@ def _read_options(state: Mapping[str, object]) -> dict[str, object]:
         told |= {"temporal_eps": _CLIP4CLIP_EPS, "padding": "zero"}
     if sizes.context < Options().words:
         told["words"] = sizes.context
+    if state["clip.visual.conv1.weight"].dtype != torch.float16:
+        told["half_weights"] = False  # whatever a recipe says: nothing is rounded that was not
     return told
 
 

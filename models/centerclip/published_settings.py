@@ -24,8 +24,9 @@ _METHODS = {
 _PRECISIONS = {
     "amp": "amp",
     "fp32": "float32",
-    "fp16": "amp",  # half weights without scaling, which we do not have
+    "fp16": "float32",  # of what the option half_weights does not keep in float16; no scaler
 }
+HALF = "fp16"  # CLIP's matrices and their moments in float16
 _GRAPHS = {"KNN": "knn", "HeatKernel": "heat"}
 _CLIP_RULE = r"^(clip|patches3d)\.|^reduce\.\d+\.embedding$"
 _TRAINS_ALWAYS = (
@@ -108,7 +109,7 @@ def says_training(settings: Mapping[str, object]) -> bool:
 
 def assumptions(settings: Mapping[str, object]) -> list[str]:
     """Return what was assumed where settings are missing or have no counterpart, one line each."""
-    return missing(settings, MODEL_DEFAULTS, TRAIN_DEFAULTS) + precision_assumed(settings)
+    return missing(settings, MODEL_DEFAULTS, TRAIN_DEFAULTS)
 
 
 def missing(
@@ -120,16 +121,6 @@ def missing(
         f"{name} {value}: not in the settings, so its parser's default"
         for name, value in known.items()
         if name not in settings
-    ]
-
-
-def precision_assumed(settings: Mapping[str, object]) -> list[str]:
-    """Return what the published precision became, where we do not have it."""
-    if settings.get("precision") != "fp16":
-        return []
-    return [
-        "precision amp: the settings say fp16, half weights without a loss scaler; here weights"
-        " stay float32 and mixed precision scales the loss"
     ]
 
 
@@ -147,6 +138,8 @@ def model_options(settings: Mapping[str, object]) -> dict[str, object]:
     }
     if temporal in ("sequence", "tight"):
         options["temporal_layers"] = settings["cross_num_hidden_layers"]
+    if settings.get("precision") == HALF:
+        options["half_weights"] = True
     if settings["temperature_new"] > 1.0:
         options["logit_scale"] = settings["temperature_new"]
     return options
@@ -239,7 +232,8 @@ def settings_of(options: Options, blocks: int) -> dict[str, object]:
         "cross_num_hidden_layers": options.temporal_layers,
         "temperature_new": options.logit_scale or 1.0,
     }
-    return settings | _reduce_settings(options, blocks)
+    half = {"precision": HALF} if options.half_weights else {}
+    return settings | half | _reduce_settings(options, blocks)
 
 
 def _reduce(settings: Mapping[str, object]) -> dict[int, dict[str, object]]:

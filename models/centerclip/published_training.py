@@ -57,14 +57,17 @@ def import_training(
     """Return {"epoch" and "step" that were done, "moments", "scaler"}; None without a state.
 
     published: CenterCLIP's file; side: CLIP4Clip's, {epoch from 0, optimizer_state_dict, loss}.
-    Moments have the shapes of their parameters. Raises Mismatch if they belong to another model.
+    Moments have the shapes of their parameters. `beside` holds the loss of CLIP4Clip's file, which
+    its program prints when it resumes. Raises Mismatch if they belong to another model.
     """
     optimizer = side.get("optimizer_state_dict") or published.get("optimizer")
     if not optimizer or not optimizer["state"]:
         return None
     epoch = int(side["epoch"]) + 1 if side else int(published["epoch"])
     states = import_optimizer(options, weights, optimizer)
-    return stopped_at(epoch, published, states, optimizer["param_groups"])
+    stopped = stopped_at(epoch, published, states, optimizer["param_groups"])
+    beside = {"loss": float(side["loss"])} if "loss" in side else {}
+    return stopped | {"beside": beside}
 
 
 def stopped_at(
@@ -120,8 +123,8 @@ def export_training(
     optimizer = export_optimizer(options, weights, states, stopped["groups"], is_clip4clip)
     if not is_clip4clip:
         return with_optimizer(value, stopped, optimizer), {}
-    side = {"epoch": stopped["epoch"] - 1, "optimizer_state_dict": optimizer, "loss": 0.0}
-    return value, side
+    side = {"epoch": stopped["epoch"] - 1, "optimizer_state_dict": optimizer}
+    return value, side | {"loss": 0.0} | (stopped.get("beside") or {})
 
 
 def with_optimizer(

@@ -22,6 +22,7 @@ HalfWeights = Annotated[
         description=(
             "as published GPU runs: CLIP's matrices are stored and optimised in float16, which is"
             " another optimisation (their second moments underflow); with train.precision float32"
+            " (CenterCLIP's program: --precision fp16)"
         )
     ),
 ]

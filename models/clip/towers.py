@@ -16,6 +16,7 @@ Where we differ
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -198,6 +199,21 @@ def round_to_half(module: nn.Module) -> None:
     """Round through float16, in place, what published programs hold in it (`half_parameters`)."""
     for value in half_parameters(module):
         value.copy_(value.half())
+
+
+@torch.no_grad()
+def keep_in_half(module: nn.Module) -> None:
+    """Store in float16, for good, what published programs hold in it (`half_parameters`)."""
+    for value in half_parameters(module):
+        value.data = value.data.half()
+
+
+def half_arithmetic(is_on: bool, like: Tensor) -> AbstractContextManager:
+    """A context of float16 arithmetic on the device of `like` (...); else one that changes nothing.
+
+    What is stored in float16 can be multiplied with float32 only inside it.
+    """
+    return torch.autocast(like.device.type, torch.float16) if is_on else nullcontext()
 
 
 def half_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -77,6 +77,8 @@ def train_options(settings: Mapping[str, object]) -> dict[str, object]:
             f"{error.args[0]} is a value that is unknown here",
             "Is it the hparams_train.json of a DGL run?",
         ) from None
+    if values["precision"] == centerclip.HALF:
+        options["precision"] = "amp"
     is_frozen = bool(values["freeze_clip"])
     scales = [] if is_frozen else [{"match": _CLIP, "lr_scale": values["coef_lr"]}]
     return options | {
@@ -88,7 +90,13 @@ def train_options(settings: Mapping[str, object]) -> dict[str, object]:
 def assumptions(settings: Mapping[str, object]) -> list[str]:
     """Return what was assumed where settings are missing or have no counterpart, one line each."""
     gone = centerclip.missing(settings, MODEL_DEFAULTS, TRAIN_DEFAULTS)
-    return gone + centerclip.precision_assumed(settings)
+    if settings.get("precision") != centerclip.HALF:
+        return gone
+    return [
+        *gone,
+        "precision amp: the settings say fp16, with which the published program stops; here"
+        " weights stay float32 and mixed precision scales the loss",
+    ]
 
 
 def settings_of(options: Options) -> dict[str, object]:

@@ -15,7 +15,7 @@ Where we differ, and why
   win a maximum).
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from models.base import Batch, Encoding, Inputs, Mismatch, RetrievalModel
 from models.clip.blocks import Attention
 from models.clip.build import Backbone
 from models.clip.sizes import Sizes
-from models.clip.towers import CLIP, half_parameters
+from models.clip.towers import CLIP, half_arithmetic, keep_in_half
 from models.parts.interaction import Tokens
 from models.parts.temporal import Mean, Recurrent, Sequence, Tight, copy_text_tower
 
@@ -211,9 +211,7 @@ class WordsFrames(RetrievalModel):
 
     def _precision_of_towers(self, like: Tensor) -> AbstractContextManager:
         """float16 arithmetic if the weights are float16; otherwise as the trainer says."""
-        if self.options.half_weights:
-            return torch.autocast(like.device.type, torch.float16)
-        return nullcontext()
+        return half_arithmetic(self.options.half_weights, like)
 
 
 def tokens(encoding: Encoding) -> Tokens:
@@ -249,8 +247,7 @@ def full_precision(like: Tensor) -> AbstractContextManager:
 def halve(model: WordsFrames) -> None:
     """Keep CLIP's matrices in float16 if the options say so."""
     if model.options.half_weights:
-        for parameter in half_parameters(model.clip):
-            parameter.data = parameter.data.half()
+        keep_in_half(model.clip)
 
 
 def check_sizes(options: FrameReading, sizes: Sizes, positions: int) -> None:

@@ -59,7 +59,7 @@ def forward(case: Case) -> Iterator[Comparison]:
 def initialisation(case: Case) -> Iterator[Comparison]:
     """A model that starts from a plain CLIP file: every first weight, then as `forward`."""
     settings = case.info["options"]
-    options = Options.model_validate(recipe(settings)["options"] | {"backbone": "given"})
+    options = Options.model_validate(recipe(on_cpu(settings))["options"] | {"backbone": "given"})
     name = case.info["checkpoint_file"].partition(":")[0]
     model = build(options, Assets(clip=clip_weights.read(case.path(name))))
     named = published_names(options, model.state_dict())
@@ -89,7 +89,7 @@ def opened(case: Case) -> Iterator[Comparison]:
         else "checkpoint.pth.tar"
     )
     published = read_archive(case.path(name), published=True)
-    options, assets = import_checkpoint(published, case.info["options"])
+    options, assets = import_checkpoint(published, on_cpu(case.info["options"]))
     model = build(options, assets)
     named = published_names(options, model.state_dict())
     if "state_dict_prefix" in case.info:
@@ -204,6 +204,11 @@ def by_position(rows: Tensor, videos: int) -> Tensor:
     second ones, ...
     """
     return rows.unflatten(0, (videos, -1)).transpose(0, 1).flatten(0, 1)
+
+
+def on_cpu(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings of a case as its program ran them without a GPU: fp16 is float32 there."""
+    return dict(settings) | ({"precision": "fp32"} if settings.get("precision") == "fp16" else {})
 
 
 def freeze_as_published(model: CenterCLIP, case: Case) -> list[str]:

@@ -33,6 +33,7 @@ from pipeline.parity.centerclip.model import (
     batch_of,
     freeze_as_published,
     intermediates,
+    on_cpu,
     opened,
 )
 from pipeline.parity.compare import EXACT, Comparison, Tolerance, close, equal
@@ -53,7 +54,7 @@ def train_steps(case: Case) -> Iterator[Comparison]:
     tolerance = Tolerance(case.info["tolerance"]["default_max_abs_diff"])
     yield equal("param_order", "param_names" in case.info["param_order"], True)
     for prefix, name in _OPTIMIZERS.items():
-        settings = case.info["options"] | {"optim": name}
+        settings = on_cpu(case.info["options"]) | {"optim": name}
         training = parse({"name": prefix, **recipe(settings)})
         options, assets = import_checkpoint(published[1], settings)
         model = build(options, assets)
@@ -151,7 +152,7 @@ def checkpoint_file(case: Case) -> Iterator[Comparison]:
     equal values.
     """
     model, published = yield from opened(case)
-    options, assets = import_checkpoint(published, case.info["options"])
+    options, assets = import_checkpoint(published, on_cpu(case.info["options"]))
     yield equal(
         "checkpoint_top_level_keys", sorted(published), case.info["checkpoint_top_level_keys"]
     )

@@ -11,8 +11,12 @@ from models.centerclip.kmedoids import kmedoids
 from models.centerclip.model import build
 from models.centerclip.options import Options
 from models.centerclip.tokens import segment_tokens
+from models.clip.towers import half_parameters
+from pipeline import config
 from pipeline.parity.case import Case
 from pipeline.parity.run import run_case
+from pipeline.recipes.recipe import parse
+from pipeline.training.optimizer import BertAdam
 from tests.models.centerclip.small_centerclip import SIZES, batch, scores, small
 from tests.models.clip.small_clip import small_clip
 
@@ -290,3 +294,42 @@ def test_recorded_models_agree(shared: Path, name: str) -> None:
     report = run_case(Case(shared / "golden/centerclip" / name))
 
     assert (report.faults, [row for row in report.rows if not row.ok]) == ([], [])
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"temporal": "sequence"}, {"temporal": "tight"}, {"patches": "3d"},
+    {"reduce": {2: {"frames": 2, "tokens": 9, "embedding": True}}},
+])  # fmt: skip
+def test_half_weights_are_stored_in_float16_and_score_nearly_the_same(options: dict) -> None:
+    full, half = small(**options), small(**options, half_weights=True)
+
+    stored = {p.dtype for p in half_parameters(half.clip)}
+    stored |= {p.dtype for p in half_parameters(half.patches3d)}
+
+    assert stored == {torch.float16}
+    assert half.clip.logit_scale.dtype == half.clip.ln_final.weight.dtype == torch.float32
+    torch.testing.assert_close(scores(half, batch()), scores(full, batch()), atol=3e-2, rtol=0)
+    half.train()(batch())["loss"].backward()
+    assert half.clip.text_projection.grad.dtype == torch.float16
+
+
+def test_published_rate_moves_half_weights_and_leaves_float32_ones() -> None:
+    # docs/specs/drl.md, section 9: at 1e-7 the second moment is 0 in float16, the step m / 1e-6
+    recipe = parse(config.load().recipe("clip4clip_published"))
+    rate = recipe.train.optimizer.lr * recipe.train.params[1].lr_scale
+    moved = {}
+    for is_half in (True, False):
+        model = small(half_weights=is_half).train()
+        weight = model.clip.text_projection
+        before = weight.detach().clone()
+        bert_adam = BertAdam([weight], lr=rate)
+        for _ in range(8):
+            model.zero_grad()
+            (1e-2 * model(batch())["loss"]).backward()
+            bert_adam.step()
+        moved[is_half] = float((weight.detach() - before).float().abs().max())
+
+    assert recipe.options.half_weights and recipe.train.precision == "float32"
+    assert rate == pytest.approx(1e-7)
+    assert moved[True] > 20 * moved[False]
+    assert moved[False] < 1e-5

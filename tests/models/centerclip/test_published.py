@@ -139,6 +139,31 @@ def test_a_file_without_settings_is_read_by_the_recipe_of_its_program(tmp_path: 
     assert [recipe.train.frames.evaluation for recipe in recipes] == ["centers", "linspace"]
 
 
+@pytest.mark.parametrize("is_half", [True, False])
+def test_clip4clip_file_keeps_the_precision_of_its_weights(is_half: bool, tmp_path: Path) -> None:
+    model = small(padding="zero", temporal_eps=1e-12, half_weights=is_half)
+    file = tmp_path / "pytorch_model.bin.4"
+    write_archive(file, centerclip.export_file(model.options, model.state_dict(), {}))
+
+    info, weights = import_file(file, Files(), config.load())
+
+    assert info.recipe.options.half_weights == is_half
+    assert all(torch.equal(weights[n], v) for n, v in model.state_dict().items())
+    assert weights["clip.visual.proj"].dtype == (torch.float16 if is_half else torch.float32)
+
+
+def test_fp16_of_the_published_program_is_half_weights_without_a_scaler() -> None:
+    settings = {"max_frames": 4, "max_words": 12, "precision": "fp16", "optim": "AdamW"}
+
+    made = published_settings.recipe(settings)
+
+    assert made["options"]["half_weights"]
+    assert made["train"]["precision"] == "float32"  # amp is what scales the loss
+    again = published_settings.settings_of(Options.model_validate(made["options"]), blocks=3)
+    assert again["precision"] == "fp16"
+    assert not any("precision" in line for line in published_settings.assumptions(settings))
+
+
 def test_settings_that_are_none_are_refused(tmp_path: Path) -> None:
     model = small()
     write_archive(
