@@ -307,8 +307,8 @@ def _read_options(state: Mapping[str, object]) -> dict[str, object]:
         told |= {"temporal_eps": _CLIP4CLIP_EPS, "padding": "zero"}
     if sizes.context < Options().words:
         told["words"] = sizes.context
-    if state["clip.visual.conv1.weight"].dtype != torch.float16:
-        told["half_weights"] = False  # whatever a recipe says: nothing is rounded that was not
+    # whatever the recipe of its training says: to read in float16 is slow on a CPU, and rounds
+    told["half_weights"] = False
     return told
 
 
