@@ -61,9 +61,7 @@ def import_file(
         file, str(loaded.recipe(recipe).get("model")) if recipe else ""
     )
     side, settings = _side_file(file, module.SIDE_FILE), _settings(file, module)
-    changed: dict = {}
-    for assignment in overrides:
-        assign(changed, assignment, "--set")
+    changed = _assigned(overrides)
     wanted = merge(loaded.recipe(recipe) if recipe else {}, changed).get("options") or {}
     given = {"text_prompts": wanted["text_prompts"]} if "text_prompts" in wanted else {}
     try:
@@ -105,6 +103,14 @@ def import_file(
     return info, model.state_dict()
 
 
+def _assigned(overrides: Sequence[str]) -> dict:
+    """What "a.b=1" assignments say, as a part of a recipe."""
+    changed: dict = {}
+    for assignment in overrides:
+        assign(changed, assignment, "--set")
+    return changed
+
+
 def _of_form(module: ModuleType, value: Mapping, settings: list) -> str:
     """The recipe that the form of a file tells, where a module reads files of two systems; empty:
     its usual one.
@@ -134,15 +140,16 @@ def is_clip(file: Path) -> bool:
 
 
 def import_clip(
-    file: Path, loaded: Config, recipe: str = ""
+    file: Path, loaded: Config, recipe: str = "", overrides: Sequence[str] = ()
 ) -> tuple[ModelInfo, dict[str, Tensor]]:
     """Weights of a CLIP as a checkpoint of a system that was never trained: for zero-shot
     evaluation and search.
 
-    recipe: of the system (default: the mean of the frames, `centerclip_zero_shot`). Raises
-    DataError as `import_file`.
+    recipe: of the system (default: the mean of the frames, `centerclip_zero_shot`). overrides:
+    "options.x=1" or "train.x=1" over it. Raises DataError as `import_file`.
     """
-    model, info = clip_model(file, parse(loaded.recipe(recipe or ZERO_SHOT)))
+    values = loaded.recipe(recipe or ZERO_SHOT)
+    model, info = clip_model(file, parse(merge(values, _assigned(overrides))))
     return info, model.state_dict()
 
 

@@ -89,7 +89,7 @@ def command(
 
     file = find_checkpoint(file)
     if is_clip(file):
-        info, weights = import_clip(file, config.load(path), recipe)
+        info, weights = import_clip(file, config.load(path), recipe, overrides)
         start = None
     else:
         words = Files(vocab, bag, tags)

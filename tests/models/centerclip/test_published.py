@@ -189,6 +189,18 @@ def test_a_bare_clip_becomes_a_checkpoint_for_zero_shot_search(tmp_path: Path) -
     assert torch.equal(weights["clip.visual.proj"], clip.visual.proj.half().float())
 
 
+def test_settings_of_the_user_hold_for_a_bare_clip_too(tmp_path: Path) -> None:
+    write_archive(tmp_path / "clip.pt", small_clip(SIZES).state_dict())
+    asked = ["--set", "options.backbone=given", "--set", "options.words=9", "--set", "train.seed=5"]
+
+    done = cli.main(
+        ["import-checkpoint", str(tmp_path / "clip.pt"), *asked, "--out", str(tmp_path / "out")]
+    )
+
+    recipe = model_file.load_model(tmp_path / "out")[1].recipe
+    assert (done, recipe.options.words, recipe.train.seed) == (0, 9, 5)
+
+
 FORMS = {  # as others than OpenAI save them
     "open_clip training": lambda state: {
         "epoch": 3,
