@@ -26,7 +26,15 @@ from torch import Tensor, nn
 
 from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel, Shared, load_init
 from models.centerclip.options import Options
-from models.centerclip.reduction import Deep, Shift, TokenShape, build_reducer, shape_after
+from models.centerclip.reduction import (
+    Deep,
+    Pooling,
+    Shift,
+    TokenSelection,
+    TokenShape,
+    build_reducer,
+    shape_after,
+)
 from models.centerclip.tokens import last_of_segments
 from models.clip.blocks import Block, set_recompute
 from models.clip.build import build_clip
@@ -156,6 +164,28 @@ class CenterCLIP(RetrievalModel):
             tokens = run_block(blocks[-1], self.reduce[-1], tokens, only_class=True)  # (B*S, 1, W)
             features = self.clip.visual.project(tokens[:, 0]).float()  # (B*S, D)
         return features.unflatten(0, (n_videos, -1))
+
+    @torch.inference_mode()
+    def kept_patches(self, frames: Tensor, mask: Tensor) -> dict[int, Tensor]:
+        """Frames (1, T, ...), mask (1, T) -> by block from 1, the patches that stand before it.
+
+        int64 (S, K): ids of the patches of each segment, ascending: frame in the segment * P +
+        row * columns + column. Of means over frames, every patch that is part of one. Only blocks
+        where a reduction left fewer frames or patches are named.
+        """
+        tokens = self.embed(frames, mask)  # (T, 1+P, W)
+        n_frames, n_patches = len(tokens), tokens.shape[1] - 1
+        origin = torch.arange(n_frames * n_patches).view(n_frames, n_patches, 1)
+        found = {}
+        pairs = zip(self.clip.visual.blocks, self.reduce, strict=True)
+        for number, (block, reduce) in enumerate(pairs, 1):
+            if isinstance(reduce, (TokenSelection, Pooling)):
+                origin = reduce.origin(origin, tokens)  # (S, K, M): what each token stands for
+                ids = origin.flatten(1).sort(1).values
+                per_segment = n_frames // len(ids) * n_patches
+                found[number] = ids % per_segment
+            tokens = run_block(block, reduce, tokens)
+        return found
 
     def embed(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Frames (B, T, ...), mask (B, T) -> what the first block reads, (B*T, 1+P, W)."""

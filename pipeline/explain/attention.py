@@ -11,16 +11,13 @@ global prompt 0, of each frame's class token and of its prompt 0.
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from models.base import RetrievalModel
-from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.colours import BLUE, INK, MUTED
-from pipeline.explain.word_match import read_frames
 
 _CURVE = BLUE
 _MOST_COLUMNS = 12
@@ -50,21 +47,16 @@ class Looks:
         ]
 
 
-def read(
-    model: RetrievalModel, info: ModelInfo, frames: Path, video_id: str, block: int | None = None
-) -> Looks:
-    """Where a model with `attention_maps` looks in a video of a finished step. block: None for the
-    last one.
+def read(model: RetrievalModel, frames: torch.Tensor, block: int | None = None) -> Looks:
+    """Where a model with `attention_maps` looks in the frames (1, T, S, S, 3) of a video.
 
-    Raises models.base.Mismatch for a block that there is not, ConfigError for a video that is not
-    there.
+    block: None for the last one. Raises models.base.Mismatch for a block that there is not.
     """
-    batch = read_frames(model, info, frames, video_id)["frames"]
     block = block or len(model.clip.visual.blocks)
     maps = {
-        name: found[0, :, 0].numpy() for name, found in model.attention_maps(batch, block).items()
+        name: found[0, :, 0].numpy() for name, found in model.attention_maps(frames, block).items()
     }
-    return Looks(batch[0].numpy(), maps, block)
+    return Looks(frames[0].numpy(), maps, block)
 
 
 def overlaid(looks: Looks, name: str, per_video: bool = False) -> np.ndarray:

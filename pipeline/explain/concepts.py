@@ -18,9 +18,6 @@ from models.base import Encoding, RetrievalModel
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.colours import BLUE, INK, MUTED, ORANGE
 from pipeline.errors import DataError
-from pipeline.evaluation import results
-from pipeline.search.answers import unknown_video
-from pipeline.search.encode_file import encode_features
 
 _TEXT, _VIDEO = ORANGE, BLUE
 _ROW_INCHES = 0.27
@@ -78,27 +75,9 @@ def read_text(model: RetrievalModel, info: ModelInfo, text: str, checkpoint: Pat
     return _concepts(encoding, info, checkpoint)[0]
 
 
-@torch.inference_mode()
-def read_video(
-    model: RetrievalModel, info: ModelInfo, features: Path, video_id: str, checkpoint: Path
-) -> np.ndarray:
-    """Weights of all tags in a video of a folder of features, float32 (K,). DataError if it is not
-    there.
-    """
-    return _concepts(encode_features(model, features, video_id), info, checkpoint)[0]
-
-
-def read_evaluated(info: ModelInfo, folder: Path, video_id: str, checkpoint: Path) -> np.ndarray:
-    """Weights of all tags in a video that `evaluate` encoded, float32 (K,). DataError if it is not
-    among them.
-    """
-    known = results.read_gallery(folder).video_ids
-    if video_id not in known:
-        raise unknown_video(video_id, known)
-    vectors = {
-        name: torch.from_numpy(rows) for name, rows in results.read_vectors(folder)["video"].items()
-    }
-    return _concepts(vectors, info, checkpoint)[known.index(video_id)]
+def read_video(info: ModelInfo, video: Encoding, checkpoint: Path) -> np.ndarray:
+    """Weights of all tags in an encoded video, float32 (K,). DataError without a concept space."""
+    return _concepts(video, info, checkpoint)[0]
 
 
 def _concepts(encoding: Encoding, info: ModelInfo, checkpoint: Path) -> np.ndarray:

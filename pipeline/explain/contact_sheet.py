@@ -27,15 +27,19 @@ _PAPER = rgb(PAPER)
 
 
 def sheet(
-    images: np.ndarray, labels: Sequence[str], title: str, captions: Sequence[str] = ()
+    images: np.ndarray,
+    labels: Sequence[str],
+    title: str,
+    captions: Sequence[str] = (),
+    columns: int = _COLUMNS,
 ) -> "Image":
-    """uint8 (T, H, W, 3) as a grid of at most 6 columns, a label below each, the title above,
+    """uint8 (T, H, W, 3) as a grid of at most `columns`, a label below each, the title above,
     captions at the end.
     """
     from PIL import Image, ImageDraw
 
     height, width = images.shape[1:3]
-    columns = min(_COLUMNS, len(images))
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     bold, plain = _font(17), _font(13)
     page_width = max(2 * _MARGIN + columns * (width + _GAP) - _GAP, 480)
@@ -94,6 +98,17 @@ def covered(images: np.ndarray, kept: np.ndarray) -> np.ndarray:
     area = result[:, : side * PATCH, : side * PATCH]
     area[~cells] = grey[:, : side * PATCH, : side * PATCH][~cells]
     return result
+
+
+def cover(image: np.ndarray, shows: np.ndarray) -> np.ndarray:
+    """A copy of uint8 (S, S, 3) with grey over the patches that do not show: bool (n, n).
+
+    Pixels that no whole patch reaches are covered with the last one.
+    """
+    side = -(-image.shape[0] // len(shows))
+    cells = shows.repeat(side, axis=0).repeat(side, axis=1)[: image.shape[0], : image.shape[1]]
+    grey = np.round(image * (1 - _OPACITY) + _COVER * _OPACITY).astype(np.uint8)
+    return np.where(cells[..., None], image, grey)
 
 
 def patches(image: np.ndarray) -> Iterator[np.ndarray]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from models.base import RetrievalModel
+from models.base import Encoding, RetrievalModel
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.colours import INK, MUTED
 from pipeline.core.artefact import Artefact
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDEST = 4.0  # points of the line of the most similar pair
+_TALLER = 2.4  # a unit upwards, in units to the right
+_FRAME = (0.92, 0.54)  # most units that a frame takes
 _KINDS = {"tensors": "tensors", "frame_store": "store", "video_files": "videos"}
 
 
@@ -81,27 +83,30 @@ class WordMatch:
 def read(
     model: RetrievalModel,
     info: ModelInfo,
-    folder: Path,
     text: str,
-    video_id: str,
-    frames: Path | None = None,
+    video: Encoding,
+    frames: np.ndarray | None = None,
 ) -> WordMatch:
-    """A sentence and a video that `evaluate` encoded into `folder`, by a model with `explain`.
+    """A sentence and an encoded video, by a model with `explain`.
 
-    frames: a finished step that holds the frames, to show them. Raises DataError for a video that
-    was not encoded, models.base.Mismatch for a model that compares no words.
+    video: the encoding of one. frames: what it saw, uint8 (T, S, S, 3), to show them. Raises
+    models.base.Mismatch for a model that compares no words.
     """
+    batch = info.text_encoder.encode([text])
+    match = model.explain(model.encode_text(batch, model.prepare()), video)
+    values = {name: value.float().numpy() for name, value in vars(match).items()}
+    words = labels(text, len(values["word_weight"]))
+    return WordMatch(words, **values, frames=frames)
+
+
+def evaluated(folder: Path, video_id: str) -> Encoding:
+    """The encoding of a video that `evaluate` wrote into `folder`. DataError if it is not there."""
     known = results.read_gallery(folder).video_ids
     if video_id not in known:
         raise unknown_video(video_id, known)
     row = known.index(video_id)
     vectors = results.read_vectors(folder)["video"]
-    video = {name: torch.from_numpy(rows[row : row + 1]) for name, rows in vectors.items()}
-    batch = info.text_encoder.encode([text])
-    match = model.explain(model.encode_text(batch, model.prepare()), video)
-    values = {name: value.float().numpy() for name, value in vars(match).items()}
-    words = labels(text, len(values["word_weight"]))
-    return WordMatch(words, **values, frames=_frames(model, info, frames, video_id))
+    return {name: torch.from_numpy(rows[row : row + 1]) for name, rows in vectors.items()}
 
 
 def labels(text: str, n: int) -> list[str]:
@@ -113,16 +118,6 @@ def labels(text: str, n: int) -> list[str]:
     for word in clean(text).split(" "):
         inner += [word, *["+"] * (len(bpe.encode(word)) - 1)]
     return ["[CLS]", *inner[: n - 2], "[SEP]"]
-
-
-def _frames(
-    model: RetrievalModel, info: ModelInfo, path: Path | None, video_id: str
-) -> np.ndarray | None:
-    """The frames that were encoded, uint8 (T, S, S, 3)."""
-    if path is None:
-        return None
-    batch = read_frames(model, info, path, video_id)
-    return batch["frames"][0][batch["video_mask"][0]].numpy()
 
 
 def read_frames(
@@ -169,7 +164,7 @@ def picture(match: WordMatch, title: str) -> bytes:
     figure = Figure(figsize=(1.0 + 0.85 * width, 6.2), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set(xlim=(-0.7, width - 0.3), ylim=(-1.15, 1.6))
+    axes.set(xlim=(-0.7, width - 0.3), ylim=(-1.15, 1.6), aspect=_TALLER)
     axes.axis("off")
     axes.set_title(f"{title}\n{match.title}".replace("$", r"\$"), fontsize=10, color=INK)
     places = [np.arange(count) + (width - count) / 2 for count in (n, m)]
@@ -237,7 +232,7 @@ def _pictures(axes: "Axes", match: WordMatch, places: np.ndarray) -> None:
             axes.text(x, -0.06, f"frame {j}", ha="center", va="top", fontsize=8, color=INK)
         else:
             axes.imshow(
-                match.frames[j], extent=(x - 0.46, x + 0.46, -0.56, -0.02), aspect="auto", zorder=3
+                match.frames[j], extent=_place(x, match.frames[j]), aspect=_TALLER, zorder=3
             )
         _dot(
             axes,
@@ -255,7 +250,15 @@ def _pictures(axes: "Axes", match: WordMatch, places: np.ndarray) -> None:
             among=match.frame_weight,
             title="weight" if j == 0 else "",
         )
-    axes.set(xlim=axes.get_xlim(), ylim=(-1.15, 1.6))
+    axes.set(xlim=(-0.7, max(len(match.words), len(places)) - 0.3), ylim=(-1.15, 1.6))
+
+
+def _place(x: float, frame: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a frame below x, in its own shape."""
+    height, width = frame.shape[:2]
+    wide = min(_FRAME[0], _FRAME[1] * _TALLER * width / height)
+    tall = wide * height / width / _TALLER
+    return x - wide / 2, x + wide / 2, -0.02 - tall, -0.02
 
 
 def _dot(axes: "Axes", x: float, y: float, value: float, among: np.ndarray, title: str) -> None:

@@ -43,7 +43,12 @@ def encode_features(model: RetrievalModel, features: Path, video_id: str) -> Enc
     store = BigFile.open(features)
     if video_id not in store.videos:
         raise unknown_video(video_id, list(store.videos))
-    rows = torch.from_numpy(np.array(store.read_video(video_id)))[None]
+    return encode_rows(model, np.array(store.read_video(video_id)))
+
+
+def encode_rows(model: RetrievalModel, features: np.ndarray) -> Encoding:
+    """The encoding of one video from the features of its frames, float32 (T, F)."""
+    rows = torch.from_numpy(features)[None]
     real = torch.ones(rows.shape[:2], dtype=torch.bool)
     return _encoded(model, {"features": rows, "video_mask": real})
 
@@ -51,8 +56,18 @@ def encode_features(model: RetrievalModel, features: Path, video_id: str) -> Enc
 def encode_file(model: RetrievalModel, path: Path, options: FrameOptions) -> Encoding:
     """The encoding of the video at `path`, of its frames as the evaluation chooses them. DataError
     if it is unreadable.
+    """
+    return _encoded(model, frames_of_file(model, path, options))
+
+
+def frames_of_file(
+    model: RetrievalModel, path: Path, options: FrameOptions
+) -> dict[str, torch.Tensor]:
+    """A batch of one video file as the model is tested on it: frames (1, T, S, S, 3) uint8,
+    video_mask (1, T).
 
     Of a file with more frames per second only those are read that the recipe's `frames.fps` names.
+    DataError if it is unreadable.
     """
     name = path.name
     source = DecodedFiles({name: path}, model.inputs.size, options.fit, options.fps)
@@ -61,7 +76,7 @@ def encode_file(model: RetrievalModel, path: Path, options: FrameOptions) -> Enc
         raise DataError(
             f"its frames cannot be read: {fault}", where=path, fix="Give a video file that plays."
         )
-    return _encoded(model, reader.videos([name]).batch(np.zeros(1, np.int64), Slot()))
+    return reader.videos([name]).batch(np.zeros(1, np.int64), Slot())
 
 
 def encode_picture(model: RetrievalModel, path: Path, options: FrameOptions) -> Encoding:
