@@ -20,9 +20,9 @@ def show(request: "Request", details: dict, answers: "Answers", unknown: list[st
     """One query and its answers."""
     _warn(unknown)
     if request.as_json:
-        click.echo(json.dumps(_plain(details, answers, unknown), indent=1))
+        click.echo(json.dumps(plain(request, details, answers, unknown), indent=1))
     else:
-        lines(details, answers)
+        lines(details, answers, request.template)
     if request.html:
         page(request.html, [(details, answers)])
 
@@ -32,18 +32,21 @@ def show_all(request: "Request", found: "list[tuple[dict, Answers, list[str]]]")
     for _, _, unknown in found:
         _warn(unknown)
     if request.as_json:
-        click.echo(json.dumps([_plain(*each) for each in found], indent=1))
+        click.echo(json.dumps([plain(request, *each) for each in found], indent=1))
     else:
         for details, answers, _ in found:
             click.echo(one_line(details["query"]))
-            lines({}, answers)
+            lines({}, answers, request.template)
             click.echo()
     if request.html:
         page(request.html, [(details, answers) for details, answers, _ in found])
 
 
-def lines(details: dict, answers: "Answers") -> None:
-    """Answers as aligned lines; then what was searched, and which of them tie."""
+def lines(details: dict, answers: "Answers", template: str = "{}") -> None:
+    """Answers as aligned lines; then what was searched, and which of them tie.
+
+    template: the path of a video whose file is not known, with {} for its id.
+    """
     from pipeline.search.answers import span_words, tie_words
 
     if "index" in details:
@@ -58,7 +61,7 @@ def lines(details: dict, answers: "Answers") -> None:
     for answer, time, name in zip(answers, times, names, strict=True):
         line = f"{answer.rank:>4,} {answer.score:>8.4f}   "
         line += f"{time:<{time_width}}   " if time_width else ""
-        line += f"{name:<{name_width}}   {one_line(_short(answer.path))}"
+        line += f"{name:<{name_width}}   {one_line(_short(_path(answer, template)))}"
         click.echo(line.rstrip())
     for line in tie_words(answers.answers):
         log.warning(line)
@@ -85,7 +88,17 @@ def captions(request: "Request", searcher: "Searcher", results: "Evaluated") -> 
     for hit in hits:
         click.echo(f"{hit.rank:>4,} {hit.score:>8.4f}   {one_line(hit.label)}")
     click.echo("\nvideos like it")
-    lines({}, alike)
+    lines({}, alike, request.template)
+
+
+def record(request: "Request", details: dict, answers: "Answers") -> dict[str, object]:
+    """The record that alro923/DRL builds of a query; answers: the whole gallery."""
+    from pipeline.search.search_record import record_of
+
+    own = details.get("video")
+    ranked = [request.template.replace("{}", answer.video_id) for answer in answers]
+    mine = own and request.template.replace("{}", own)
+    return record_of(details["query"], mine, ranked)
 
 
 def page(file: Path, found: "list[tuple[dict, Answers]]") -> None:
@@ -111,14 +124,14 @@ def _warn(unknown: list[str]) -> None:
         log.warning(f"not known to the model, and left aside: {one_line(', '.join(unknown[:20]))}")
 
 
-def _plain(details: dict, answers: "Answers", unknown: list[str]) -> dict:
+def plain(request: "Request", details: dict, answers: "Answers", unknown: list[str]) -> dict:
+    """A query and its answers as plain values."""
     found: list[VideoAnswer] = list(answers)
-    return (
-        details
-        | {"unknown_words": unknown}
-        | _facts(answers)
-        | {"results": [answer.plain() for answer in found]}
-    )
+    results = [answer.plain() for answer in found]
+    for value, answer in zip(results, found, strict=True):
+        if path := _path(answer, request.template):
+            value["path"] = path
+    return details | {"unknown_words": unknown} | _facts(answers) | {"results": results}
 
 
 def _facts(answers: "Answers") -> dict:
@@ -135,6 +148,12 @@ def _searched(answers: "Answers") -> str:
     if answers.chosen is not None:
         words += f"; the model scored the {answers.chosen:,} nearest (--exact: all)"
     return words
+
+
+def _path(answer: "VideoAnswer", template: str) -> str:
+    """Where the file of an answer is, else what --paths calls it; empty if neither says so."""
+    named = "" if template == "{}" else template.replace("{}", answer.video_id)
+    return str(answer.path or named)
 
 
 def _short(path: str) -> str:

@@ -30,7 +30,7 @@ def run(request: Request) -> None:
     if request.prompt:
         from pipeline.commands._search_prompt import dialogue
 
-        dialogue(searcher, results)
+        dialogue(request, searcher, results)
     elif lines:
         _answer_all(request, searcher, lines)
     elif results and _is_about_captions(request):
@@ -80,16 +80,14 @@ def _answer_with_record(
         found = search_record.all_records(searcher.asker.model, folder, template)
         output.write_json(request.records, found)
         return
-    own, details = None, {}
+    details = {}
     if request.index is not None:
         sentence, own = search_record.sentence(folder, request.index)
         parts, details = [question.Part("words", sentence)], {"index": request.index, "video": own}
     answers, asked = searcher.search(parts)
-    if request.records:
-        ranked = [template.replace("{}", answer.video_id) for answer in answers]
-        text, mine = question.described(parts), own and template.replace("{}", own)
-        output.write_json(request.records, search_record.record_of(text, mine, ranked))
     details = {"query": question.described(parts)} | details
+    if request.records:
+        output.write_json(request.records, output.record(request, details, answers))
     output.show(request, details, answers.first(request.top), asked.unknown)
 
 

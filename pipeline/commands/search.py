@@ -3,10 +3,13 @@
     python cli.py search INDEX "a dog runs" --top 5
     python cli.py search INDEX "2:a dog" + ./pool.jpg - "fruit" --html answers.html
     python cli.py search data/work/demo/train@dual "a red circle moves left"
+    python cli.py search data/work/demo/train@dual --prompt --records asked.json
 
 INDEX is what `index` wrote. A CHECKPOINT is searched in the results that `evaluate` has of it.
 --records writes the answers as alro923/DRL does: {"text", "video", "video_path_list"}. Without a
-query it writes one record for every sentence that was evaluated.
+query it writes one record for every sentence that was evaluated, with --prompt one for every
+sentence that was asked. --prompt takes sentences, or the dialogue of that program: t, Enter, a
+sentence; i, Enter, a number; q.
 """
 
 from pathlib import Path
@@ -24,7 +27,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--video", metavar="ID|FILE", help="find what is like a video; CHECKPOINT: captions")
 @click.option("--image", type=_FILE, metavar="FILE", help="find what is like a picture")
 @click.option("--queries", type=_FILE, metavar="FILE", help="many queries, one per line")
-@click.option("--prompt", is_flag=True, help="ask for one query after another")
+@click.option(
+    "--prompt", is_flag=True, help="ask for one query after another (also t, i and q, as DRL's)"
+)
 @click.option(
     "--index",
     type=click.IntRange(0),
@@ -57,7 +62,10 @@ _FILE = click.Path(path_type=Path)
     "--paths",
     "template",
     default="{}",
-    help="what records call a video, {} for its id, e.g. videos/{}.mp4  [{}]",
+    help=(
+        "what records, and answers without a known file, call a video, {} for its id, e.g."
+        " videos/{}.mp4  [{}]"
+    ),
 )
 @click.option("--html", type=_FILE, metavar="FILE", help="write a page with pictures")
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
@@ -71,13 +79,11 @@ def command(target: Path, query: tuple[str, ...], **options: object) -> None:
         for value in (request.video, request.image, request.queries, request.index)
     )
     asked += request.prompt
-    records_fit = request.records is None or not (
-        request.video or request.image or request.queries or request.prompt
-    )
+    records_fit = request.records is None or not (request.video or request.image or request.queries)
     if asked > 1 or not (asked or request.records) or not records_fit:
         raise ConfigError(
             "give one of: a query (which may name clips and pictures), --video, --image, --queries,"
-            " --prompt, --index; --records goes with a query or --index, or alone",
+            " --prompt, --index; --records goes with a query, --prompt or --index, or alone",
             where="search",
             fix='For example: search INDEX "a dog runs"',
         )

@@ -1,5 +1,6 @@
 """Sentence search and word-frame pictures of a token-wise model: search and explain."""
 
+import io
 import json
 from pathlib import Path
 
@@ -31,6 +32,10 @@ def run(
     code = cli.main([command, str(made[0]), "--videos", str(made[1]), *map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
 
 
 def scores(made: tuple[Path, Path]) -> np.ndarray:
@@ -93,16 +98,29 @@ def test_a_free_sentence_has_no_video_of_its_own(made, capsys, tmp_path) -> None
 def test_the_prompt_takes_sentences_and_the_forks_dialogue_until_q(
     made, capsys, monkeypatch
 ) -> None:
-    import io
-    import sys
+    type_in(monkeypatch, "t a dog\ni 3\ni 9\nwhat\nt\na cat\ni\n2\nq\n")
 
-    monkeypatch.setattr(sys, "stdin", io.StringIO("t a dog\ni 3\ni 9\nwhat\nt\na cat\ni\n2\nq\n"))
-
-    code, out, _ = run(capsys, "search", made, "--prompt", "--top", 2)
+    code, out, err = run(capsys, "search", made, "--prompt", "--top", 2, "--paths", "v/{}.mp4")
 
     assert code == 0
     assert out.count("rank    score") == 5 and "(of clip3)" in out and "(of clip2)" in out
-    assert "there is no sentence 9" in out
+    assert out.count(".mp4") == 10 and "v/clip" in out
+    assert "there is no sentence 9" in err and "a sentence; t or i" in err
+
+
+def test_the_prompt_answers_programs_and_keeps_records(made, capsys, monkeypatch, tmp_path) -> None:
+    type_in(monkeypatch, "a dog\n\ni\n2\nq\n")
+    asked = ("--prompt", "--top", 2, "--json", "--records", tmp_path / "r.json")
+
+    code, out, _ = run(capsys, "search", made, *asked)
+
+    answers = [json.loads(line) for line in out.splitlines()]
+    records = json.loads((tmp_path / "r.json").read_text())
+    assert code == 0
+    assert [answer["query"] for answer in answers] == ["a dog", TEXTS[2]]
+    assert [len(answer["results"]) for answer in answers] == [2, 2]
+    assert [records[n]["video"] for n in ("0", "1")] == [None, "clip2"]
+    assert all(len(record["video_path_list"]) == 4 for record in records.values())
 
 
 def test_an_index_beyond_the_split_says_what_there_is(made, capsys) -> None:
