@@ -25,12 +25,24 @@ def test_the_published_counts_come_out(recipe: str, capsys: pytest.CaptureFixtur
     assert shown(capsys, recipe).splitlines()[-1] == f"# {PUBLISHED[recipe]}"
 
 
-def test_what_depends_on_the_data_says_so(capsys: pytest.CaptureFixture) -> None:
-    assert (
-        shown(capsys, "dual_encoding_pp")
-        .splitlines()[-1]
-        .startswith("# parameters: known with the data")
-    )
+@pytest.mark.parametrize(
+    ("recipe", "more", "count"),
+    [
+        ("dual_encoding_pp", [], "69,176,796"),
+        ("de_row_c", [], "57,377,244"),
+        ("hybrid_space", [], "69,168,604"),
+        ("dual_encoding_2019", [], "79,136,220"),
+        ("hybrid_space", ["--words", "7812"], "69,171,152"),  # a word vector, a column of 2,048
+    ],
+)
+def test_models_of_words_are_counted_at_the_sizes_that_are_said(
+    recipe: str, more: list[str], count: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.main(["show", recipe, *more]) == 0
+
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith(f"# parameters: {count}, of which {count} train (100.000 %)")
+    assert "512 tags" in line and "numbers per frame" in line
 
 
 def test_what_is_shown_is_a_recipe(capsys: pytest.CaptureFixture) -> None:
