@@ -24,6 +24,7 @@ Encoding = dict[str, Tensor]  # tensors that share dimension 0: so cat, index, g
 Batch = Mapping[str, Tensor]  # what the loader delivers; names and shapes at RetrievalModel
 Shared = Mapping[str, Tensor]  # what `prepare` computes once for both encoders
 GatherRule = Literal["full_gradient", "local_gradient"]
+Padding = Literal["repeat", "zero"]  # what stands behind the real frames of a video
 
 
 class Mismatch(ValueError):
@@ -48,7 +49,7 @@ class Inputs:
     frames: int = 0  # frames per video
     size: int = 0  # pixels, frames only
     tags: bool = False  # soft tag labels in training batches
-    padding: Literal["repeat", "zero"] = "zero"
+    padding: Padding = "zero"
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.data.state import finished
 from pipeline.commands.check import take
 from pipeline.core.artefact import Artefact
 from pipeline.core.manifest import stage_fingerprint
-from pipeline.core.state import STATE, Journal, Record
+from pipeline.core.state import STATE, Journal
 from pipeline.core.todo import Settings, list_items
 from pipeline.datasets.base import open_dataset
 from pipeline.datasets.parts.inventory import Expected, Inventory
@@ -51,15 +52,7 @@ def _make(folder: Path) -> tuple[dict, Path, Path]:
     stage = Stage(Stage.Options(), {"videos": Artefact("video_files", videos)}, out)
     step, journal = stage_fingerprint(stage), Journal(out / STATE / "items.jsonl").open()
     journal.append(
-        Record(
-            item.id,
-            item.key,
-            step,
-            "ok",
-            source=item.source,
-            seconds=0.1,
-            facts=FACTS | {"sha256": f"{n:064x}"},
-        )
+        finished(item, step, facts=FACTS | {"sha256": f"{n:064x}"})
         for n, item in enumerate(list_items(stage))
     )
     journal.close()

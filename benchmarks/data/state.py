@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.core.artefact import Artefact
 from pipeline.core.manifest import stage_fingerprint
 from pipeline.core.runner import run
+from pipeline.core.stage import Item
 from pipeline.core.state import STATE, Journal, Record
 from pipeline.core.todo import list_items
 from pipeline.stages.compress import Stage
@@ -40,6 +41,11 @@ def main() -> None:
     print(f"{COUNT:,} finished items recognised in {wall:.2f} s ({cpu:.2f} CPU s)   target: 5 s")
 
 
+def finished(item: Item, step: str, **found: dict) -> Record:
+    """The record of an item that was worked on before; found: its outputs and facts."""
+    return Record(item.id, item.key, step, "ok", source=item.source, seconds=0.1, **found)
+
+
 def _pretend_done(stage: Stage, items: list, out: Path) -> None:
     step = stage_fingerprint(stage)
     journal = Journal(out / STATE / "items.jsonl").open()
@@ -47,18 +53,7 @@ def _pretend_done(stage: Stage, items: list, out: Path) -> None:
     for item in items:
         (out / f"{item.id}.mp4").write_bytes(b"done")
         outputs = {f"{item.id}.mp4": {"bytes": 4, "sha256": "0" * 64}}
-        records.append(
-            Record(
-                item.id,
-                item.key,
-                step,
-                "ok",
-                source=item.source,
-                seconds=0.1,
-                outputs=outputs,
-                facts=_FACTS,
-            )
-        )
+        records.append(finished(item, step, outputs=outputs, facts=_FACTS))
     journal.append(records)
     journal.close()
 

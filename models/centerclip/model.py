@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel, Shared, load_init
+from models.base import Assets, Batch, Encoding, Mismatch, RetrievalModel, Shared, load_init
 from models.centerclip.options import Options
 from models.centerclip.reduction import (
     Deep,
@@ -37,7 +37,7 @@ from models.centerclip.reduction import (
 )
 from models.centerclip.tokens import last_of_segments
 from models.clip.blocks import Block, set_recompute
-from models.clip.build import build_clip
+from models.clip.build import build_clip, inputs_of
 from models.clip.patches3d import Patches3d
 from models.clip.sizes import Sizes
 from models.clip.towers import CLIP, end_row, half_arithmetic, keep_in_half, round_to_half
@@ -77,14 +77,7 @@ class CenterCLIP(RetrievalModel):
         sizes = clip.sizes
         self.options = options
         self.clip = clip
-        self.inputs = Inputs(
-            text="clip_bpe",
-            video="frames",
-            tokens=options.words,
-            frames=options.frames,
-            size=sizes.pixels,
-            padding=options.padding,
-        )
+        self.inputs = inputs_of(options, sizes, padding=options.padding)
         if options.words > sizes.context:
             raise Mismatch(
                 f"texts of {options.words} tokens, the text tower reads {sizes.context}",

@@ -14,6 +14,7 @@ from torch import Tensor
 from models.base import Mismatch
 from models.centerclip import published as centerclip
 from models.centerclip.options import Options
+from models.parts.training_state import Content, Stopped, Weights
 
 State = dict[str, dict[str, Tensor]]  # parameter -> {"exp_avg", ...}
 
@@ -49,11 +50,8 @@ def companion(name: str) -> str:
 
 
 def import_training(
-    published: Mapping[str, object],
-    side: Mapping[str, object],
-    options: Options,
-    weights: Mapping[str, Tensor],
-) -> dict[str, object] | None:
+    published: Content, side: Content, options: Options, weights: Weights
+) -> Stopped | None:
     """Return {"epoch" and "step" that were done, "moments", "scaler"}; None without a state.
 
     published: CenterCLIP's file; side: CLIP4Clip's, {epoch from 0, optimizer_state_dict, loss}.
@@ -104,11 +102,8 @@ def _settings(group: Mapping[str, object]) -> dict[str, object]:
 
 
 def export_training(
-    value: Mapping[str, object],
-    options: Options,
-    weights: Mapping[str, Tensor],
-    stopped: Mapping[str, object],
-) -> tuple[Mapping[str, object], dict[str, object]]:
+    value: Content, options: Options, weights: Weights, stopped: Stopped
+) -> tuple[Content, dict[str, object]]:
     """(the file's content with the optimizer's state, what goes into the file beside it).
 
     value: as `export_file` gives it; stopped: as `import_training` gave it. CenterCLIP's state goes

@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from models.base import Assets, Mismatch
+from models.base import Assets, Inputs, Mismatch, Padding
 from models.clip.sizes import BACKBONES, PREFIX, Sizes, Variant
 from models.clip.towers import CLIP, sizes_of
 from models.parts.keys import part_of
@@ -16,6 +16,25 @@ class Backbone(Protocol):
 
     backbone: str
     activation: Literal["quick_gelu", "gelu"]
+
+
+class Lengths(Protocol):
+    """What the options of a system say about the texts and videos that its CLIP reads."""
+
+    words: int
+    frames: int
+
+
+def inputs_of(options: Lengths, sizes: Sizes, padding: Padding) -> Inputs:
+    """Return what a model around a CLIP reads: its token ids, and frames of its size."""
+    return Inputs(
+        text="clip_bpe",
+        video="frames",
+        tokens=options.words,
+        frames=options.frames,
+        size=sizes.pixels,
+        padding=padding,
+    )
 
 
 def build_clip(options: Backbone, assets: Assets, half_rounding: bool = False) -> CLIP:

@@ -208,6 +208,14 @@ def keep_in_half(module: nn.Module) -> None:
         value.data = value.data.half()
 
 
+def full_precision(like: Tensor) -> AbstractContextManager:
+    """Return a context without autocast on the device of `like` (...).
+
+    As published, everything behind the towers is float32.
+    """
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def half_arithmetic(is_on: bool, like: Tensor) -> AbstractContextManager:
     """A context of float16 arithmetic on the device of `like` (...); else one that changes nothing.
 

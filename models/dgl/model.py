@@ -35,9 +35,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.base import Assets, Batch, Encoding, Inputs, Mismatch, RetrievalModel, Shared, load_init
+from models.base import Assets, Batch, Encoding, Mismatch, RetrievalModel, Shared, load_init
 from models.clip.blocks import Block
-from models.clip.build import build_clip
+from models.clip.build import build_clip, inputs_of
 from models.clip.patches3d import Patches3d
 from models.clip.sizes import Sizes
 from models.clip.towers import CLIP
@@ -84,14 +84,7 @@ class Dgl(RetrievalModel):
         _check(options, sizes)
         self.options = options
         self.clip = clip
-        self.inputs = Inputs(
-            text="clip_bpe",
-            video="frames",
-            tokens=options.words,
-            frames=options.frames,
-            size=sizes.pixels,
-            padding="repeat",
-        )
+        self.inputs = inputs_of(options, sizes, padding="repeat")
         is_3d = options.patches == "3d"
         self.patches3d = Patches3d(clip.visual.conv1) if is_3d else nn.Identity()
         self.prompts = Prompts(options, sizes)

@@ -1,12 +1,9 @@
 """Where the training of a DGL checkpoint stopped: moments by the names of our parameters."""
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from models.centerclip.published_training import stopped_at, with_optimizer
 from models.dgl.options import Options
 from models.dgl.published import optimizer_state, parameter_order
+from models.parts.training_state import Content, Stopped, Weights
 
 _THEIRS = {"m": "next_m", "v": "next_v"}  # BertAdam's names
 
@@ -17,11 +14,8 @@ def companion(name: str) -> str:
 
 
 def import_training(
-    published: Mapping[str, object],
-    side: Mapping[str, object],
-    options: Options,
-    weights: Mapping[str, Tensor],
-) -> dict[str, object] | None:
+    published: Content, side: Content, options: Options, weights: Weights
+) -> Stopped | None:
     """Return {"epoch" and "step" that were done, "moments", "scaler"}; None without a state.
 
     Moments have the shapes of their parameters. The files share the form of CenterCLIP's.
@@ -33,11 +27,8 @@ def import_training(
 
 
 def export_training(
-    value: Mapping[str, object],
-    options: Options,
-    weights: Mapping[str, Tensor],
-    stopped: Mapping[str, object],
-) -> tuple[Mapping[str, object], dict[str, object]]:
+    value: Content, options: Options, weights: Weights, stopped: Stopped
+) -> tuple[Content, dict[str, object]]:
     """As that of CenterCLIP: (the file's content with the optimizer's state, nothing beside it)."""
     order = parameter_order(value)
     numbers = {name: n for n, name in enumerate(name for group in order for name in group)}

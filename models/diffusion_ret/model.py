@@ -40,13 +40,12 @@ from models.base import (
     Fusion,
     Mismatch,
     Ranking,
-    Shared,
     gather,
     load_init,
     own_rows,
 )
 from models.clip.build import build_clip
-from models.clip.towers import CLIP
+from models.clip.towers import CLIP, full_precision
 from models.diffusion_ret.denoiser import Denoiser, classification_loss
 from models.diffusion_ret.noising import schedule
 from models.diffusion_ret.options import Options
@@ -56,8 +55,6 @@ from models.parts.losses import contrastive
 from models.parts.words_frames import (
     WordsFrames,
     check_sizes,
-    full_precision,
-    halve,
     tokens,
     weigher,
     weighted_mean,
@@ -93,7 +90,7 @@ def build(options: Options, assets: Assets) -> "DiffusionRet":
             " from the stage before)"
         )
         raise Mismatch(error.what, f"Use weights of DiffusionRet with {alike}.") from error
-    halve(model)
+    model.halve()
     return model
 
 
@@ -156,21 +153,6 @@ class DiffusionRet(WordsFrames):
                 f"Lower the option negatives to {max(n - 1, 1)} or less, or use batches of {needed}"
                 " or more.",
             )
-
-    def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """Return the encoding of B texts, padded to `words`.
-
-        batch: text (B, L) int64, L at most `words`; text_mask (B, L) bool.
-        """
-        return self.text_encoding(self.read_text(batch))
-
-    def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """Return the encoding of B videos of T frames.
-
-        batch: frames (B, T, S, S, 3) uint8 or normalised floats (B, T, 3, S, S); video_mask (B, T)
-        bool.
-        """
-        return self.video_encoding(self.read_video(batch))
 
     def text_encoding(self, read: Encoding) -> Encoding:
         """Return the encoding of texts that were read: features (B, L, D), real (B, L)."""

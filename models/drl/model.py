@@ -31,9 +31,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.base import Assets, Batch, Encoding, Mismatch, Shared, gather, load_init, own_rows
+from models.base import Assets, Batch, Encoding, Mismatch, gather, load_init, own_rows
 from models.clip.build import build_clip
-from models.clip.towers import CLIP
+from models.clip.towers import CLIP, full_precision
 from models.drl.options import Options
 from models.parts.interaction import token_wise
 from models.parts.losses import contrastive, correlation, decorrelation
@@ -43,8 +43,6 @@ from models.parts.words_frames import (
     Match,
     WordsFrames,
     check_sizes,
-    full_precision,
-    halve,
     tokens,
     weigher,
     weighted_mean,
@@ -64,7 +62,7 @@ def build(options: Options, assets: Assets) -> "Drl":
     if assets.init is None:
         model.start_from_clip()
     load_init(model, assets)
-    halve(model)
+    model.halve()
     return model
 
 
@@ -101,21 +99,6 @@ class Drl(WordsFrames):
     def padding_counts(self) -> bool:
         """Whether anything reads the features of padded frames: the decorrelation of cdcr 2, 3."""
         return self.training and self.options.cdcr >= 2
-
-    def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """Return the encoding of B texts.
-
-        batch: text (B, L) int64, L at most `words`; text_mask (B, L) bool.
-        """
-        return self.text_encoding(self.read_text(batch))
-
-    def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
-        """Return the encoding of B videos of T frames.
-
-        batch: frames (B, T, S, S, 3) uint8 or normalised floats (B, T, 3, S, S); video_mask (B, T)
-        bool.
-        """
-        return self.video_encoding(self.read_video(batch))
 
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
         """Return similarities (n_t, n_v), without temperature; cosines, except for xti."""

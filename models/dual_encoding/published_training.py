@@ -6,14 +6,12 @@ parameters in the order of their creation, which is ours. Learning rate and pati
 along: the plateau schedule starts anew, at the rate of the recipe.
 """
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
 
 from models.base import Mismatch
 from models.dual_encoding.options import Options
 from models.dual_encoding.published import SIDE_FILE
+from models.parts.training_state import Content, Stopped, Weights
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 _STATE = {"step", "exp_avg", "exp_avg_sq"}
@@ -25,11 +23,8 @@ def companion(name: str) -> str:
 
 
 def import_training(
-    published: Mapping[str, object],
-    side: Mapping[str, object],
-    options: Options,
-    weights: Mapping[str, Tensor],
-) -> dict[str, object] | None:
+    published: Content, side: Content, options: Options, weights: Weights
+) -> Stopped | None:
     """{"epoch" and "step" that were done, "moments", "scaler"}; None if there is no optimizer
     state.
 
@@ -66,11 +61,8 @@ def import_training(
 
 
 def export_training(
-    value: Mapping[str, object],
-    options: Options,
-    weights: Mapping[str, Tensor],
-    stopped: Mapping[str, object],
-) -> tuple[Mapping[str, object], dict[str, object]]:
+    value: Content, options: Options, weights: Weights, stopped: Stopped
+) -> tuple[Content, dict[str, object]]:
     """(the file's content, that of the side file): epoch, best score, patience and the optimizer.
 
     value: as `export_file` gives it; stopped: as `import_training` gave it.

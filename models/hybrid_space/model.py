@@ -32,18 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import (
-    Assets,
-    Batch,
-    Encoding,
-    Fusion,
-    Inputs,
-    Mismatch,
-    Ranking,
-    RetrievalModel,
-    Shared,
-    load_init,
-)
+from models import base
+from models.base import Batch, Encoding, Fusion, Ranking, RetrievalModel, Shared
 from models.dual_encoding.bag_of_words import PAD, Bag, bag_linear
 from models.dual_encoding.model import (
     embedding,
@@ -63,13 +53,13 @@ START, END, UNKNOWN, SPECIAL = 1, 2, 3, 4  # <pad>, <start>, <end>, <unk> open t
 _MEASURES = {"cosine": cosine, "order": order, "euclidean": euclidean, "jaccard": jaccard}
 
 
-def build(options: Options, assets: Assets) -> "HybridSpace":
+def build(options: Options, assets: base.Assets) -> "HybridSpace":
     """The model, initialised as published or from `assets.init`.
 
     Needs n_words and feature_dim, n_tags for the hybrid space, and bag_columns where bags have
     their own vocabulary. Raises Mismatch if something is missing or unfit.
     """
-    return load_init(HybridSpace(options, assets), assets)
+    return base.load_init(HybridSpace(options, assets), assets)
 
 
 class HybridSpace(RetrievalModel):
@@ -77,11 +67,11 @@ class HybridSpace(RetrievalModel):
 
     targets = ("tags", "video_index")
 
-    def __init__(self, options: Options, assets: Assets):
+    def __init__(self, options: Options, assets: base.Assets):
         super().__init__()
         _check(options, assets)
         self.options = options
-        self.inputs = Inputs(text="words", video="features", tags=options.space == "hybrid")
+        self.inputs = base.Inputs(text="words", video="features", tags=options.space == "hybrid")
         self.video = encoder(assets.feature_dim, options.video, "full")
         self.words = embedding(options.text.word_dim, assets)
         self.text = encoder(self.words.embedding_dim, options.text, "full")
@@ -160,7 +150,7 @@ class HybridSpace(RetrievalModel):
         if bow is not None:
             return Bag(torch.arange(self.bag_words, device=bow.device), bow.float(), self.bag_words)
         if self.bag_columns is None:
-            raise Mismatch(
+            raise base.Mismatch(
                 f"bags of {self.bag_words} words, a vocabulary of {self.words.num_embeddings}",
                 "Give the vocabulary of the bags.",
             )
@@ -289,7 +279,7 @@ def with_boundaries(text: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return longer, torch.arange(longer.shape[1], device=text.device) < lengths + 2
 
 
-def _bag(options: Options, assets: Assets) -> tuple[int, Tensor | None]:
+def _bag(options: Options, assets: base.Assets) -> tuple[int, Tensor | None]:
     """Words of a bag, and the column of each word id in it, int64, -1: in none.
 
     Without a vocabulary of its own a bag counts all words but the special ones. No columns: it has
@@ -303,15 +293,17 @@ def _bag(options: Options, assets: Assets) -> tuple[int, Tensor | None]:
         return default, (torch.arange(assets.n_words) - SPECIAL).clamp(min=-1)
     n_words = int(np.max(assets.bag_columns)) + 1
     if stated not in (None, n_words):
-        raise Mismatch(
+        raise base.Mismatch(
             f"a bag vocabulary of {n_words:,} words, where {stated:,} are expected",
             "Give that one.",
         )
     return n_words, torch.tensor(assets.bag_columns)
 
 
-def _check(options: Options, assets: Assets) -> None:
+def _check(options: Options, assets: base.Assets) -> None:
     sizes = {"vocabulary": assets.n_words - SPECIAL, "frame features": assets.feature_dim}
     sizes |= {"tag vocabulary": assets.n_tags} if options.space == "hybrid" else {}
     if missing := [name for name, size in sizes.items() if size < 1]:
-        raise Mismatch(f"Dual Encoding needs {', '.join(missing)}", "Add the steps that make them.")
+        raise base.Mismatch(
+            f"Dual Encoding needs {', '.join(missing)}", "Add the steps that make them."
+        )

@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.base import Batch, Encoding, Inputs, Mismatch, RetrievalModel
+from models.base import Batch, Encoding, Mismatch, RetrievalModel, Shared
 from models.clip.blocks import Attention
-from models.clip.build import Backbone
+from models.clip.build import Backbone, inputs_of
 from models.clip.sizes import Sizes
-from models.clip.towers import CLIP, half_arithmetic, keep_in_half
+from models.clip.towers import CLIP, full_precision, half_arithmetic, keep_in_half
 from models.parts.interaction import Tokens
 from models.parts.temporal import Mean, Recurrent, Sequence, Tight, copy_text_tower
 
@@ -80,15 +80,37 @@ class WordsFrames(RetrievalModel):
         super().__init__()
         self.options = options
         self.clip = clip
-        self.inputs = Inputs(
-            text="clip_bpe",
-            video="frames",
-            tokens=options.words,
-            frames=options.frames,
-            size=clip.sizes.pixels,
-            padding="zero",
-        )
+        self.inputs = inputs_of(options, clip.sizes, padding="zero")
         self.temporal = _build_temporal(options, clip)
+
+    def encode_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
+        """Return the encoding of B texts; those of any batch can be put together.
+
+        batch: text (B, L) int64, L at most `words`; text_mask (B, L) bool.
+        """
+        return self.text_encoding(self.read_text(batch))
+
+    def encode_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
+        """Return the encoding of B videos of T frames.
+
+        batch: frames (B, T, S, S, 3) uint8 or normalised floats (B, T, 3, S, S); video_mask (B, T)
+        bool.
+        """
+        return self.video_encoding(self.read_video(batch))
+
+    def text_encoding(self, read: Encoding) -> Encoding:
+        """Return the encoding of texts that were read: features (B, words, D), real (B, words).
+
+        Each system has its own. Raises TypeError if the model has none.
+        """
+        raise TypeError(f"{type(self).__name__} has no text encoder")
+
+    def video_encoding(self, read: Encoding) -> Encoding:
+        """Return the encoding of videos that were read: features (B, T, D), real (B, T).
+
+        Each system has its own. Raises TypeError if the model has none.
+        """
+        raise TypeError(f"{type(self).__name__} has no video encoder")
 
     def start_from_clip(self) -> None:
         """Give new parts the published first values.
@@ -183,6 +205,11 @@ class WordsFrames(RetrievalModel):
             frame_weight=frames.weight[0][is_frame],
         )
 
+    def halve(self) -> None:
+        """Keep CLIP's matrices in float16 if the options say so."""
+        if self.options.half_weights:
+            keep_in_half(self.clip)
+
     def to_words(self, x: Tensor) -> Tensor:
         """(B, L, ...) -> (B, words, ...): zeros behind, so that all batches have one length."""
         missing = self.options.words - x.shape[1]
@@ -234,20 +261,6 @@ def weighted_mean(encoding: Encoding) -> Tensor:
     vectors, real, weight = tokens(encoding)
     share = weight.float() * real  # (n, L)
     return (vectors.float() * share[..., None]).sum(1)
-
-
-def full_precision(like: Tensor) -> AbstractContextManager:
-    """Return a context without autocast on the device of `like` (...).
-
-    As published, everything behind the towers is float32.
-    """
-    return torch.autocast(like.device.type, enabled=False)
-
-
-def halve(model: WordsFrames) -> None:
-    """Keep CLIP's matrices in float16 if the options say so."""
-    if model.options.half_weights:
-        keep_in_half(model.clip)
 
 
 def check_sizes(options: FrameReading, sizes: Sizes, positions: int) -> None:

@@ -1,5 +1,6 @@
 """Options that every running command shares."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -91,6 +92,18 @@ config_option = click.option(
     default=None,
     help="YAML file over the shipped pipelines.yaml",
 )
+
+
+def jobs_option(what: str) -> Callable:
+    """Return the decorator that adds `--jobs`; what: the things of which so many work at once."""
+    return click.option(
+        "-j",
+        "--jobs",
+        type=click.IntRange(0),
+        metavar="INTEGER",
+        default=0,
+        help=f"{what}  [one per core]",
+    )
 
 
 def run_options(function):

@@ -18,7 +18,7 @@ import click
 
 from pipeline import config, log, registry
 from pipeline.commands._dataset import find_dataset, short_name
-from pipeline.commands._shared import config_option
+from pipeline.commands._shared import config_option, jobs_option
 from pipeline.core import runner
 from pipeline.core.artefact import Artefact
 from pipeline.core.files import atomic_write
@@ -66,14 +66,7 @@ from pipeline.errors import ComparisonFailed
     type=click.Path(path_type=Path),
     help="folder to write  [data/work/check/DATASET]",
 )
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(0),
-    metavar="INTEGER",
-    default=0,
-    help="worker processes  [one per core]",
-)
+@jobs_option("worker processes")
 @click.option(
     "--memory",
     type=click.FloatRange(0),

@@ -15,7 +15,7 @@ import click
 
 from pipeline import log
 from pipeline.commands._folders import step_folders
-from pipeline.commands._shared import config_option, set_option, work_option
+from pipeline.commands._shared import config_option, jobs_option, set_option, work_option
 from pipeline.core.results import generations, intact
 from pipeline.core.state import Record, read_manifest, usable_records
 from pipeline.errors import DataError, ItemError
@@ -26,14 +26,7 @@ _SHOWN = 20  # damaged files of a step that are listed
 @click.command(help=__doc__)
 @click.argument("target", metavar="PIPELINE|FOLDER")
 @click.argument("step", required=False)
-@click.option(
-    "-j",
-    "--jobs",
-    type=click.IntRange(0),
-    metavar="INTEGER",
-    default=0,
-    help="files read at once  [0: one per core]",
-)
+@jobs_option("files read at once")
 @set_option
 @work_option
 @config_option

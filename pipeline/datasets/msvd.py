@@ -13,13 +13,13 @@ from pydantic import BaseModel, Field
 
 from pipeline.datasets.base import Annotations, Faults
 from pipeline.datasets.parts import benchmark
-from pipeline.datasets.parts.annotation_files import caption_text, read_ids, read_json
+from pipeline.datasets.parts.annotation_files import caption_text, read_json
 from pipeline.datasets.parts.benchmark import (
     AnnotationFile,
     Benchmark,
     Collector,
     first_existing,
-    with_captions,
+    texts_of_list,
 )
 from pipeline.errors import DataError
 from pipeline.text import pickles
@@ -65,11 +65,7 @@ class Dataset(Benchmark):
         files, collector = self.files(), Collector()
         captions = read_captions(files["captions"].path, faults)
         for split in ("train", "val", "test"):
-            path = files[split].path
-            ids = with_captions(read_ids(path, faults), captions, path.name, [], faults)
-            collector.add(
-                split, ((video_id, text) for video_id in ids for text in captions[video_id])
-            )
+            collector.add(split, texts_of_list(files[split].path, captions, faults))
         return collector.annotations
 
 

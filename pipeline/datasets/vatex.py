@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field, field_validator
 
 from pipeline.datasets.base import Annotations, Faults
 from pipeline.datasets.parts import benchmark
-from pipeline.datasets.parts.annotation_files import caption_text, read_ids, read_json
-from pipeline.datasets.parts.benchmark import AnnotationFile, Benchmark, Collector, with_captions
+from pipeline.datasets.parts.annotation_files import caption_text, read_json
+from pipeline.datasets.parts.benchmark import AnnotationFile, Benchmark, Collector, texts_of_list
 
 _RELEASED = ("vatex_training_v1.0.json", "vatex_validation_v1.0.json")
 _CAPTION_FILES = (("ref_captions.json",), ("vatex_data.json",), _RELEASED)
@@ -98,11 +98,7 @@ class Dataset(Benchmark):
             captions |= found
             collector.note(f"{path.name}: {layout}, {sum(map(len, found.values())):,} captions")
         for split in ("train", "val", "test"):
-            path = files[split].path
-            ids = with_captions(read_ids(path, faults), captions, path.name, [], faults)
-            collector.add(
-                split, ((video_id, text) for video_id in ids for text in captions[video_id])
-            )
+            collector.add(split, texts_of_list(files[split].path, captions, faults))
         return collector.annotations
 
 

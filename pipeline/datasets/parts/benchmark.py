@@ -6,7 +6,7 @@ file may have (`file_names`); everything else is here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.core.state import digest
 from pipeline.datasets import base
 from pipeline.datasets.base import Annotations, Caption, ExpectedFile, Faults, Split, Video
 from pipeline.datasets.parts import video_files
+from pipeline.datasets.parts.annotation_files import read_ids
 from pipeline.errors import DataError
 
 _MOST_UNKNOWN = (
@@ -378,6 +379,15 @@ def with_captions(
     for video_id in unknown:
         faults.add(kind, f"{video_id!r} ({where})")
     return [i for i in ids if i in known]
+
+
+def texts_of_list(
+    path: Path, captions: Mapping[str, list[str]], faults: Faults
+) -> Iterator[tuple[str, str]]:
+    """(video id, caption) of the ids in a file, one a line; ids without captions are faults."""
+    for video_id in with_captions(read_ids(path, faults), captions, path.name, [], faults):
+        for text in captions[video_id]:
+            yield video_id, text
 
 
 def first_existing(root: Path, names: Iterable[str], default: str) -> Path:

@@ -23,8 +23,7 @@ from pipeline.parity.compare import Comparison, close
 from pipeline.parity.diffusionret.model import (
     CHECKPOINT,
     batch_of,
-    features,
-    first_losses,
+    forward_values,
     opened,
     same_sizes,
     tolerance_of,
@@ -48,7 +47,7 @@ def distributed(case: Case) -> Iterator[Comparison]:
         multiprocessing.spawn(_rank, (str(case.folder), folder, size), nprocs=size)
         ranks = [dict(np.load(Path(folder) / f"{rank}.npz")) for rank in range(size)]
     names = case.info["grad_names"]
-    values: dict[str, object] = features(model, batch) | first_losses(model, batch)
+    values: dict[str, object] = dict(forward_values(model, batch))
     single = _gradients(model, batch, names)
     values |= {"grad_norms_single": single, "grad_norms_ddp2": ranks[0]["local_gradient"]}
     values["ratio"] = ranks[0]["local_gradient"] / single

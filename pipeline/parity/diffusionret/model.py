@@ -71,13 +71,9 @@ def discrimination(case: Case) -> Iterator[Comparison]:
     model = opened(case)
     yield from same_sizes(case, model)
     batch = batch_of(case.inputs)
-    values = features(model, batch) | first_losses(model, batch)
+    values = forward_values(model, batch)
     trained = TrainingCase(case, model, [batch] * case.info["training"]["steps"])
-    yield equal(
-        "training.params_with_grad",
-        trained.with_grad,
-        sorted(case.info["training"]["params_with_grad"]),
-    )
+    yield trained.parameters_row()
     values |= trained.values
     for name, expected in case.outputs.items():
         yield close(name, values[name], expected, tolerance_of(case, name))
@@ -161,8 +157,13 @@ def features(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tens
     }
 
 
+def forward_values(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every recorded feature and the discriminative losses, by the recorded names."""
+    return features(model, batch) | _first_losses(model, batch)
+
+
 @torch.no_grad()
-def first_losses(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _first_losses(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The discriminative losses, by the recorded names."""
     terms = model.train()(batch)
     both = (terms["t2v"] + terms["v2t"]) / 2
@@ -178,6 +179,7 @@ class TrainingCase:
     """
 
     def __init__(self, case: Case, model: DiffusionRet, batches: list[dict[str, Tensor]]):
+        self.case = case
         recorded, options = case.info["training"], train_options(case, model)
         freeze(model.train(), options.freeze)
         gradients = self._gradients(model, batches[0])
@@ -214,6 +216,11 @@ class TrainingCase:
         for kind, values in whole.items():
             named = published_names(values)
             self.values |= {f"{kind}/{name}": named[name] for name in recorded["full_arrays"]}
+
+    def parameters_row(self) -> Comparison:
+        """Which parameters have a gradient, ours against those of the case."""
+        recorded = sorted(self.case.info["training"]["params_with_grad"])
+        return equal("training.params_with_grad", self.with_grad, recorded)
 
     @staticmethod
     def _gradients(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
