@@ -54,6 +54,8 @@ LOST = (
     " load_from_pretrained 1",
 )
 SETTINGS_FILE = "hparams_train.json"  # in the same folder
+ASKED = ("frames",)
+WHOLE = ("reduce",)
 IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
 __all__ = [
@@ -148,12 +150,15 @@ def training_facts(
 
 
 def import_checkpoint(
-    published: Mapping[str, object], settings: Mapping[str, object] | None = None
+    published: Mapping[str, object],
+    settings: Mapping[str, object] | None = None,
+    frames: int | None = None,
 ) -> tuple[Options, Assets]:
     """Return what `build` needs for the published model: options, and the weights in float32.
 
     settings: the content of hparams_train.json; without it the options say only what the weights
-    tell. Raises Mismatch that names what is unknown, or cannot be known without settings.
+    tell. frames: instead of those of the settings. Raises Mismatch that names what is unknown, or
+    cannot be known without settings.
     """
     state = state_of(published)
     init = to_ours(state, _rules(state), ignored(state))
@@ -164,6 +169,8 @@ def import_checkpoint(
             " the file does not describe",
             f"Put the {SETTINGS_FILE} of that training run beside it.",
         )
+    if settings and frames is not None:
+        settings = {**settings, "max_frames": frames}
     stated = model_options(settings) if settings else {}
     told = _read_options(state)
     if stated:

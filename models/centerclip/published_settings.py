@@ -244,8 +244,14 @@ def _reduce(settings: Mapping[str, object]) -> dict[int, dict[str, object]]:
     method = "deep" if is_deep else _METHODS[settings["cluster_algo"]]
     frames = settings["target_frames_blocks"]
     tokens = settings["cluster_num_blocks"]
-    if not isinstance(tokens, list):
+    if not isinstance(tokens, list) and isinstance(frames, list):
         tokens = [tokens] * len(frames)
+    if not isinstance(frames, list) or len(frames) != len(tokens):
+        raise Mismatch(
+            f"target_frames_blocks {frames} and cluster_num_blocks {tokens}: not a number of each"
+            " for every block",
+            "Is it the hparams_train.json of a CenterCLIP run?",
+        )
     frames_before = frames[0] if is_deep else settings["max_frames"]
     tokens_before = tokens[0]
     found = {}

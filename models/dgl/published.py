@@ -39,6 +39,7 @@ NOT_IN_FILE = {
     "feature": "no hparams_train.json beside it",
 }
 SETTINGS_FILE = "hparams_train.json"  # in the same folder
+ASKED = ("text_prompts",)
 # published defaults of what the files do not hold
 IMPLIED = {"activation": "quick_gelu", "text_blocks": "prompted"}
 LOST = (
@@ -122,6 +123,17 @@ def implied(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
     """What of IMPLIED decides the scores of a model with these options and weights."""
     is_deeper = options.layers < sizes_of(part_of(state, PREFIX)).text_layers
     return IMPLIED if is_deeper else {"activation": IMPLIED["activation"]}
+
+
+def guessed(options: Options) -> list[str]:
+    """Return what the rows of a transformer's table may mean otherwise, "name value: reason"."""
+    if options.space != "transformer":
+        return []
+    why = "no hparams_train.json beside it"
+    return [
+        f"text_prompts {options.text_prompts}: {why}; all published files have 8",
+        f"frames {options.frames}: the rows of prompts, if {options.text_prompts} are of texts",
+    ]
 
 
 def as_published(value: object) -> object:

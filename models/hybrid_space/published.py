@@ -109,7 +109,12 @@ def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[s
 
 
 def as_published(value: object) -> object:
-    """A file's content with no prefix in front of the names of its four state dicts."""
+    """A file's content with no prefix in front of the names of its four state dicts, out of what it
+    was wrapped in.
+    """
+    inner = (part for part in value.values()) if isinstance(value, Mapping) else ()
+    if not recognises(value) and (whole := next(filter(recognises, inner), None)):
+        value = whole
     if not recognises(value) or not isinstance(value["model"], Sequence):
         return value
     anchors = zip(_ANCHORS, value["model"], strict=False)

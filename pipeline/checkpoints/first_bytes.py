@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.errors import DataError
 
 _LOOKED_AT = 512
+_SHOWN = 4
 _LFS = b"version https://git-lfs"
 _ZIP = b"PK\x03\x04"
 _PAGE = re.compile(rb"\s*(<!doctype|<html|<\?xml|<head|<body)", re.IGNORECASE)
@@ -18,8 +19,8 @@ _AGAIN = "Download the file itself again, and compare its size with that on the 
 def check(path: Path) -> None:
     """Raise DataError for what a download or a clone left instead of weights, by its own name.
 
-    These are: nothing at all, a Git LFS pointer, a web page, a text, a packed archive, the
-    beginning of a torch archive.
+    These are: nothing at all, a Git LFS pointer, a web page, a text, a packed archive, a zip of
+    other files, the beginning of a torch archive.
     """
     with path.open("rb") as file:
         head = file.read(_LOOKED_AT)
@@ -48,9 +49,36 @@ def _what(path: Path, head: bytes) -> tuple[str, str]:
             f" {path.stat().st_size:,} bytes",
             _AGAIN,
         )
+    if head.startswith(_ZIP) and (names := _foreign(path)):
+        return (
+            f"a zip archive of other files: {', '.join(names[:_SHOWN])}",
+            "Unpack it, and give the file of weights inside.",
+        )
     if text := _text(head):
         return f"a text that begins {json.dumps(text)}", _AGAIN
     return "", ""
+
+
+def what_it_is(path: Path) -> str:
+    """What was saved in the place of a file that should hold text; empty for other faults."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_LOOKED_AT)
+    except OSError:
+        return ""
+    is_known = not head or head.startswith(_LFS) or _PAGE.match(head)
+    return _what(path, head)[0] if is_known else ""
+
+
+def _foreign(path: Path) -> list[str]:
+    """Names in a zip archive that torch did not write; [] for one of torch, or a damaged one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return []
+    is_torch = any(name.endswith(("/data.pkl", "/version", "constants.pkl")) for name in names)
+    return [] if is_torch else [json.dumps(name)[1:-1] for name in names]
 
 
 def _text(head: bytes) -> str:

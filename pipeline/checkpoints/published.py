@@ -9,6 +9,9 @@ be pruned, `pruned(model)`. A file is read with an allow-list of classes
 and nothing in it is executed (`read_archive`, published=True); what is written holds tensors and
 plain values, and in the form of hybrid_space one argparse.Namespace.
 
+Also ASKED, options that its `import_checkpoint` takes from the user; WHOLE, options that a file
+says as a whole, in place of a recipe's; NOT_IN_FILE and `guessed(options)`, what no file says.
+
 A module with SETTINGS_FILE reads its options from a JSON file of that name beside the checkpoint
 (or `<name>.<that>`):
 `import_checkpoint(value, settings)`, `settings_recipe(settings)`, and `settings(options, value)`
@@ -27,7 +30,7 @@ from torch import Tensor
 from models.base import Assets, Mismatch, RetrievalModel
 from models.clip.published import recognises
 from pipeline import log, registry
-from pipeline.checkpoints import finite, model_file, torchscript, word_files
+from pipeline.checkpoints import finite, first_bytes, model_file, torchscript, word_files
 from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.clip_model import clip_model
 from pipeline.checkpoints.model_file import ModelInfo
@@ -63,7 +66,8 @@ def import_file(
     side, settings = _side_file(file, module.SIDE_FILE), _settings(file, module)
     changed = _assigned(overrides)
     wanted = merge(loaded.recipe(recipe) if recipe else {}, changed).get("options") or {}
-    given = {"text_prompts": wanted["text_prompts"]} if "text_prompts" in wanted else {}
+    asked = (changed.get("options") or {}) if settings else wanted
+    given = {name: asked[name] for name in getattr(module, "ASKED", ()) if name in asked}
     try:
         options, assets = module.import_checkpoint(value, *settings, **given)
     except Mismatch as error:
@@ -304,7 +308,9 @@ def _recipe(
             where="--recipe",
             fix="Name a recipe of that model (python cli.py list recipes), or leave --recipe out.",
         )
-    values = values | {"options": merge(values.get("options") or {}, options)}
+    merged = merge(values.get("options") or {}, options)
+    merged |= {key: options[key] for key in getattr(module, "WHOLE", ()) if key in options}
+    values = values | {"options": merged}
     return parse(merge(values, changed))
 
 
@@ -315,11 +321,14 @@ def _assumptions(
     if settings:
         return module.assumptions(*settings)
     values = recipe.options.model_dump(mode="json")
-    return [
+    taken = [
         f"{name} {values[name] or 'none'}: {why}; as recipe {recipe.name} has it"
         for name, why in getattr(module, "NOT_IN_FILE", {}).items()
         if name not in told and name not in changed
     ]
+    if hasattr(module, "guessed") and "text_prompts" not in changed:
+        taken += module.guessed(recipe.options)
+    return taken
 
 
 def _settings(file: Path, module: ModuleType) -> list[Mapping]:
@@ -338,8 +347,9 @@ def _settings(file: Path, module: ModuleType) -> list[Mapping]:
         TypeError,
         AttributeError,
     ) as error:  # ValueError: also JSON, Unicode and Mismatch
+        what = first_bytes.what_it_is(path) or str(error).splitlines()[0]
         raise DataError(
-            f"not the settings of {file.name}: {str(error).splitlines()[0]}",
+            f"not the settings of {file.name}: {what}",
             where=path,
             fix=(
                 "Put the file there that its training wrote, or take this one away and name a"

@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,14 @@ def test_cut_download_is_called_cut(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="cut short"):
         read_archive(tmp_path / "a.pt")
+
+
+def test_zip_of_a_release_is_called_what_it_is(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "eclip.zip", "w") as archive:
+        archive.writestr("eclip/ckpt.best.pth.tar", b"weights")
+        archive.writestr("eclip/log.txt", b"text")
+
+    with pytest.raises(
+        DataError, match=r"zip archive of other files: eclip/ckpt\.best(.|\n)*Unpack"
+    ):
+        read_archive(tmp_path / "eclip.zip")

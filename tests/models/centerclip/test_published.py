@@ -343,6 +343,45 @@ def test_what_stands_in_front_of_a_frozen_block_is_frozen_with_it(method: str) -
     assert trained == {0: in_front, 1: in_front, 2: []} and in_front
 
 
+def test_user_can_set_what_settings_say_wrongly(tmp_path: Path) -> None:
+    model = small(reduce={2: MEDOIDS})
+    value = centerclip.export_file(model.options, model.state_dict(), {})
+    write_archive(tmp_path / "ckpt.pth.tar", value)
+    settings = centerclip.settings(model.options, value)
+    (tmp_path / "hparams_train.json").write_text(json.dumps(settings | {"max_frames": 7}))
+    file = tmp_path / "ckpt.pth.tar"
+
+    with pytest.raises(DataError, match="7 frames do not make 4 equal segments|do not make"):
+        import_file(file, Files(), config.load())
+    info, _ = import_file(file, Files(), config.load(), overrides=["options.frames=4"])
+    named, _ = import_file(
+        file, Files(), config.load(), "centerclip_b6_4", overrides=["options.frames=4"]
+    )
+
+    assert info.recipe.options.frames == 4
+    assert set(named.recipe.options.reduce) == {2}  # of the file, not also of the recipe
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\nsize 12\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b'{"target_frames_blocks": "x", "cluster_inter": 1}', "not a number of each for every"),
+    ],
+)
+def test_settings_that_are_something_else_are_called_so(
+    said: bytes, told: str, tmp_path: Path
+) -> None:
+    model = small()
+    value = centerclip.export_file(model.options, model.state_dict(), {})
+    write_archive(tmp_path / "ckpt.pth.tar", value)
+    (tmp_path / "hparams_train.json").write_bytes(said)
+
+    with pytest.raises(DataError, match=told):
+        import_file(tmp_path / "ckpt.pth.tar", Files(), config.load())
+
+
 def test_missing_settings_are_those_of_the_published_parser_and_said() -> None:
     settings = {"max_frames": 12, "optim": "AdamW"}
 

@@ -160,3 +160,15 @@ def test_text_tower_deeper_than_its_prompts_runs_as_published_where_it_was_impor
     assert (ours.encode_text(batch())["feature"] - expected).abs().max() > 1e-3
     assert published.implied(ours.options, ours.state_dict())["text_blocks"] == "prompted"
     assert "text_blocks" not in published.implied(cut.options, cut.state_dict())
+
+
+def test_rows_of_a_table_without_settings_are_said_to_be_a_guess() -> None:
+    model = small_dgl(text_prompts=4, frames=5)  # 24 rows: also 8 of texts and 4 frames
+    value = published.export_file(model.options, model.state_dict(), {})
+
+    options, _ = published.import_checkpoint(value)
+
+    assert (options.text_prompts, options.frames) == (8, 4)
+    text, frames = published.guessed(options)
+    assert text.startswith("text_prompts 8:") and frames.startswith("frames 4:")
+    assert published.guessed(Options(space="linear")) == []

@@ -7,7 +7,7 @@ import torch
 from models.base import Mismatch
 from models.hybrid_space.model import build, with_boundaries
 from models.hybrid_space.options import Options
-from models.hybrid_space.published import export_model, import_checkpoint
+from models.hybrid_space.published import as_published, export_model, import_checkpoint
 from pipeline.checkpoints.archive import read_archive
 from pipeline.config import load
 from pipeline.parity.case import Case
@@ -254,6 +254,14 @@ def test_weights_come_back_from_both_published_layouts(golden: Path) -> None:
     for layout in ([video, text, *mappings], inside):
         again = build(*import_checkpoint({"opt": opt, "model": layout})).state_dict()
         assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+
+
+def test_file_inside_another_dictionary_is_found(shared: Path) -> None:
+    source = shared / "golden/dual-encoding/hybrid-space-latent/model_best.pth.tar"
+    file = read_archive(source, published=True)
+
+    for key in ("state_dict", "model", "checkpoint"):
+        assert as_published({"epoch": 1, key: file}).keys() == file.keys()
 
 
 @pytest.mark.parametrize(
