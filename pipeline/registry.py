@@ -10,10 +10,12 @@ import difflib
 import importlib
 from pathlib import Path
 from types import ModuleType
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 ROOT = Path(__file__).resolve().parent.parent
 _FOLDERS = {
@@ -55,7 +57,7 @@ def model_part(name: str, part: str) -> ModuleType | None:
     return importlib.import_module(f"{_MODELS}.{name}.{part}")
 
 
-def model_options(name: str) -> type[BaseModel]:
+def model_options(name: str) -> "type[BaseModel]":
     """The `Options` of a model, without importing torch."""
     return model_part(name, "options").Options
 
@@ -103,15 +105,17 @@ def suggest(word: str, choices: list[str]) -> str:
     return f"There are {len(choices):,}, {', '.join(near)} and others (python cli.py list)."
 
 
-def options(model: type[BaseModel], values: dict, where: str) -> BaseModel:
+def options(model: "type[BaseModel]", values: dict, where: str) -> "BaseModel":
     """Validate options; every mistake in one ConfigError, each with its path and a did-you-mean."""
+    from pydantic import ValidationError  # a quarter of the time of --help, which needs none
+
     try:
         return model(**values)
     except ValidationError as error:
         raise ConfigError("\n".join(describe(model, error, where))) from None
 
 
-def describe(model: type[BaseModel], error: ValidationError, where: str) -> list[str]:
+def describe(model: "type[BaseModel]", error: "ValidationError", where: str) -> list[str]:
     """One line per mistake of a validation error: `where.path: what. Did you mean ...?`"""
     lines = []
     for fault in error.errors():

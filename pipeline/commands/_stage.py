@@ -3,6 +3,8 @@ option's own description.
 """
 
 import json
+import re
+import textwrap
 import types
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin
@@ -23,12 +25,19 @@ from pipeline.core.stage import Need, Stage
 from pipeline.core.state import STATE, read_manifest
 from pipeline.core.todo import shard_folder
 from pipeline.errors import ConfigError, DataError
+from pipeline.video.frame_rule import Limits
 
 _LAST = "Running"  # the section of what every stage takes
+_MOST_CHOICES = 6  # that a help text lists
+_COLUMN = 28  # where the explanations begin
+_ALSO_IN_RUN = ("shard", "retries", "retry_failed", "allow_removals", "fail_fast", "max_failures")
+_ALSO_IN_RUN += ("memory", "config")
 
 
 class StageCommand(click.Command):
-    """A command whose help lists inputs, options, and what every stage takes in sections."""
+    """A command whose help lists inputs, options, and what every stage takes in sections, and fits
+    on a screen: options that `run` explains are only named.
+    """
 
     def __init__(self, name: str, sections: dict[str, list[click.Parameter]], **more: object):
         super().__init__(name, params=[p for part in sections.values() for p in part], **more)
@@ -38,8 +47,32 @@ class StageCommand(click.Command):
         rest = [p for p in self.get_params(context) if p not in self.params]  # --help
         for title, params in self._sections.items():
             shown = params + (rest if title == _LAST else [])
+            named = [p for p in shown if title == _LAST and p.name in _ALSO_IN_RUN]
             with formatter.section(title):
-                formatter.write_dl([p.get_help_record(context) for p in shown], col_max=26)
+                records = [_record(p, context) for p in shown if p not in named]
+                formatter.write_dl(records, col_max=_COLUMN)
+                if named:
+                    flags = ", ".join(p.opts[0] for p in named)
+                    lines = textwrap.wrap(
+                        f"As in `run --help`: {flags}", formatter.width - 4, break_on_hyphens=False
+                    )
+                    formatter.write("".join(f"  {line}\n" for line in lines))
+
+
+def _record(option: click.Parameter, context: click.Context) -> tuple[str, str]:
+    """(names, text) of an option, short enough for one line where that can be: the choices stand in
+    the text, and `--x / --no-x` is `--[no-]x`.
+    """
+    names, text = option.get_help_record(context)
+    if option.secondary_opts:
+        return f"--[no-]{option.opts[0][2:]}", text
+    if isinstance(option.type, click.Choice) and len(names) > _COLUMN - 2:
+        choices = [str(c) for c in option.type.choices]
+        named = [re.search(rf"(?<![\w-]){re.escape(c)}(?![\w-])", text) for c in choices]
+        if not all(named) and len(choices) <= _MOST_CHOICES:  # click lists more where one is wrong
+            text = f"{'|'.join(choices)}: {text}"
+        return f"{', '.join(option.opts)} CHOICE", text
+    return names, text
 
 
 def stage_command(name: str) -> click.Command:
@@ -53,10 +86,12 @@ def stage_command(name: str) -> click.Command:
     )
     force = click.Option(["--force"], is_flag=True, help="make it anew although it is up to date")
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="print the manifest as JSON")
-    options = [_option(option, field) for option, field in kind.Options.model_fields.items()]
+    fields = kind.Options.model_fields
+    limits = [option for option in fields if option in Limits.model_fields]
     sections = {
         "Inputs and output": [*_need_options(kind), out],
-        "Options": options,
+        "Options": [_option(o, field) for o, field in fields.items() if o not in limits],
+        "Limits of a video": [_option(option, fields[option]) for option in limits],
         _LAST: [*(option() for option in RUN_OPTIONS), force, as_json],
     }
 
@@ -67,8 +102,13 @@ def stage_command(name: str) -> click.Command:
         name,
         {title: params for title, params in sections.items() if params},
         callback=call,
-        help=registry.help_text("stage", name),
+        help=_without_sources(registry.help_text("stage", name)),
     )
+
+
+def _without_sources(text: str) -> str:
+    """A docstring without the paragraph that cites sources: it is for readers of the code."""
+    return "\n\n".join(p for p in text.split("\n\n") if not p.startswith("Source: "))
 
 
 def _need_options(kind: type[Stage]) -> list[click.Option]:

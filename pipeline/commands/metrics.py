@@ -41,11 +41,11 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
     "--ties",
     type=click.Choice(_TIES),
     default=_TIES[0],
-    help="rank of a query whose own item ties with others  [pessimistic]",
+    help="how equal scores rank  [pessimistic]",
 )
 @click.option(
     "--v2t", "convention", type=click.Choice(["captions", "groups"]), default="captions",
-    help="gallery of a video: all captions, or the best caption of each video  [captions]",
+    help="groups: best caption of each video  [captions]",
 )  # fmt: skip
 @click.option(
     "--rerank",
@@ -60,37 +60,33 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
     default=1.0,
     help="factor on all scores; for dsl on cosines: 100  [1]",
 )
-@click.option(
-    "--bank-t2v", type=_FILE, help=("qbnorm: scores of other texts (rows) for these videos")
-)
-@click.option(
-    "--bank-v2t", type=_FILE, help=("qbnorm: scores of other videos (rows) for these texts")
-)
+@click.option("--bank-t2v", type=_FILE, help=("qbnorm: scores of other texts (rows)"))
+@click.option("--bank-v2t", type=_FILE, help=("qbnorm: scores of other videos (rows)"))
 @click.option(
     "--bank-v2t-transposed",
     is_flag=True,
-    help="qbnorm: rows of that bank are these texts, as DGL saves it",
+    help="qbnorm: its rows are texts (DGL)",
 )
 @click.option(
     "--beta",
     type=float,
     metavar="NUMBER",
     default=20.0,
-    help="qbnorm: inverse temperature  [20, right for cosines]",
+    help="qbnorm: inverse temperature  [20]",
 )
 @click.option(
     "--k",
     type=click.IntRange(1),
     metavar="INTEGER",
     default=1,
-    help="qbnorm: top items of a bank query that become active  [1]",
+    help="qbnorm: top items kept  [1]",
 )
 @click.option(
     "--theta",
     type=click.IntRange(1),
     metavar="INTEGER",
     default=1,
-    help="qbnorm: how often an item must be among these  [1]",
+    help="qbnorm: times among these  [1]",
 )
 @click.option(
     "--k-v2t",
@@ -102,26 +98,22 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
     "--theta-v2t",
     type=click.IntRange(1),
     metavar="INTEGER",
-    help="qbnorm: theta for video to text  [--theta]",
+    help="qbnorm: for video to text",
 )
 @click.option(
     "--search-beta",
     metavar="FROM:TO:STEP",
-    help="qbnorm: take the beta with the best t2v R@1 (DGL: 0.5:1:0.01 on logits)",
+    help="qbnorm: beta with the best t2v R@1",
 )
-@click.option(
-    "--denoiser", type=_FILE, help="diffusion: checkpoint of the second stage of DiffusionRet"
-)
-@click.option(
-    "--videos", type=_FILE, help="diffusion: its results on the same split  [those beside it]"
-)
+@click.option("--denoiser", type=_FILE, help="diffusion: checkpoint of DiffusionRet")
+@click.option("--videos", type=_FILE, help="diffusion: its results  [beside it]")
 @click.option(
     "--seed",
     type=click.IntRange(0),
     metavar="INTEGER",
-    help="diffusion: seed of the noise  [as evaluated]",
+    help="diffusion: seed  [as evaluated]",
 )
-@click.option("--ks", default="1,5,10,50", help="ranks at which recall is reported  [1,5,10,50]")
+@click.option("--ks", default="1,5,10,50", help="recall is at these ranks  [1,5,10,50]")
 @click.option(
     "--map", "with_map", is_flag=True, help=("also compute mean average precision (slower)")
 )

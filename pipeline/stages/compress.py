@@ -3,8 +3,9 @@
     python cli.py compress --in raw --out small --fps 3 --short-side 224
 
 A damaged file gives the part of it that decodes. A file that cannot be used is set aside with the
-reason; the original is never copied in place of a result. Source: docs/specs/preprocessing.md,
-sections 3 and 4.
+reason.
+
+Source: docs/specs/preprocessing.md, sections 3 and 4.
 """
 
 from collections.abc import Iterable

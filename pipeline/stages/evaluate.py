@@ -3,8 +3,9 @@
     python cli.py evaluate --in data/work/demo/train@dual --tensors data/work/demo/tensors \\
         --annotations demo --out results
 
-For each checkpoint it writes metrics.json, ranks.npz (the rank of every query), gallery.json and
-encodings.npz (for `search`); pipeline/evaluation/results.py describes them.
+It writes metrics.json, ranks.npz, gallery.json and encodings.npz (for `search`) per checkpoint.
+
+Source: pipeline/evaluation/results.py describes these files.
 """
 
 from collections import Counter
@@ -86,51 +87,41 @@ class Sampling(BaseModel, extra="forbid"):
 
 
 class Options(BaseModel, extra="forbid"):
-    split: str = Field("test", description="split to rank; all: every caption of the data set")
+    split: str = Field("test", description="split to rank; all: all captions")
     rerank: list[Literal["none", "dsl", "qbnorm", "diffusion"]] = Field(
         ["none"],
         min_length=1,
-        description=(
-            "a list of: none; dsl and qbnorm (these use other queries too); diffusion (--denoiser"
-            " orders the best candidates anew)"
-        ),
+        description=("a list: none, dsl, qbnorm, diffusion"),
     )
     sampling: Sampling = Field(
         Sampling(),
-        description=(
-            "how denoisers sample: {seed, steps, features, t2v_candidates, t2v_factor, t2v_alpha,"
-            " v2t_...}  [as the model says]"
-        ),
+        description=("{seed, steps, features, t2v_candidates, ...}"),
     )
     ties: Literal["pessimistic", "optimistic", "average", "expanded"] = Field(
-        "pessimistic", description="rank of a query whose own item has the same score as others"
+        "pessimistic", description="how equal scores rank"
     )
     v2t: Literal["captions", "groups"] = Field(
         "captions",
-        description="gallery of a video: all captions, or the best caption of each video",
+        description="groups: best caption of each video",
     )
     t2v_median: Literal["mean", "lower"] = Field(
         "mean",
-        description=(
-            "median of an even number of texts (lower is published for several captions per video)"
-        ),
+        description=("median of an even number of texts"),
     )
     dsl_scale: float | None = Field(
-        None, gt=0, description="factor on scores before dsl  [the model's, or 100]"
+        None, gt=0, description="factor on scores for dsl  [the model's, or 100]"
     )
-    bank: QueryBank = Field(
-        QueryBank(), description=("query bank of qbnorm: {split, size, beta, k, theta}")
-    )
+    bank: QueryBank = Field(QueryBank(), description=("of qbnorm: {split, size, beta, k, theta}"))
     chunk: int | None = Field(
         None,
         ge=-1,
-        description="items per chunk, in file order; -1: all (published: 2000 val, 1000 test)",
+        description="items encoded per chunk, in file order; -1: all",
     )
-    save_similarity: bool = Field(False, description="also write the score matrices (.npy)")
-    examples: int = Field(6, ge=0, description="best and worst queries kept for the report")
+    save_similarity: bool = Field(False, description="write the score matrices (.npy)")
+    examples: int = Field(6, ge=0, description="best and worst queries for the report")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description=("precision of the encoders; bfloat16 is faster if the processor has it"),
+        description="of the encoders",
     )
     batch_size: int = Field(64, ge=1, description="items encoded at once, without --chunk")
     memory_mb: int = Field(256, ge=1, description="MB for a block of scores")
@@ -140,28 +131,22 @@ class Options(BaseModel, extra="forbid"):
         description=("auto: the GPU, if there is one"),
     )
     loader_threads: int | None = Field(
-        None, ge=1, description="threads that read frames  [one per core, up to 8]"
+        None, ge=1, description="that read frames  [one per core, up to 8]"
     )
 
 
 class Stage(stage.Stage):
     needs = {
-        "checkpoints": Need(
-            "checkpoint", many=True, help=("trained models: best.pt, or --out of train")
-        ),
+        "checkpoints": Need("checkpoint", many=True, help="best.pt, or a step's --out"),
         "tensors": Need(
             "tensors", optional=True, help=("tensor cache of frames or features: the fastest")
         ),
-        "features": Need(
-            "features", optional=True, help="frame features, if there is no tensor cache"
-        ),
-        "store": Need(
-            "frame_store", optional=True, help=("frame store, if there is no tensor cache")
-        ),
+        "features": Need("features", optional=True, help="frame features (BigFile)"),
+        "store": Need("frame_store", optional=True, help="frame store (LMDB)"),
         "videos": Need(
             "video_files", optional=True, auto=False, help=("video files to decode: the slowest")
         ),
-        "annotations": Need("annotations"),
+        "annotations": Need("annotations", help="a data set, a file, or a step's --out"),
         "denoiser": Need(
             "checkpoint",
             optional=True,

@@ -3,10 +3,9 @@
     python cli.py features --in small --out features --networks '[resnet152]' \\
         --weights '[resnet152-f82ba261.pth]'
 
-Frames come from videos, or from a frame store if one is named, by the published half-second rule
-or every few seconds. Networks are ImageNet's with torchvision's weight files, or the untrained one
-of the demo; the features of several are joined in the order in which they are named. Source:
-docs/specs/preprocessing.md, sections 1.7 and 7, docs/specs/dual-encoding.md, section 12.
+Networks are those of ImageNet with torchvision's weight files, or the untrained one of the demo.
+
+Source: docs/specs/preprocessing.md, sections 1.7 and 7, docs/specs/dual-encoding.md, section 12.
 """
 
 import contextlib
@@ -45,38 +44,32 @@ class Options(Limits):
     networks: list[NetworkName] = Field(
         ["resnext101_32x8d", "resnet152"],
         min_length=1,
-        description="networks, whose features are joined in this order",
+        description="their features are joined in this order",
     )
     weights: dict[NetworkName, Path] | list[Path] = Field(
         [],
-        description=(
-            "weight files of https://download.pytorch.org/models/, by network or in the order of"
-            " networks"
-        ),
+        description=("files of https://download.pytorch.org/models/, by network or in their order"),
     )
     every: Annotated[float, Field(gt=0)] | Literal["half-second"] = Field(
         "half-second",
-        description=(
-            "seconds between frames; half-second: the published rule, which counts frames"
-        ),
+        description=("seconds between frames, or half-second"),
     )
     preprocess: Profile = Field(
         "vcf",
         description=(
-            "vcf: squash to 256 x 256, as published; torchvision: short side 256; torchvision-v2:"
-            " short side 232"
+            "vcf: squash to 256 x 256, as published; torchvision, torchvision-v2: short side 256,"
+            " 232"
         ),
     )
     ten_crops: bool = Field(
         True,
         description=(
-            "take the mean over ten crops, as published (ten times the work), or only the centre"
-            " crop"
+            "mean over ten crops, as published (ten times the work), or only the centre crop"
         ),
     )
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         "float32",
-        description="auto: bfloat16 if the hardware has it (3 to 5 times faster), else float32",
+        description="auto: bfloat16 where the hardware has it, else float32",
     )
     batch: int | None = Field(
         None, ge=1, le=4096, description="images per pass [8 on a CPU, 128 on a GPU]"

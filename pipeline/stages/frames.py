@@ -2,9 +2,9 @@
 
     python cli.py frames --in small --out frames
 
-By default every frame of the compressed videos is kept as a JPEG. With `direct` frames are taken
-from the original videos, so that pictures are compressed once instead of twice. Formats:
-docs/specs/preprocessing.md, section 5.
+With --direct it reads the original videos, so that pictures are compressed once, not twice.
+
+Source: docs/specs/preprocessing.md, section 5.
 """
 
 from collections.abc import Iterable
@@ -37,37 +37,31 @@ _LARGEST_SIDE = 65_535
 class Options(Limits):
     direct: bool = Field(
         False,
-        description=("choose and scale frames of the original videos; compress is not needed"),
+        description="choose and scale frames of the original videos",
     )
     fps: float = Field(3, gt=0, le=240, description="frames per second (direct)")
     short_side: int = Field(224, ge=16, le=4096, description="pixels of the shorter side (direct)")
     frame_rule: Literal["grid", "published", "published-vfr"] = Field(
         "grid",
         description=(
-            "which source frames: those on the grid k/fps, or those that ffmpeg -r shows (direct)"
+            "grid: frames at k/fps; published, published-vfr: those of `ffmpeg -r` (direct)"
         ),
     )
     size_rule: Literal["short", "clip4clip"] = Field(
         "short",
-        description=("keep the aspect ratio, or squash portrait videos as published (direct)"),
+        description="as in compress (direct)",
     )
     layout: Literal["jpeg", "raw", "yuv", "mp4"] = Field(
         "jpeg",
-        description=(
-            "what is stored: a JPEG, RGB or 4:2:0 bytes per frame, or whole video files, as"
-            " published"
-        ),
+        description=("jpeg, raw (RGB), yuv (4:2:0): each frame; mp4: whole files, as published"),
     )
     quality: int = Field(90, ge=1, le=100, description="JPEG quality")
     crop: Literal["none", "center"] = Field(
-        "none", description="keep whole frames, or only their central square"
+        "none", description="center: keep only the central square"
     )
     placement: Literal["inline", "pack"] = Field(
         "inline",
-        description=(
-            "inline: all in the LMDB file; pack: pictures in flat files beside it, for sets"
-            " larger than memory"
-        ),
+        description=("pack: pictures beside the LMDB file, for sets larger than memory"),
     )
 
     @model_validator(mode="after")

@@ -1,12 +1,9 @@
 """Encode videos, and windows in them, for search.
 
-No captions, no splits: a folder is enough.
-
     python cli.py index --in ~/videos --checkpoint ViT-B-32.pt --out data/index
     python cli.py search data/index "a dog runs"
 
-Every video of a folder, a data set, a frame store, a tensor cache or a BigFile; by a trained model,
-a published checkpoint, or weights of a CLIP alone. A video that is added later costs that video.
+No captions and no splits are needed. Later runs encode only videos that are new.
 """
 
 import json
@@ -48,26 +45,20 @@ class Options(Limits):
     window: float = Field(10, ge=0, description="seconds of a window; 0: whole videos only")
     stride: float = Field(5, gt=0, description="seconds from one window to the next")
     windows: Literal["even", "shots"] = Field(
-        "even", description="even: every `stride` seconds; shots: from one cut to the next"
+        "even", description="even: every `stride` seconds; shots: between cuts"
     )
     fps: float | None = Field(
         None,
         gt=0,
-        description=(
-            "rows per second of a tensor cache or BigFile, which do not say it; without it they"
-            " have whole videos only"
-        ),
+        description=("rows per second of a tensor cache or BigFile; windows of these need it"),
     )
     recipe: str = Field(
         "",
-        description="how a published file or a CLIP is read  [the published one; mean of frames]",
+        description="how a published file or a CLIP is read",
     )
     approximate: Literal["auto", "none", "ivf", "sq8"] = Field(
         "auto",
-        description=(
-            "a faiss index that chooses candidates (requirements-faiss.txt); auto: ivf above"
-            " 2,000,000 rows"
-        ),
+        description=("faiss index (requirements-faiss.txt); auto: ivf above 2,000,000 rows"),
     )
     device: str = Field(
         "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="where the model runs"

@@ -51,30 +51,24 @@ class Options(Limits, extra="forbid"):
     frame_rule: Literal["grid", "published", "published-vfr"] = Field(
         "grid",
         description=(
-            "which frames: the last one before every 1/fps, or those of `ffmpeg -r` (for mp4;"
-            " vfr: avi, mkv)"
+            "grid: the last one before every 1/fps; published: those of `ffmpeg -r` for mp4;"
+            " published-vfr: for avi, mkv"
         ),
     )
     size_rule: Literal["short", "clip4clip"] = Field(
         "short",
-        description=(
-            "short keeps the aspect ratio; clip4clip squashes portrait videos, as published"
-        ),
+        description=("short keeps the aspect ratio; clip4clip: published"),
     )
-    square_pixels: bool = Field(
-        False, description="apply the pixel aspect ratio of the source (published: ignored)"
-    )
+    square_pixels: bool = Field(False, description="apply the source's pixel aspect ratio")
     crf: int = Field(23, ge=0, le=51, description="x264 quality, 0 best")
-    preset: _PRESETS = Field("veryfast", description="x264 preset (published: medium)")
-    gop: int = Field(
-        250, ge=1, description=("frames from one key frame to the next; 1 for random access")
+    preset: _PRESETS = Field(
+        "veryfast", description="of x264, ultrafast to placebo (published: medium)"
     )
+    gop: int = Field(250, ge=1, description="frames per key frame; 1 for random access")
     verify: Literal["fast", "full"] = Field(
-        "fast", description="decode the first frame of every result, or all of it"
+        "fast", description="decode one frame of each result, or all"
     )
-    strict: bool = Field(
-        False, description="set damaged videos aside instead of keeping the part that decodes"
-    )
+    strict: bool = Field(False, description="set damaged videos aside as a whole")
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:

@@ -20,17 +20,13 @@ class Limits(BaseModel, extra="forbid"):
     wanted.
     """
 
-    max_pixels: int = Field(
-        8192 * 8192, ge=1, description="pixels of one source frame, checked before it is decoded"
-    )
-    max_long_side: int = Field(4096, ge=16, description="pixels of the longer side after scaling")
-    max_duration: float = Field(
-        6 * 3600, gt=0, description="seconds from the first to the last timestamp"
-    )
+    max_pixels: int = Field(8192 * 8192, ge=1, description="pixels of a source frame")
+    max_long_side: int = Field(4096, ge=16, description="pixels of the longer side of a result")
+    max_duration: float = Field(6 * 3600, gt=0, description="seconds from first to last frame")
     max_repeat_frames: int = Field(
         20_000,
         ge=1,
-        description="frames of a result that is more than 4 times as long as what was decoded",
+        description="frames, if most are repeated",
     )
 
 

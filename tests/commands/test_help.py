@@ -9,9 +9,22 @@ from pipeline import registry
 
 def shown(*command: str) -> str:
     group = cli.cli
-    context = click.Context(group, info_name="cli.py")
+    context = click.Context(group, info_name="cli.py", terminal_width=80)
     found = group.get_command(context, command[0])
     return found.get_help(click.Context(found, info_name=command[0], parent=context))
+
+
+@pytest.mark.parametrize("command", [*registry.names("command"), *registry.names("stage")])
+def test_help_of_a_command_fits_on_a_screen(command: str) -> None:
+    assert len(shown(command).splitlines()) <= 48
+
+
+@pytest.mark.parametrize("stage", registry.names("stage"))
+def test_help_of_a_stage_names_every_option(stage: str) -> None:
+    text = shown(stage).replace("[no-]", "")
+
+    for option in cli.cli.get_command(click.Context(cli.cli), stage).params:
+        assert option.opts[-1] in text
 
 
 def words(text: str) -> str:
