@@ -51,7 +51,7 @@ NOT_IN_FILE = {
 }
 LOST = (
     "the optimizer's state, without which its program does not resume: start there with"
-    " load_from_pretrained 1",
+    " load_from_pretrained 1 (CLIP4Clip: init_model)",
 )
 SETTINGS_FILE = "hparams_train.json"  # in the same folder
 ASKED = ("frames",)

@@ -37,6 +37,7 @@ NOT_IN_FILE = {
 }
 SUFFIX = ".pth"
 SIDE_FILE = ""
+NEVER_KEPT = ("epoch, step and optimizer: its program saves weights alone",)
 # what the program does without a choice
 IMPLIED: dict[str, object] = {
     "activation": "quick_gelu",

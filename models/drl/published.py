@@ -30,6 +30,7 @@ NOT_IN_FILE = {
 }
 SUFFIX = ".bin.0"  # the published program counts epochs here
 SIDE_FILE = ""
+NEVER_KEPT = ("epoch, step and optimizer: its program saves weights alone",)
 IMPLIED: dict[str, object] = {"activation": "quick_gelu"}  # of its CLIP
 
 ANCHOR = "clip.visual.conv1.weight"  # a name that each of these files has

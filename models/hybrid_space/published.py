@@ -30,6 +30,7 @@ from models.parts.wrappers import bare
 RECIPE = "hybrid_space_published"
 SUFFIX = ".pth.tar"
 SIDE_FILE = ""  # there is none
+NEVER_KEPT = ("the optimizer's state, which its program does not save",)
 IMPLIED = {  # what the published program does without being told
     "pooling": "padded",
     "alpha": 0.6,

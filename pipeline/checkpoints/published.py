@@ -10,7 +10,8 @@ and nothing in it is executed (`read_archive`, published=True); what is written 
 plain values, and in the form of hybrid_space one argparse.Namespace.
 
 Also ASKED, options that its `import_checkpoint` takes from the user; WHOLE, options that a file
-says as a whole, in place of a recipe's; NOT_IN_FILE and `guessed(options)`, what no file says.
+says as a whole, in place of a recipe's; NOT_IN_FILE and `guessed(options)`, what no file says; LOST
+and NEVER_KEPT, what a file that is written lacks: where no optimizer's state is known, and always.
 
 A module with SETTINGS_FILE reads its options from a JSON file of that name beside the checkpoint
 (or `<name>.<that>`):

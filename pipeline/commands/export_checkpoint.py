@@ -45,6 +45,8 @@ def command(checkpoint: Path, out: Path, as_json: bool) -> None:
     form, info = made.module, made.info
     value, optimizer = moments.export(file, made.value, info, made.weights)
     lost = [] if optimizer else list(getattr(form, "LOST", ()))
+    if "imported" not in info.training:
+        lost += getattr(form, "NEVER_KEPT", ())
     target = out
     if not _FILE.search(out.name):
         target = out / f"{info.recipe.name or file.stem}{file_suffix(info.facts)}{form.SUFFIX}"

@@ -26,6 +26,8 @@ from models.dual_encoding import published as dual_encoding
 from models.hybrid_space import published as hybrid_space
 from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.archive_writer import write_archive
+from pipeline.checkpoints.model_file import ModelInfo, write_model
+from pipeline.recipes.recipe import parse
 from tests.models.centerclip.small_centerclip import small as small_centerclip
 from tests.models.dgl.small_dgl import small_dgl
 from tests.models.diffusion_ret.small_diffusion import small_diffusion
@@ -183,6 +185,26 @@ def test_programs_on_clip(name: str, made: Callable, form: object, tmp_path: Pat
     for key in value.keys() & {"epoch", "global_step", "arch", "best_acc1"}:
         assert again[key] == value[key]
     assert "optimizer" not in again  # its program loads that wherever it is
+
+
+@pytest.mark.parametrize("is_imported", [True, False])
+def test_what_a_trained_model_loses_on_the_way_out_is_named(
+    is_imported: bool, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    model = small_drl()
+    options = model.options.model_dump(mode="json")
+    train = {"optimizer": {"lr": 1}}
+    recipe = parse({"name": "r", "model": "drl", "options": options, "train": train})
+    known = {"imported": "x.bin"} if is_imported else {"epoch": 2, "step": 40}
+    write_model(tmp_path / "best.pt", ModelInfo(recipe, {}, known), model.state_dict())
+
+    out = str(tmp_path / "out.bin")
+    assert cli.main(["export-checkpoint", str(tmp_path / "best.pt"), "--out", out, "--json"]) == 0
+
+    lost = json.loads(capsys.readouterr().out)["not_kept"]
+    assert [line.partition(":")[0] for line in lost] == (
+        [] if is_imported else ["epoch, step and optimizer"]
+    )
 
 
 @pytest.mark.parametrize("space", ["hybrid", "latent"])
