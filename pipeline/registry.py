@@ -26,6 +26,7 @@ _FOLDERS = {
 _MODELS = (  # a folder each: model.py (torch), options.py (torch-free), published.py, recipes.yaml
     "models"
 )
+_QUOTES = '"""'
 _MOST_CHOICES = 40  # that a message lists
 _CONTRACT = "base"  # of the data sets: beside them, and none of them
 
@@ -89,9 +90,15 @@ def summary(kind: str, name: str) -> str:
 
 
 def help_text(kind: str, name: str) -> str:
-    """The whole docstring of a component, read without importing it."""
-    tree = ast.parse((ROOT / _path(kind, name)).read_text(encoding="utf-8"))
-    return ast.get_docstring(tree) or ""
+    """The whole docstring of a component, read without importing it; "" if it does not begin with
+    one.
+    """
+    text = (ROOT / _path(kind, name)).read_text(encoding="utf-8")
+    end = text.find(_QUOTES, len(_QUOTES))
+    if not text.startswith(_QUOTES) or end < 0:
+        return ""
+    # only the docstring is parsed: all files together take a quarter of a second
+    return ast.get_docstring(ast.parse(text[: end + len(_QUOTES)])) or ""
 
 
 def suggest(word: str, choices: list[str]) -> str:
