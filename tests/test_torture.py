@@ -1,8 +1,8 @@
 """SIGKILL every step of a small pipeline at random moments, resume, compare every output byte with
 an undisturbed run.
 
-CI chains 8 kills per step (5 for training); `make torture` runs the full counts: 50, and 20 for
-training.
+CI chains 3 kills per step (2 for training) and lets a disk fill up a dozen times; `make torture` runs
+the full counts: 50 (20 for training), and two dozen.
 """
 
 import os
@@ -23,6 +23,7 @@ from tests.trees import tree
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "tests" / "tiny.yaml"
 STEPS = list(yaml.safe_load(CONFIG.read_text())["pipelines"]["tiny"]["steps"])
+FULL = os.environ.get("TVRKIT_TORTURE") == "full"
 pytestmark = pytest.mark.slow
 
 
@@ -57,8 +58,8 @@ def undisturbed(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_step_resumes_to_the_same_bytes(step, undisturbed, tmp_path):
-    full = os.environ.get("TVRKIT_TORTURE") == "full"
-    kills = (20 if full else 5) if step.startswith("train") else (50 if full else 8)
+    few, many = (2, 20) if step.startswith("train") else (3, 50)
+    kills = many if FULL else few
     for earlier in STEPS[: STEPS.index(step)]:
         shutil.copytree(undisturbed / earlier, tmp_path / "tiny" / earlier, copy_function=os.link)
     span = read_manifest(undisturbed / step)["seconds"] + 1.0
@@ -98,7 +99,8 @@ def test_disk_that_fills_up_again_and_again_costs_nothing(undisturbed, tmp_path)
         pytest.skip("mounting a small disk needs root")
     codes = []
     try:
-        for size in (round(512 * 1.35**n) for n in range(24)):  # KiB, up to 0.5 GB
+        growth, times = (1.35, 24) if FULL else (1.9, 12)
+        for size in (round(512 * growth**n) for n in range(times)):  # KiB, up to 0.5 GB
             result = subprocess.run(
                 command(disk), env=environment(), capture_output=True, text=True, cwd=tmp_path
             )

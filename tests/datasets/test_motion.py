@@ -22,7 +22,6 @@ STEPS = (
     "frames",
     "tensors",
     "backbone",
-    "train@centerclip",
     "train@sequence",
 )
 CHANCE = 1 / 64
@@ -65,6 +64,6 @@ def test_a_sequence_of_frames_tells_motions_apart_and_their_mean_does_not(
     assert motion(results["train@sequence"]) > motion(results["backbone"]) + 10
 
 
-@pytest.mark.parametrize("name", ["backbone", "train@centerclip", "train@sequence"])
+@pytest.mark.parametrize("name", ["backbone", "train@sequence"])
 def test_every_model_is_five_times_better_than_chance(name: str, results: dict[str, dict]) -> None:
     assert results[name]["results"]["none"]["t2v"]["R1"] > 5 * 100 * CHANCE
