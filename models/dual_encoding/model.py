@@ -251,7 +251,8 @@ def spans(scores: Mapping[str, Tensor], scaling: Scaling) -> dict[str, float]:
     """
     found = {}
     for name, values in scores.items():
-        low, high = (float(value) for value in torch.aminmax(values))
+        low = float(values.min())
+        high = float(values.max())
         found[f"{name}_low"] = low
         found[f"{name}_span"] = (high - low if scaling == "minmax" else high) or 1.0
     return found
@@ -259,7 +260,8 @@ def spans(scores: Mapping[str, Tensor], scaling: Scaling) -> dict[str, float]:
 
 def side_by_side(encoding: Encoding, alpha: float, query: Mapping[str, float] | None) -> Tensor:
     """(n, D + K): latent and concept vectors of length 1; in a query weighted as `mix` does."""
-    latent, concept = (F.normalize(encoding[name], dim=1) for name in ("latent", "concept"))
+    latent = F.normalize(encoding["latent"], dim=1)
+    concept = F.normalize(encoding["concept"], dim=1)
     if query is None:
         return torch.cat([latent, concept], 1)
     shares = alpha / query["latent_span"], (1 - alpha) / query["concept_span"]

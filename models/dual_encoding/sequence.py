@@ -245,7 +245,9 @@ def _dense_peaks(
     rows = []
     for number, chunk in enumerate(steps.chunks):
         responses = [
-            _responses(table, steps, kernel, weight, number * _CHUNK, chunk).amax(2)
+            _responses(
+                table, steps, kernel=kernel, weight=weight, first=number * _CHUNK, chunk=chunk
+            ).amax(2)
             for kernel, weight in zip(kernels, weights, strict=True)
         ]
         rows.append(torch.cat(responses, 1))
@@ -264,7 +266,9 @@ class _Peaks(torch.autograd.Function):
         winners = []  # per kernel: first rows of the windows, int64 (B, channels)
         for kernel, weight in zip(kernels, weights, strict=True):
             found = [
-                _peaks_of_chunk(table, steps, kernel, weight, number * _CHUNK, chunk)
+                _peaks_of_chunk(
+                    table, steps, kernel=kernel, weight=weight, first=number * _CHUNK, chunk=chunk
+                )
                 for number, chunk in enumerate(steps.chunks)
             ]
             peaks.append(torch.cat([values for values, _ in found]))

@@ -75,7 +75,12 @@ def captions(request: "Request", searcher: "Searcher", results: "Evaluated") -> 
 
     asker, video = searcher.asker, request.video
     hits = captions_of(
-        results, asker.model, video, request.features, request.top, asker.info.recipe.train.frames
+        results,
+        asker.model,
+        video_id=video,
+        features=request.features,
+        top=request.top,
+        frames=asker.info.recipe.train.frames,
     )
     alike, _ = searcher.search([video_part(video)])
     if request.as_json:

@@ -184,7 +184,7 @@ def _run(name: str, kind: type[Stage], values: dict) -> None:
     as_json, out = values.pop("as_json"), values.pop("out")
     loaded = config.load(values.pop("config"))
     inputs = {
-        need: _input(loaded, name, need, spec, values.pop(_need_key(need)), out)
+        need: _input(loaded, name, need=need, spec=spec, value=values.pop(_need_key(need)), out=out)
         for need, spec in kind.needs.items()
     }
     chosen = {key: _parse(kind, key, value) for key, value in values.items() if value is not None}
@@ -254,12 +254,12 @@ def _artefact(loaded: config.Config, spec: Need, value: str, out: Path) -> Artef
                 fix="Give the --out folder of a stage that makes it.",
             )
         return Artefact(
-            manifest["makes"],
-            path,
-            manifest.get("fingerprint", ""),
-            manifest["content"],
-            manifest["step"],
-            manifest.get("options", {}),
+            kind=manifest["makes"],
+            path=path,
+            fingerprint=manifest.get("fingerprint", ""),
+            content=manifest["content"],
+            step=manifest["step"],
+            options=manifest.get("options", {}),
         )
     if spec.kind == "annotations":
         return dataset_artefact(path_spec(path), "annotations")

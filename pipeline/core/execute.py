@@ -145,12 +145,12 @@ def remade(manifest: dict, out: Path) -> Stage:
         now = read_manifest(path)
         if now is not None:
             return Artefact(
-                spec.kind,
-                path,
-                now.get("fingerprint", ""),
-                now["content"],
-                now["step"],
-                now.get("options", {}),
+                kind=spec.kind,
+                path=path,
+                fingerprint=now.get("fingerprint", ""),
+                content=now["content"],
+                step=now["step"],
+                options=now.get("options", {}),
             )
         if told["step"] == DATASET:
             return dataset_artefact(told["options"], spec.kind)

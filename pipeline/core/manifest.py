@@ -44,7 +44,7 @@ def content_of(records: list[Record]) -> str:
     return digest([[r.id, r.status, r.content] for r in records if r.usable])
 
 
-def build(
+def build_manifest(
     stage: Stage,
     name: str,
     fingerprint: str,

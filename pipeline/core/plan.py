@@ -77,11 +77,11 @@ class Pipeline:
             step = _step(
                 pipeline,
                 config,
-                step_name,
-                dict(values or {}),
-                work / (folder or name) / step_name,
-                where,
-                faults,
+                name=step_name,
+                values=dict(values or {}),
+                out=work / (folder or name) / step_name,
+                where=where,
+                faults=faults,
             )
             if step:
                 pipeline.steps[step_name] = step
@@ -123,12 +123,12 @@ class Pipeline:
             else ""
         )
         return Artefact(
-            step.kind.makes,
-            step.out,
-            fingerprint,
-            content,
-            name,
-            step.options.model_dump(mode="json"),
+            kind=step.kind.makes,
+            path=step.out,
+            fingerprint=fingerprint,
+            content=content,
+            step=name,
+            options=step.options.model_dump(mode="json"),
         )
 
     def lineage(self, step: Step) -> dict[str, dict]:
@@ -174,7 +174,12 @@ def dataset_artefact(spec: dict, kind: str) -> Artefact:
     root = getattr(dataset.options, "root", Path())
     full = {"type": spec["type"]} | dataset.options.model_dump(mode="json")
     return Artefact(
-        kind, Path(root), digest({"type": spec["type"]} | options), content, DATASET, full
+        kind=kind,
+        path=Path(root),
+        fingerprint=digest({"type": spec["type"]} | options),
+        content=content,
+        step=DATASET,
+        options=full,
     )
 
 
@@ -190,12 +195,12 @@ def given_artefact(path: Path, kind: str, remembered: Path | None = None) -> Art
     manifest = read_manifest(path)
     if manifest:
         return Artefact(
-            kind,
-            path,
-            manifest.get("fingerprint", ""),
-            manifest["content"],
-            path.name,
-            manifest.get("options", {}),
+            kind=kind,
+            path=path,
+            fingerprint=manifest.get("fingerprint", ""),
+            content=manifest["content"],
+            step=path.name,
+            options=manifest.get("options", {}),
         )
     return GivenArtefact(kind, path, digest(["given", kind]), remembered)
 

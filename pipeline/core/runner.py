@@ -90,7 +90,14 @@ def _bring_up_to_date(
     before = Journal(folder / STATE / "items.jsonl").load().records
     gone = removals.expect_inputs(stage, everything, items, before, settings.allow_removals)
     fingerprint, old = stage_fingerprint(stage), read_manifest(folder)
-    work = StepRun(stage, name, fingerprint, settings, folder, sources)
+    work = StepRun(
+        stage=stage,
+        name=name,
+        fingerprint=fingerprint,
+        settings=settings,
+        folder=folder,
+        sources=sources,
+    )
     work.usable_before = frozenset(i for i, r in before.items() if r.usable)
     if old is not None:
         work.lost = frozenset(intact.faults(folder, intact.recorded(old, before.values())))

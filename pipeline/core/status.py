@@ -180,7 +180,9 @@ def _assess(pipeline: Pipeline, step: Step, states: dict[str, State]) -> State:
     except (TvrError, OSError) as error:
         state.status, state.why, state.todo = BLOCKED, str(error).splitlines()[0], None
         return state
-    return _compare(pipeline, step, stage, state, manifest, records, items)
+    return _compare(
+        pipeline, step, stage=stage, state=state, manifest=manifest, records=records, items=items
+    )
 
 
 def _compare(

@@ -196,7 +196,12 @@ def reuse(work: StepRun, item: Item, record: Record, folder: Path) -> Answer:
         outcome = work.stage.reuse(item, record, folder)
     else:
         outcome = Outcome(
-            record.status, None, record.outputs, record.facts, record.reason, record.message
+            status=record.status,
+            value=None,
+            outputs=record.outputs,
+            facts=record.facts,
+            reason=record.reason,
+            message=record.message,
         )
         for name in record.outputs:
             link_or_copy(folder / name, work.folder / name)

@@ -156,7 +156,12 @@ class Dataset(base.Dataset):
         return [
             ExpectedFile(wanted, "annotations", what, own, int(there)),
             ExpectedFile(
-                root / "<video>.mp4", "video_files", "the videos, any suffix", own, len(paths), None
+                path=root / "<video>.mp4",
+                kind="video_files",
+                what="the videos, any suffix",
+                source=own,
+                found=len(paths),
+                wanted=None,
             ),
         ]
 

@@ -288,7 +288,14 @@ def ranked(
             t2v_median=settings.t2v_median,
         )  # fmt: skip
         metrics = found.metrics | {"rerank": name} | used
-        yield Result(name, metrics, found, t2v, v2t, given.statistics)
+        yield Result(
+            rerank=name,
+            metrics=metrics,
+            evaluation=found,
+            t2v=t2v,
+            v2t=v2t,
+            statistics=given.statistics,
+        )
 
 
 def take_part(model: RetrievalModel, encoded: Encoded, settings: Settings) -> None:
@@ -330,7 +337,14 @@ def _given(model: RetrievalModel, encoded: Encoded, settings: Settings) -> _Give
     raw = fused(
         model, scores, encoded, Fusion(noise, world.rank, world.size, statistics=statistics)
     )
-    return _Given(model, encoded, scores if model.second_stage else {}, raw, settings, statistics)
+    return _Given(
+        model=model,
+        encoded=encoded,
+        scores=scores if model.second_stage else {},
+        raw=raw,
+        settings=settings,
+        statistics=statistics,
+    )
 
 
 Reranked = tuple[np.ndarray, np.ndarray, dict]  # t2v, v2t, what was used

@@ -204,14 +204,20 @@ def _plan(times: FrameTimes, spans: list[Span], seen: Seen) -> _Plan:
         shown = _on_grid(times, options.fps)
         at = np.arange(len(shown)) * (1000 / options.fps)
     bounds = np.array(spans) * 1000  # (W, 2)
-    first, last = (np.searchsorted(at, bounds[:, side] - 1e-6) for side in (0, 1))
+    first = np.searchsorted(at, bounds[:, 0] - 1e-06)
+    last = np.searchsorted(at, bounds[:, 1] - 1e-06)
     first[0], last[0] = 0, len(at)
     last = np.where(bounds[:, 1] >= bounds[0, 1], len(at), last)
     kept = last > first
     first, counts = first[kept], (last - first)[kept]
     samples = Samples(0, 0, np.zeros(len(counts), np.int64))
     index, real = choose(
-        counts, seen.m, options.evaluation, samples, options.every, options.evaluation_order
+        counts,
+        seen.m,
+        mode=options.evaluation,
+        samples=samples,
+        every=options.every,
+        order=options.evaluation_order,
     )
     numbers = shown[first[:, None] + index]
     frames, places = np.unique(numbers, return_inverse=True)

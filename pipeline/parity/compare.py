@@ -95,7 +95,9 @@ def between(
     """Every element of `value` lies between the two `ends`, in either order; for what depends on
     the order of ties.
     """
-    x, a, b = (np.asarray(v, dtype=np.float64) for v in (value, *ends))
+    x = np.asarray(value, dtype=np.float64)
+    a = np.asarray(ends[0], dtype=np.float64)
+    b = np.asarray(ends[1], dtype=np.float64)
     if not x.shape == a.shape == b.shape:
         return Comparison(
             name, float("nan"), "interval", False, f"shape {x.shape}, expected {a.shape}"

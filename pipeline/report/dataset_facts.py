@@ -18,19 +18,19 @@ class Spread:
     none.
     """
 
-    count: int
-    least: float
-    median: float
-    mean: float
-    p95: float
-    most: float
-    total: float
+    count: int = 0
+    least: float = 0.0
+    median: float = 0.0
+    mean: float = 0.0
+    p95: float = 0.0
+    most: float = 0.0
+    total: float = 0.0
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
         array = np.array(list(values), np.float64)
         if not len(array):
-            return cls(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            return cls()
         figures = (
             array.min(),
             np.median(array),

@@ -133,4 +133,13 @@ def span_words(answer: VideoAnswer) -> str:
 
 
 def _answer(rank: int, score: float, place: Place, tied: int, row: int) -> VideoAnswer:
-    return VideoAnswer(rank, score, place.video_id, place.path, place.start, place.end, tied, row)
+    return VideoAnswer(
+        rank=rank,
+        score=score,
+        video_id=place.video_id,
+        path=place.path,
+        start=place.start,
+        end=place.end,
+        tied=tied,
+        row=row,
+    )

@@ -136,10 +136,8 @@ class Evaluated:
         self.folder = folder
         self.gallery = results.read_gallery(folder)
         sides = results.read_vectors(folder)
-        self.texts, self._video = (
-            {name: torch.from_numpy(rows) for name, rows in sides[side].items()}
-            for side in ("text", "video")
-        )
+        self.texts = {name: torch.from_numpy(rows) for name, rows in sides["text"].items()}
+        self._video = {name: torch.from_numpy(rows) for name, rows in sides["video"].items()}
         self._model = model
         self.rows = self.n_videos = len(self.gallery.video_ids)
         self.statistics = self.gallery.statistics

@@ -68,15 +68,15 @@ class Encoder:
     def facts(self) -> Facts:
         inputs, info = self.model.inputs, self.info
         return Facts(
-            inputs.video,
-            inputs.frames,
-            inputs.size,
-            int(info.facts.get("feature_dim") or 0),
-            info.recipe.train.frames.model_dump(mode="json"),
-            bool(self._needs_statistics()),
-            info.recipe.model,
-            self.kind,
-            info.recipe.resolved() if self.kind == "clip" else self._recipe,
+            video=inputs.video,
+            frames=inputs.frames,
+            size=inputs.size,
+            dim=int(info.facts.get("feature_dim") or 0),
+            options=info.recipe.train.frames.model_dump(mode="json"),
+            statistics=bool(self._needs_statistics()),
+            model=info.recipe.model,
+            kind=self.kind,
+            recipe=info.recipe.resolved() if self.kind == "clip" else self._recipe,
         )
 
     def as_dict(self) -> dict:

@@ -120,7 +120,14 @@ def _open(folder: Path, root: Path | None, checkpoint: Path | None) -> _Opened:
     mark = _mark(folder) or (0, 0, 0)
     store = IndexStore.open(folder, root)
     model, info = open_index(folder, store, checkpoint)
-    return _Opened(folder, root, checkpoint, mark, store, Searcher(of_index(model, info, store)))
+    return _Opened(
+        folder=folder,
+        root=root,
+        checkpoint=checkpoint,
+        mark=mark,
+        store=store,
+        searcher=Searcher(of_index(model, info, store)),
+    )
 
 
 def _mark(folder: Path) -> tuple[int, int, int] | None:

@@ -241,16 +241,23 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     if not world.is_first:
         take_part(read.opened.model, encoded, settings)
         return Outcome()
-    metrics, ranks, files, statistics = _rank(options, item.id, read, encoded, folder, settings)
+    metrics, ranks, files, statistics = _rank(
+        options, item.id, read=read, encoded=encoded, folder=folder, settings=settings
+    )
     captions = read.captions
     first = np.unique(encoded.row_of_text, return_index=True)[
         1
     ]  # rows are numbered by first appearance
     gallery = results.Gallery(
-        file_digest(path), options.split, read.corpus.video_ids, read.corpus.caption_ids,
-        [captions[n].text for n in first], encoded.row_of_text, encoded.text_keys.tolist(),
-        statistics,
-    )  # fmt: skip
+        checkpoint=file_digest(path),
+        split=options.split,
+        video_ids=read.corpus.video_ids,
+        caption_ids=read.corpus.caption_ids,
+        texts=[captions[n].text for n in first],
+        row_of_text=encoded.row_of_text,
+        text_keys=encoded.text_keys.tolist(),
+        statistics=statistics,
+    )
     files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
     outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
     facts = {name: _key_figures(m) for name, m in metrics["results"].items()}
@@ -351,12 +358,12 @@ def _second(
     return open_reranker(
         path,
         opened,
-        first,
-        read.annotations,
-        options.split,
-        options.sampling.features,
-        options.batch_size,
-        world,
+        first=first,
+        annotations=read.annotations,
+        split=options.split,
+        features=options.sampling.features,
+        batch_size=options.batch_size,
+        world=world,
     )
 
 
@@ -445,7 +452,13 @@ def _bank(options: Options, read: _Read) -> "Encoded":
     texts = [caption.text for caption in read.annotations.texts(bank.split)]
     with in_precision(options.precision, next(opened.model.parameters()).device):
         return encode_bank(
-            opened.model, opened.info, texts, video_ids, opened.store, bank.size, options.batch_size
+            opened.model,
+            opened.info,
+            texts=texts,
+            video_ids=video_ids,
+            store=opened.store,
+            size=bank.size,
+            batch_size=options.batch_size,
         )
 
 

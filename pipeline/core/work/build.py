@@ -17,7 +17,7 @@ from pipeline.core.files import (
     remove_temporaries,
     written,
 )
-from pipeline.core.manifest import build as build_manifest
+from pipeline.core.manifest import build_manifest
 from pipeline.core.results import intact, removals
 from pipeline.core.stage import Item
 from pipeline.core.state import (
@@ -246,7 +246,14 @@ def _finish(work: StepRun, items: list[Item], lineage: dict, seconds: float) -> 
     usable = [r for r in records if r.usable]
     log.noted(work.name, usable)
     summary = stage.finish(usable)
-    manifest = build_manifest(stage, work.name, work.fingerprint, records, summary, lineage)
+    manifest = build_manifest(
+        stage,
+        work.name,
+        fingerprint=work.fingerprint,
+        records=records,
+        summary=summary,
+        lineage=lineage,
+    )
     manifest |= {
         "items": items_digest(items),
         "files": {p.relative_to(work.folder).as_posix(): written(p) for p in stage.files()},

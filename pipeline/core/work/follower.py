@@ -35,7 +35,9 @@ def _shared_items(stage: Stage, settings: Settings) -> list[Item]:
     fingerprint, items, folder = stage_fingerprint(stage), list_items(stage), stage.out
     records = {} if settings.force else _known(folder, fingerprint, settings)
     old = read_manifest(folder)
-    work = StepRun(stage, "", fingerprint, settings, folder, [])
+    work = StepRun(
+        stage=stage, name="", fingerprint=fingerprint, settings=settings, folder=folder, sources=[]
+    )
     if old is not None:
         every = Journal(folder / STATE / "items.jsonl").load().records
         work.lost = frozenset(intact.faults(folder, intact.recorded(old, every.values())))

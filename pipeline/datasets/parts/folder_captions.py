@@ -288,7 +288,11 @@ def _one(
         return
     group = _value(row, roles.group)
     name = "" if group is None else str(group).strip()
-    yield from _spoken(Spoken(where, video.strip(), "", split, moment, name), texts_of(texts), bad)
+    yield from _spoken(
+        Spoken(where=where, video=video.strip(), text="", split=split, moment=moment, group=name),
+        texts_of(texts),
+        bad,
+    )
 
 
 def _value(row: Row, columns: tuple[str, ...]) -> object:

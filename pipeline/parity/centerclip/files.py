@@ -193,9 +193,10 @@ def _module_rows(name: str, about: Mapping, case: Case) -> Iterator[Comparison]:
 
 def _graph_rows(case: Case) -> Iterator[Comparison]:
     for graph in case.info["spatial_temporal_graph"]["graphs"]:
-        n, per_frame, s, t = (
-            graph[key] for key in ("N", "tokens_per_frame", "s_kernel", "t_kernel")
-        )
+        n = graph["N"]
+        per_frame = graph["tokens_per_frame"]
+        s = graph["s_kernel"]
+        t = graph["t_kernel"]
         near, name = (
             space_time_neighbours(per_frame, n // per_frame, s, t),
             f"spg_N{n}_n{per_frame}_s{s}_t{t}",

@@ -133,10 +133,15 @@ def model_rows(case: Case, model: CenterCLIP) -> Iterator[Comparison]:
 
 def batch_of(inputs: Mapping[str, np.ndarray], prefix: str = "", index: int | None = None) -> Batch:
     """Recorded inputs as a batch; index: of the step, where the first axis counts steps."""
-    names = ("input_ids", "attention_mask", "video", "video_mask")
-    ids, mask, video, video_mask = (torch.from_numpy(inputs[prefix + name]) for name in names)
+    ids = torch.from_numpy(inputs[prefix + "input_ids"])
+    mask = torch.from_numpy(inputs[prefix + "attention_mask"])
+    video = torch.from_numpy(inputs[prefix + "video"])
+    video_mask = torch.from_numpy(inputs[prefix + "video_mask"])
     if index is not None:
-        ids, mask, video, video_mask = (value[index] for value in (ids, mask, video, video_mask))
+        ids = ids[index]
+        mask = mask[index]
+        video = video[index]
+        video_mask = video_mask[index]
     batch = {
         "text": ids,
         "text_mask": mask > 0,

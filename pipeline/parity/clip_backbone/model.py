@@ -36,7 +36,8 @@ def forward(case: Case) -> Iterator[Comparison]:
     yield from _sizes(case, state)
     model = CLIP.from_state_dict(state).eval()
     yield from _checksums(case, model.state_dict())
-    image, ids = (torch.from_numpy(case.inputs[name]) for name in ("image", "text"))
+    image = torch.from_numpy(case.inputs["image"])
+    ids = torch.from_numpy(case.inputs["text"])
     ours = _vision(model.visual, image) | _text(model, ids)
     ours["logits_per_image"] = model(image, ids)
     ours["logits_per_text"] = ours["logits_per_image"].T

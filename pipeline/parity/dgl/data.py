@@ -52,9 +52,8 @@ def text_encoding(case: Case) -> Iterator[Comparison]:
 def metrics(case: Case) -> Iterator[Comparison]:
     """One caption per video, several, and tied rows, where every tied place counts as a rank."""
     yield equal("options", {}, case.info["options"])
-    loose, tight = (
-        Tolerance.parse(case.info["tolerance"][key]) for key in ("multi_t2v", "everything else")
-    )
+    loose = Tolerance.parse(case.info["tolerance"]["multi_t2v"])
+    tight = Tolerance.parse(case.info["tolerance"]["everything else"])
     scores, ends = case.inputs["sim_sentences_by_videos"], case.inputs["cut_off_points"]
     owner = np.searchsorted(ends, np.arange(len(scores)), side="right")
     if ends[-1] != len(
@@ -78,9 +77,8 @@ def metrics(case: Case) -> Iterator[Comparison]:
 def qb_norm(case: Case) -> Iterator[Comparison]:
     """The published matrices at each recorded beta, and the search over all of them."""
     o, scores = case.info["options"], case.inputs["sim_matrix"]
-    matrices, exact = (
-        Tolerance.parse(case.info["tolerance"][key]) for key in ("normalized", "metrics")
-    )
+    matrices = Tolerance.parse(case.info["tolerance"]["normalized"])
+    exact = Tolerance.parse(case.info["tolerance"]["metrics"])
     banks = {"t2v": case.inputs["train_test_t2v"], "v2t": case.inputs["train_test_v2t"].T}
     sides = {"t2v": scores, "v2t": scores.T}
     own = {side: {"k": o[f"{side}_k"], "theta": o[f"{side}_theta"]} for side in sides}

@@ -46,7 +46,8 @@ def model_case(case: Case) -> Iterator[Comparison]:
     file = read_archive(case.path(case.info["checkpoint"]["file"]), published=True)
     model = opened(file, settings)
     yield from _file(case, file, model)
-    ids, frames = (torch.from_numpy(case.inputs[name]) for name in ("input_ids", "video"))
+    ids = torch.from_numpy(case.inputs["input_ids"])
+    frames = torch.from_numpy(case.inputs["video"])
     with torch.no_grad():
         yield from _features(case, model, ids, frames)
         yield from _inside(case, dgl.text(model, ids) | dgl.video(model, frames))
@@ -240,7 +241,14 @@ def _step(
     for key in (n for n in case.outputs if n.startswith(f"after_step_{name}/")):
         _, what, parameter = key.split("/", 2)
         moved = float(case.outputs[f"after_step_{name}/delta_norm/{parameter}"]) > 0
-        yield _after(case, key, what, before[parameter], after[parameter].detach(), moved)
+        yield _after(
+            case,
+            key,
+            what=what,
+            before=before[parameter],
+            after=after[parameter].detach(),
+            moved=moved,
+        )
 
 
 def _after(

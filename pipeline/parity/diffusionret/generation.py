@@ -142,12 +142,12 @@ def _first_step(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, T
     text, video = model.eval().encode_text(batch), model.encode_video(batch)
     similarity = model.score(text, video)["similarity"]
     losses = model.denoise(text, video, similarity, batch, slice(0, len(similarity)))
-    of_text, of_video = (
-        candidates(scores, batch["video_index"], 0, model.options.negatives)
-        for scores in (similarity, similarity.T)
-    )
+    of_text = candidates(similarity, batch["video_index"], 0, model.options.negatives)
+    of_video = candidates(similarity.T, batch["video_index"], 0, model.options.negatives)
     t, clean = batch["diffusion_t"], model.clean_answer(of_text)
-    x_t2v, x_v2t = (model.diffusion.add_noise(clean, t, batch[name]) for name in DRAWS[1:])
+    _, noise_t2v, noise_v2t = DRAWS
+    x_t2v = model.diffusion.add_noise(clean, t, batch[noise_t2v])
+    x_v2t = model.diffusion.add_noise(clean, t, batch[noise_v2t])
     query, seen = _seen_videos(model.denoise_t2v, text["sentence"], *_videos(video, of_text))
     seen_query, sentences = _seen_query(
         model.denoise_v2t, text["sentence"][of_video], *_videos(video)
@@ -249,7 +249,9 @@ def sampling(case: Case) -> Iterator[Comparison]:
         label = label.format(**chain)
         for name, (denoiser, query, candidate) in sides.items():
             place, noise = f"{label}/{name}", given[f"noise/{label}/{name}"]
-            values |= _chain(denoiser, plan, noise, query, candidate, place)
+            values |= _chain(
+                denoiser, plan, noise=noise, query=query, candidate=candidate, place=place
+            )
             values[f"x/{place}[fast]"] = _FAST[name](denoiser, plan, given, noise)
     for name, value in values.items():
         plain = name.partition("[")[0]
@@ -289,9 +291,9 @@ def _fast_t2v(
     denoiser: Denoiser, plan: NoiseSchedule, given: Mapping[str, Tensor], noise: Tensor
 ) -> Tensor:
     """The recorded candidates as a gallery of their own."""
-    frames, real = (part.flatten(0, 1) for part in _given(given, "cand"))
+    frames, real = _given(given, "cand")
     n, k = noise.shape
-    seen = Features(given["query_text"], frames, real)
+    seen = Features(given["query_text"], frames.flatten(0, 1), real.flatten(0, 1))
     sampler = denoiser.sampler("t2v", plan, seen, n_pairs=n * k)
     return sampler(torch.arange(n), torch.arange(n * k).view(n, k), noise)
 

@@ -290,9 +290,8 @@ def train_options(recorded: Mapping[str, object]) -> TrainOptions:
 def tolerance(words: str) -> Tolerance:
     """ "rtol 1e-3, atol 1e-6", "atol 1e-4 + rtol 1e-4" and the like; what is not named is 0."""
     found = {kind: re.search(rf"{kind} {_NUMBER}", words) for kind in ("atol", "rtol")}
-    absolute, relative = (
-        float(found[kind][1]) if found[kind] else 0.0 for kind in ("atol", "rtol")
-    )
+    absolute = float(found["atol"][1]) if found["atol"] else 0.0
+    relative = float(found["rtol"][1]) if found["rtol"] else 0.0
     return Tolerance(absolute, relative)
 
 

@@ -91,7 +91,14 @@ def _file(case: Case, size: int, allowed: Tolerance) -> Iterator[Comparison]:
     for name, value in facts.items():
         yield close(f"mp4[{name}]", value, recorded[name], Tolerance(1e-6))
     most = recorded["max_frames"]
-    positions = _decord(info.frames, float(info.fps), recorded["video_framerate"], most, None, None)
+    positions = _decord(
+        info.frames,
+        float(info.fps),
+        fps=recorded["video_framerate"],
+        most=most,
+        start=None,
+        end=None,
+    )
     yield equal("mp4_positions", positions, case.outputs["mp4_positions"])
     frames = _pixels(read_frames(path, positions), size)
     video = np.zeros((most, *frames.shape[1:]), np.float32)

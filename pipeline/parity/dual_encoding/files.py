@@ -127,11 +127,13 @@ def _side_rows(name: str, counts: Counts, case: Case) -> Iterator[Comparison]:
         yield close(
             f"{name}_rank_{policy}", ranks + 1, case.outputs[f"{name}_rank_{policy}"], EXACT
         )
-    low, high = (ends[policy] + 1 for policy in ("optimistic", "pessimistic"))
+    low = ends["optimistic"] + 1
+    high = ends["pessimistic"] + 1
     yield between(
         f"{name}_rank_reference_here", case.outputs[f"{name}_rank_reference_here"], (low, high)
     )
-    best, worst = (_six(ends[policy]) for policy in ("optimistic", "pessimistic"))
+    best = _six(ends["optimistic"])
+    worst = _six(ends["pessimistic"])
     reference = case.outputs[f"{name}_metrics_reference_here"]
     yield between(f"{name}_metrics_reference_here", reference, (best, worst), Tolerance(1e-9))
 
@@ -147,9 +149,8 @@ def _fused(alpha: float, case: Case) -> np.ndarray:
 
     from models.dual_encoding.model import mix
 
-    latent, concept = (
-        torch.from_numpy(case.inputs[f"sim_{space}_v2t"]) for space in ("latent", "concept")
-    )
+    latent = torch.from_numpy(case.inputs["sim_latent_v2t"])
+    concept = torch.from_numpy(case.inputs["sim_concept_v2t"])
     return mix(latent, concept, alpha, "shifted_max").numpy()
 
 

@@ -49,7 +49,8 @@ def _batch(case: Case) -> dict[str, Tensor]:
     lengths = torch.from_numpy(case.inputs["caption_lengths"] - _START_AND_END)
     text_mask = torch.arange(int(lengths.max())) < lengths[:, None]
     text = captions[:, 1:-1].masked_fill(~text_mask, 0)
-    bow, tags = (torch.from_numpy(case.inputs[name]) for name in ("bow", "tag_labels"))
+    bow = torch.from_numpy(case.inputs["bow"])
+    tags = torch.from_numpy(case.inputs["tag_labels"])
     parts = {
         "features": features,
         "video_mask": video_mask,

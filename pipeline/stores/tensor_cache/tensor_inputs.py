@@ -198,7 +198,14 @@ def _decode(source: Source) -> Outcome:
         raise unusable(source.problem, "unreadable")
     clip = decode_clip(source.path, FrameChoice("all"), moment=source.moment)
     facts = {"fps": clip.fps}
-    return Outcome(clip.status, clip.images, {}, facts, clip.reason, clip.message)
+    return Outcome(
+        status=clip.status,
+        value=clip.images,
+        outputs={},
+        facts=facts,
+        reason=clip.reason,
+        message=clip.message,
+    )
 
 
 def _content(artefact: Artefact, path: Path, digests: Path) -> str:
