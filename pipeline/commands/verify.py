@@ -95,9 +95,10 @@ def _verify(folder: Path, jobs: int) -> dict:
 
 def _adopted(folder: Path, manifest: dict) -> dict[str, str]:
     """What is wrong with files elsewhere that the step `adopt` points to."""
-    if manifest["stage"] != "adopt":
+    from pipeline.core.adopted import POINTER, resolve
+
+    if manifest["stage"] != "adopt" or not (folder / POINTER).is_file():
         return {}
-    from pipeline.core.adopted import resolve
     from pipeline.stores.big_file.stage import folder_digest
 
     try:

@@ -2,8 +2,10 @@
 
     python cli.py union --in id.feature.txt --out features
     python cli.py union --in train --in val --norm l2 --out features
+    python cli.py union --in npy_folder --out features        # also one .npz, one .h5
 
-A text file holds "id v1 v2 ... vD" on each line. Rows keep the order of the inputs. If several rows
+A text file holds "id v1 v2 ... vD" on each line. Arrays of other extractors are one per video,
+(frames, dims) or (dims,). Rows keep the order of the inputs. If several rows
 have the same id, the first one counts; rows with values that are not finite are left out. Both are
 counted. Source: danieljf24/hybrid_space: util/txt2bin.py; danieljf24/w2vv: merge_feat, norm_feat
 (docs/specs/dual-encoding.md, sections 9.1 and 11.3).
@@ -17,12 +19,13 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from pipeline import log
-from pipeline.core.artefact import Artefact
+from pipeline.core.artefact import Artefact, content_of_input
 from pipeline.core.files import DigestCache, atomic_path, written
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.stage import Stage as Base
 from pipeline.core.state import STATE, Record, digest
 from pipeline.errors import DataError
+from pipeline.stores.big_file.array_files import is_array_path, read_video_arrays
 from pipeline.stores.big_file.feature_text import read_rows
 from pipeline.stores.big_file.frame_lists import group_frames
 from pipeline.stores.big_file.reader import BigFile, file_names
@@ -59,7 +62,14 @@ class Options(BaseModel, extra="forbid"):
 
 class Stage(Base):
     needs = {
-        "features": Need("features", many=True, help="text files of features, or BigFile folders")
+        "features": Need(
+            "features",
+            many=True,
+            help=(
+                "text files of features, BigFile folders, a folder of .npy files (one per video),"
+                " an .npz or .h5 file"
+            ),
+        )
     }
     makes = "features"
     Options = Options
@@ -152,15 +162,16 @@ class Stage(Base):
             return None
         ids, lists = list(stored), {}
         known_ids = set(ids)
-        stores = [BigFile.open(source) for source in sources if source.is_dir()]
-        if len(stores) == len(sources) and all(store.has_frames for store in stores):
-            for store in stores:
-                for video_id, frames in store.videos.items():
-                    known = lists.setdefault(video_id, [])
-                    known += [
-                        frame for frame in frames if frame in known_ids and frame not in known
-                    ]
-            return lists
+        listed = [_listed(source) for source in sources]
+        if all(listed):
+            for videos in listed:
+                for video_id, frames in videos.items():
+                    known = dict.fromkeys(lists.get(video_id, []))
+                    known |= dict.fromkeys(frame for frame in frames if frame in known_ids)
+                    lists[video_id] = list(known)
+            return {video_id: frames for video_id, frames in lists.items() if frames}
+        if not any(listed) and all(is_array_path(source) for source in sources):
+            return None  # a vector per video: a number at the end of an id is no frame
         grouped = group_frames(ids)
         if grouped is None and self.options.frames == "yes":
             raise DataError(
@@ -171,6 +182,8 @@ class Stage(Base):
         return grouped
 
     def _digest(self, artefact: Artefact) -> str:
+        if not artefact.content and is_array_path(artefact.path):
+            return content_of_input(artefact.path, self.out / STATE / "digests.jsonl")
         if artefact.content or artefact.path.is_dir():
             return content(artefact, self.out)
         remembered = DigestCache(self.out / STATE / "digests.jsonl")
@@ -185,7 +198,10 @@ class Stage(Base):
 
 
 def _read(source: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(where, id, row) of a text file or a BigFile folder, in file order."""
+    """(where, id, row) of a text file, a BigFile folder or arrays, in their order."""
+    if is_array_path(source):
+        yield from read_video_arrays(source).rows()
+        return
     if not source.is_dir():
         for number, item_id, row in read_rows(source):
             yield f"{source}:{number}", item_id, row
@@ -195,6 +211,16 @@ def _read(source: Path) -> Iterator[tuple[str, str, np.ndarray]]:
         block = store.block(start, min(start + _ROWS_AT_ONCE, store.rows))
         for item_id, row in zip(store.ids[start:], block, strict=False):
             yield str(source), item_id, row
+
+
+def _listed(source: Path) -> dict[str, list[str]] | None:
+    """{video id: frames} as a source says; None if it says nothing of frames."""
+    if is_array_path(source):
+        return read_video_arrays(source).frame_lists
+    if not source.is_dir():
+        return None
+    store = BigFile.open(source)
+    return store.videos if store.has_frames else None
 
 
 def _write_text(store: BigFile, path: Path) -> None:
