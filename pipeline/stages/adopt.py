@@ -1,10 +1,10 @@
-"""Take ready features: a BigFile, or arrays of another extractor.
+"""Take ready features: a BigFile, or one array per video.
 
 A BigFile is not copied. Every row is read and must be finite; sizes, ids and lists of frames must
-agree. The step's folder then holds a pointer (`adopted.json`) that stores follow when they are opened. Arrays, one per video
-in .npy, .npz or HDF5 files (pipeline/stores/big_file/array_files.py), are written there as a
-BigFile instead. Only features can be adopted: any other artefact is named by its path in the step
-that reads it.
+agree. The step's folder then holds a pointer (`adopted.json`) that stores follow when they are
+opened. Arrays, one per video in .npy, .npz or HDF5 files (pipeline/stores/big_file/array_files.py),
+are written there as a BigFile instead. Only features can be adopted: any other artefact is named by
+its path in the step that reads it.
 """
 
 from collections.abc import Iterable
