@@ -233,7 +233,7 @@ def settings_of(options: Options, blocks: int) -> dict[str, object]:
         "temperature_new": options.logit_scale or 1.0,
     }
     half = {"precision": HALF} if options.half_weights else {}
-    return settings | half | _reduce_settings(options, blocks)
+    return MODEL_DEFAULTS | settings | half | _reduce_settings(options, blocks)
 
 
 def _reduce(settings: Mapping[str, object]) -> dict[int, dict[str, object]]:

@@ -152,6 +152,13 @@ def test_float16_of_a_clip4clip_file_is_read_in_float32_unless_half_is_asked_for
         assert all(torch.equal(weights[n], v.to(weights[n])) for n, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize("options", [{}, {"reduce": {2: MEDOIDS}}])
+def test_nothing_has_to_be_assumed_of_settings_that_we_write(options: dict) -> None:
+    settings = published_settings.settings_of(small(**options).options, blocks=3)
+
+    assert published_settings.assumptions(settings) == []
+
+
 def test_fp16_of_the_published_program_is_half_weights_without_a_scaler() -> None:
     settings = {"max_frames": 4, "max_words": 12, "precision": "fp16", "optim": "AdamW"}
 
