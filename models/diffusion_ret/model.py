@@ -173,7 +173,8 @@ class DiffusionRet(WordsFrames):
     def score(self, text: Encoding, video: Encoding) -> dict[str, Tensor]:
         """Return weighted token-wise cosines (n_t, n_v), without temperature."""
         with full_precision(text["weight"]):
-            return {"similarity": token_wise(tokens(text), tokens(video))}
+            similarity = token_wise(tokens(text), tokens(video), padding_counts=self.padding_wins)
+            return {"similarity": similarity}
 
     def pair_bytes(self, text: Encoding, video: Encoding) -> int:
         """Return the bytes per pair (n_t, n_v) of `score`; token_wise bounds its own memory."""

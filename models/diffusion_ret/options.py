@@ -99,6 +99,13 @@ class Options(BaseModel, extra="forbid"):
         1.0, ge=0, description="weight of that softmax beside the similarity [t2v_alpha]"
     )
     v2t_alpha: float = Field(1.0, ge=0, description="the same, from video to text [v2t_alpha]")
+    padding: Literal["zero", "left_out"] = Field(
+        "zero",
+        description=(
+            "token-wise: zero: padded words and frames have similarity 0 and may be the best"
+            " match, as published; left_out: only real ones are compared"
+        ),
+    )
     half_weights: HalfWeights = False
 
     @model_validator(mode="after")

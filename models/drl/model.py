@@ -35,7 +35,7 @@ from models.base import Assets, Batch, Encoding, Mismatch, gather, load_init, ow
 from models.clip.build import build_clip
 from models.clip.towers import CLIP, full_precision
 from models.drl.options import Options
-from models.parts.interaction import token_wise
+from models.parts.interaction import token_wise, without
 from models.parts.losses import contrastive, correlation, decorrelation
 from models.parts.temporal import Tight, mean_direction
 from models.parts.words_frames import (
@@ -108,7 +108,8 @@ class Drl(WordsFrames):
             if self.options.interaction == "xti":
                 real = video["real"].bool()
                 return {"similarity": self.cross(text["vector"], video["frames"], real)}
-            return {"similarity": token_wise(tokens(text), tokens(video))}
+            similarity = token_wise(tokens(text), tokens(video), padding_counts=self.padding_wins)
+            return {"similarity": similarity}
 
     @property
     def summaries(self) -> str:
@@ -262,13 +263,13 @@ class Drl(WordsFrames):
 
     def _decorrelation(self, text: Encoding, video: Encoding) -> Tensor:
         if "tokens" in text:
-            matrix = _correlate(text, video, self.options.cdcr)
+            matrix = _correlate(text, video, self.options.cdcr, self.padding_wins)
         else:
             matrix = correlation(text["vector"], video["vector"])
         return decorrelation(matrix, self.options.cdcr_alpha1, self.options.cdcr_alpha2)
 
 
-def _correlate(text: Encoding, video: Encoding, cdcr: int) -> Tensor:
+def _correlate(text: Encoding, video: Encoding, cdcr: int, padding_counts: bool) -> Tensor:
     """The correlation of channels (D, D) over matched words and frames of the B pairs."""
     words, is_word, word_weight = tokens(text)  # (B, L, D), (B, L), (B, L)
     frames, is_frame, frame_weight = tokens(video)  # (B, T, D), (B, T), (B, T)
@@ -283,8 +284,8 @@ def _correlate(text: Encoding, video: Encoding, cdcr: int) -> Tensor:
         real_frames = frames * is_frame[..., None]
         each = real_words @ real_frames.transpose(1, 2)  # (B, L, T)
         # ties go to the lowest index
-        best_frame = each.argmax(2)  # (B, L)
-        best_word = each.argmax(1)  # (B, T)
+        best_frame = without(each, is_frame[:, None], padding_counts).argmax(2)  # (B, L)
+        best_word = without(each, is_word[..., None], padding_counts).argmax(1)  # (B, T)
     frame_of_word = frames[rows[:, None], best_frame][is_word]  # (N_words, D)
     word_of_frame = words[rows[:, None], best_word][is_frame]  # (N_frames, D)
     words = words[is_word]  # (N_words, D)

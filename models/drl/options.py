@@ -46,6 +46,13 @@ class Options(BaseModel, extra="forbid"):
     )
     cdcr_alpha2: float = Field(0.06, ge=0, description="weight of everything beside it")
     cdcr_lambda: float = Field(0.001, ge=0, description="weight of the decorrelation in the loss")
+    padding: Literal["zero", "left_out"] = Field(
+        "zero",
+        description=(
+            "token-wise: zero: padded words and frames have similarity 0 and may be the best"
+            " match, as published; left_out: only real ones are compared"
+        ),
+    )
     half_weights: HalfWeights = False
 
     @model_validator(mode="after")

@@ -100,13 +100,16 @@ def _sum_of_minima(p: Tensor, q: Tensor, block_bytes: int) -> Tensor:
     return sums
 
 
-def token_wise(text: Tokens, video: Tokens, block_bytes: int = 0) -> Tensor:
+def token_wise(
+    text: Tokens, video: Tokens, block_bytes: int = 0, *, padding_counts: bool = True
+) -> Tensor:
     """Return the weighted token-wise similarity (n, m) of n texts and m videos.
 
     This is DRL's WTI, and its TI with equal weights. Every real token finds its best frame and
     every real frame its best token; both are averaged by their weights, and the score is the mean
-    of the two averages. As published, padding counts as similarity 0 and may win. Paper: Wang et
-    al., Disentangled Representation Learning for Text-Video Retrieval (2022), section 3.2.
+    of the two averages. padding_counts: as published, padding has similarity 0 and may win a
+    maximum; else only real tokens and frames are looked at. Paper: Wang et al., Disentangled
+    Representation Learning for Text-Video Retrieval (2022), section 3.2.
 
     Without gradients no (n, m, L, T) tensor is made: `block_bytes` bounds what is held besides the
     result (default: what fits a CPU's cache, or 256 MB on a GPU). With gradients it is kept for
@@ -114,26 +117,34 @@ def token_wise(text: Tokens, video: Tokens, block_bytes: int = 0) -> Tensor:
     """
     tensors = (text.vectors, video.vectors, text.weight, video.weight)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return _token_wise_whole(text, video)
+        return _token_wise_whole(text, video, padding_counts)
     if not block_bytes:
         block_bytes = _GPU_BLOCK_BYTES if text.vectors.is_cuda else _CPU_BLOCK_BYTES
-    return _token_wise_blocks(text, video, block_bytes)
+    return _token_wise_blocks(text, video, block_bytes, padding_counts)
 
 
-def _token_wise_whole(text: Tokens, video: Tokens) -> Tensor:
+def _token_wise_whole(text: Tokens, video: Tokens, padding_counts: bool) -> Tensor:
     words = text.vectors * text.real[..., None].to(text.vectors.dtype)  # (n, L, D), padding is 0
     frames = video.vectors * video.real[..., None].to(video.vectors.dtype)  # (m, T, D)
     each = words.flatten(0, 1) @ frames.flatten(0, 1).T  # (n L, m T)
     each = each.unflatten(0, words.shape[:2]).unflatten(2, frames.shape[:2])  # (n, L, m, T)
     # max, not amax: among equals the first gets the whole gradient, as published
-    best_frame = each.max(3).values  # (n, L, m)
-    best_word = each.max(1).values  # (n, m, T)
+    best_frame = without(each, video.real, padding_counts).max(3).values  # (n, L, m)
+    real_words = text.real[:, :, None, None]
+    best_word = without(each, real_words, padding_counts).max(1).values  # (n, m, T)
     t2v = torch.einsum("nlm,nl->nm", best_frame, text.weight)
     v2t = (best_word * video.weight).sum(-1)  # (n, m)
     return (t2v + v2t) / 2
 
 
-def _token_wise_blocks(text: Tokens, video: Tokens, block_bytes: int) -> Tensor:
+def without(each: Tensor, real: Tensor, padding_counts: bool) -> Tensor:
+    """Return similarities in which padding wins no maximum: `real` is broadcast, bool."""
+    return each if padding_counts else each.masked_fill(~real, float("-inf"))
+
+
+def _token_wise_blocks(
+    text: Tokens, video: Tokens, block_bytes: int, padding_counts: bool
+) -> Tensor:
     """The same, block by block.
 
     Texts of equal length are compared together, so that only real tokens are multiplied. Tokens and
@@ -158,10 +169,11 @@ def _token_wise_blocks(text: Tokens, video: Tokens, block_bytes: int) -> Tensor:
                 words = text.vectors[some, :length]  # (n', l, D)
                 words = words.transpose(0, 1).reshape(-1, dim)  # (l n', D)
                 each = (words @ frames).view(length, len(some), n_frames, -1)  # (l, n', T, m')
-                best_frame = each.amax(2)  # (l, n', m')
                 best_word = each.amax(0)  # (n', T, m')
-                if length < longest:
+                if padding_counts and length < longest:
                     best_word.clamp_(min=0)  # padding words are 0
+                real_frames = video.real[columns].T  # (T, m')
+                best_frame = without(each, real_frames, padding_counts).amax(2)  # (l, n', m')
                 t2v = torch.einsum("lnm,nl->nm", best_frame, text.weight[some, :length])
                 v2t = (best_word * frame_weight).sum(1)  # (n', m')
                 scores[some, columns] = (t2v + v2t) / 2

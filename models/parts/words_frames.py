@@ -28,7 +28,7 @@ from models.clip.blocks import Attention
 from models.clip.build import Backbone, inputs_of
 from models.clip.sizes import Sizes
 from models.clip.towers import CLIP, full_precision, half_arithmetic, keep_in_half
-from models.parts.interaction import Tokens
+from models.parts.interaction import Tokens, without
 from models.parts.temporal import Mean, Recurrent, Sequence, Tight, copy_text_tower
 
 EPS = 1e-12  # of the layer norms outside CLIP
@@ -42,6 +42,7 @@ class FrameReading(Backbone, Protocol):
     aggregation: str
     temporal_layers: int
     half_weights: bool
+    padding: str
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,11 @@ class WordsFrames(RetrievalModel):
         return self.clip.logit_scale.exp().item()
 
     @property
+    def padding_wins(self) -> bool:
+        """Whether padded words and frames count as similarity 0, as published."""
+        return self.options.padding == "zero"
+
+    @property
     def padding_counts(self) -> bool:
         """Whether anything reads the features of padded frames."""
         return False
@@ -193,14 +199,15 @@ class WordsFrames(RetrievalModel):
         frames = tokens(video)
         is_word = words.real[0]
         is_frame = frames.real[0]
-        # padding is 0 and may win a maximum
+        # as published, padding is 0 and may win a maximum
         u = words.vectors[0] * is_word[:, None]  # (L, D)
         w = frames.vectors[0] * is_frame[:, None]  # (T, D)
         each = u @ w.T  # (L, T)
+        counts = self.padding_wins
         return Match(
             similarity=each[is_word][:, is_frame],
-            best_frame=each.amax(1)[is_word],
-            best_word=each.amax(0)[is_frame],
+            best_frame=without(each, is_frame, counts).amax(1)[is_word],
+            best_word=without(each, is_word[:, None], counts).amax(0)[is_frame],
             word_weight=words.weight[0][is_word],
             frame_weight=frames.weight[0][is_frame],
         )

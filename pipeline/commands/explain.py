@@ -200,8 +200,9 @@ def _words(
     for name, best in (("word", "frame"), ("frame", "word")):
         click.echo(f"{name:<24}{'weight':>9}{'similarity':>12}   best {best}")
         for row in rows[f"{name}s"]:
+            won = "padding, counted as 0" if row[best] is None else row[best]
             click.echo(
-                f"  {row[name]!s:<22}{row['weight']:>9.3f}{row['similarity']:>12.3f}   {row[best]}"
+                f"  {row[name]!s:<22}{row['weight']:>9.3f}{row['similarity']:>12.3f}   {won}"
             )
     click.echo(match.title)
 

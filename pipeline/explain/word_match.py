@@ -64,18 +64,30 @@ class WordMatch:
     def rows(self) -> dict[str, list[dict]]:
         """{"words": [{word, weight, similarity, frame}], "frames": [{frame, weight, similarity,
         word}]}, from 0.
+
+        frame and word are None where padding counts for more than every real one.
         """
         frame_of, word_of = self.similarity.argmax(1), self.similarity.argmax(0)
+        padded_frame = self.best_frame > self.similarity.max(1)
+        padded_word = self.best_word > self.similarity.max(0)
         words = [
-            {"word": word, "weight": round(float(self.word_weight[i]), 4),
-             "similarity": round(float(self.best_frame[i]), 4), "frame": int(frame_of[i])}
+            {
+                "word": word,
+                "weight": round(float(self.word_weight[i]), 4),
+                "similarity": round(float(self.best_frame[i]), 4),
+                "frame": None if padded_frame[i] else int(frame_of[i]),
+            }
             for i, word in enumerate(self.words)
-        ]  # fmt: skip
+        ]
         frames = [
-            {"frame": j, "weight": round(float(self.frame_weight[j]), 4),
-             "similarity": round(float(self.best_word[j]), 4), "word": self.words[word_of[j]]}
+            {
+                "frame": j,
+                "weight": round(float(self.frame_weight[j]), 4),
+                "similarity": round(float(self.best_word[j]), 4),
+                "word": None if padded_word[j] else self.words[word_of[j]],
+            }
             for j in range(len(self.frame_weight))
-        ]  # fmt: skip
+        ]
         return {"words": words, "frames": frames}
 
 

@@ -10,6 +10,7 @@ from models.clip.sizes import BACKBONES
 from models.clip.towers import CLIP, half_parameters
 from models.drl.model import build
 from models.drl.options import Options
+from pipeline.explain.word_match import WordMatch
 from tests.models.drl.small_drl import FRAMES, SIZES, WORDS, batch, small_drl
 
 INTERACTIONS = [
@@ -130,6 +131,27 @@ def test_explain_adds_up_to_the_score() -> None:
     assert (match.t2v + match.v2t) / 2 == pytest.approx(
         float(model.score(text, video)["similarity"][0, 0]), abs=1e-6
     )
+
+
+def test_padding_that_is_left_out_wins_nothing_and_else_is_no_match() -> None:
+    data = batch(2)  # one real frame in the first video
+    found = {}
+    for padding in ("zero", "left_out"):
+        model = small_drl(padding=padding)
+        text, video = encoded(model, data)
+        video = {name: value.clone() for name, value in video.items()}
+        video["tokens"][0, 0] = -text["tokens"][0, 0]  # unlike the first word
+
+        match = model.explain(text, video)
+
+        arrays = {name: value.numpy() for name, value in vars(match).items()}
+        words = [str(n) for n in range(len(match.word_weight))]
+        row = WordMatch(words, **arrays).rows()["words"][0]
+        found[padding] = (row["similarity"], row["frame"])
+        score = model.score(text, video)["similarity"][0, 0]
+        assert score.item() == pytest.approx((match.t2v + match.v2t) / 2, abs=1e-6)
+
+    assert found == {"zero": (0.0, None), "left_out": (-1.0, 0)}
 
 
 def test_a_model_that_compares_no_words_explains_nothing() -> None:

@@ -95,6 +95,32 @@ def test_token_wise_is_the_whole_tensor_whatever_the_block(block_bytes):
     torch.testing.assert_close(found, _token_wise_in_loops(text, video), atol=1e-6, rtol=0)
 
 
+def _real_only_in_loops(text: Tokens, video: Tokens) -> torch.Tensor:
+    scores = torch.zeros(len(text.real), len(video.real))
+    for a, words in enumerate(text.real):
+        for b, frames in enumerate(video.real):
+            each = text.vectors[a][words] @ video.vectors[b][frames].T
+            t2v = each.max(1)[0] @ text.weight[a][words]
+            v2t = each.max(0)[0] @ video.weight[b][frames]
+            scores[a, b] = (t2v + v2t) / 2
+    return scores
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_token_wise_may_leave_padding_out(block_bytes):
+    text, video = _tokens(17, 9, 1), _tokens(20, 5, 2)
+    trained = Tokens(text.vectors.clone().requires_grad_(), *text[1:])
+
+    found = token_wise(text, video, block_bytes, padding_counts=False)
+    whole = token_wise(trained, video, padding_counts=False)
+    whole.sum().backward()
+
+    expected = _real_only_in_loops(text, video)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(whole.detach(), expected, atol=1e-6, rtol=0)
+    assert trained.vectors.grad.isfinite().all()
+
+
 def test_token_wise_in_training_is_the_same_and_gives_the_first_of_equal_frames_the_gradient():
     text, video = _tokens(5, 4, 1), _tokens(6, 3, 2)
     same = video.vectors[:, :1].repeat(1, 3, 1).requires_grad_()
