@@ -1,5 +1,6 @@
 """Search by a typed query, and by a video, with what evaluate saved."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -57,6 +58,18 @@ def test_unknown_words_are_named_and_the_rest_is_used(
     _, out, _ = search(capsys, pipeline / "train", "a zorgblat red star", "--json")
 
     assert json.loads(out)["unknown_words"] == ["zorgblat"]
+
+
+def test_the_prompt_names_unknown_words_and_goes_on_after_a_sentence_of_them(
+    pipeline: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("zorgblat\na zorgblat red star\n"))
+
+    code, out, err = search(capsys, pipeline / "train", "--prompt", "--top", 1)
+
+    assert code == 0
+    assert "not known to the model: zorgblat" in out and "none of its words" in err
+    assert out.count("rank    score") == 1
 
 
 def test_a_query_of_unknown_words_says_what_is_near(
