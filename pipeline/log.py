@@ -155,7 +155,7 @@ def item_failed(step: str, record: object) -> None:
 
 def item_damaged(step: str, record: object) -> None:
     """One sentence about an item of which only a part could be used."""
-    _about(step, record, "What is whole of it is used.")
+    _about(step, record, "The part that could be read is used.")
 
 
 def _about(step: str, record: object, end: str) -> None:

@@ -125,7 +125,10 @@ def missing(
 
 
 def model_options(settings: Mapping[str, object]) -> dict[str, object]:
-    """Return options of the model, with the parser's defaults for settings that are missing."""
+    """Return options of the model, with the parser's defaults for settings that are missing.
+
+    Raises Mismatch for reductions that our options cannot say.
+    """
     settings = {**MODEL_DEFAULTS, **settings}
     temporal = _TEMPORAL[settings["sim_header"]]
     options: dict[str, object] = {

@@ -37,7 +37,9 @@ def vit_sizes(backbone: str) -> Sizes | None:
         return None
     sizes = BACKBONES.get(backbone)
     if sizes is None or not sizes.patch:
-        raise ValueError(f"backbone {backbone} is none of {VITS} (given: as the weights say)")
+        raise ValueError(
+            f"backbone {backbone} is not one of {VITS} (or given: the backbone of the weights)"
+        )
     return sizes
 
 
@@ -45,4 +47,4 @@ def check_words(backbone: str, words: int) -> None:
     """Raise ValueError if `backbone` is no ViT, or reads fewer words."""
     sizes = vit_sizes(backbone)
     if sizes and words > sizes.context:
-        raise ValueError(f"{words} words, but {backbone} reads {sizes.context}")
+        raise ValueError(f"words is {words}, but {backbone} reads at most {sizes.context} tokens")

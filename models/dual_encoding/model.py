@@ -208,6 +208,7 @@ def space_losses(scores: Mapping[str, Tensor], batch: Batch, o: LossOptions) -> 
     """Return the triplet terms () of each space by "<space>_<direction>".
 
     scores (B, B) by space, with texts as rows; batch: video_index (B,) for `mask_same_video`.
+    Raises Mismatch if `mask_same_video` is set and the batch does not say its videos.
     """
     shared = {"max_violation": o.max_violation, "cost": o.cost}
     shared["excluded"] = _same_video(batch) if o.mask_same_video else None

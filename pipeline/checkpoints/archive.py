@@ -66,7 +66,7 @@ def _check_archive(path: Path) -> None:
                 raise DataError(
                     f"claims to hold {held:,} bytes in a file of {path.stat().st_size:,}",
                     where=path,
-                    fix="Do not use this file; torch never writes such a one.",
+                    fix="Do not use this file; torch never writes such a file.",
                 )
             if "constants.pkl" in names:
                 raise DataError(
@@ -108,7 +108,7 @@ def _refused(path: Path, error: Exception) -> DataError:
         r"<(?:class|function) '?([\w.]+)", message
     ):
         return DataError(
-            f"refused: it asks for {found[1]}, which is no tensor or plain value",
+            f"refused: it asks for {found[1]}, which is neither a tensor nor a plain value",
             where=path,
             fix=(
                 "Nothing in it was executed. Use a checkpoint from a source you trust, saved as a"

@@ -23,7 +23,7 @@ def check(path: Path, weights: Mapping[str, object]) -> None:
         f"weights with NaN or infinity in {len(faults):,} of {len(weights):,} tensors:"
         f" {', '.join(faults[:_SHOWN])}{more}",
         where=path,
-        fix="Use an earlier checkpoint of that training, or download the file again.",
+        fix="Use an earlier checkpoint of that training run, or download the file again.",
     )
 
 

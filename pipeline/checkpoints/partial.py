@@ -116,7 +116,7 @@ def completed(path: Path, about: Mapping, weights: Mapping[str, object]) -> dict
         return dict(weights)
     if not isinstance(backbone, Mapping) or backbone.keys() != _PARTS:
         raise DataError(
-            "says of its backbone what cannot be",
+            "its backbone entry is malformed",
             where=path,
             fix="The file is damaged; train again.",
         )

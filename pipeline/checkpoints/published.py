@@ -223,7 +223,7 @@ def _recognised(file: Path, wanted: str) -> tuple[str, ModuleType, Mapping]:
         else type(value).__name__
     )
     raise DataError(
-        f"no published checkpoint that is known here; inside: {inside}",
+        f"this is not a published checkpoint that the toolkit knows; it holds: {inside}",
         where=file,
         fix=f"Give a checkpoint of one of: {', '.join(formats())}.",
     )

@@ -150,7 +150,7 @@ class _Archive:
             if n.count("/") == 1 and n.endswith("/data.pkl")
         ]
         if len(roots) != 1:
-            raise ValueError("no single */data.pkl inside")
+            raise ValueError("it does not hold exactly one */data.pkl")
         prefix = f"{roots[0]}/"
         self._entries = {
             i.filename.removeprefix(prefix): i
@@ -268,7 +268,7 @@ class _Reader(pickle.Unpickler):
             or not isinstance(key, str)
             or type(count) is not int
         ):
-            raise ValueError(f"{kind!r} is no storage")
+            raise ValueError(f"{kind!r} is not a storage type")
         return _Storage(key, dtype, count)
 
 
@@ -278,7 +278,7 @@ def _view(storage: object, offset: object, size: object, stride: object, *_: obj
         or not isinstance(size, tuple)
         or not isinstance(stride, tuple)
     ):
-        raise ValueError("a tensor of something else than storage, size and stride")
+        raise ValueError("a tensor is not described by storage, size and stride")
     if len(size) != len(stride) or any(
         type(n) is not int or n < 0 for n in (offset, *size, *stride)
     ):
@@ -314,5 +314,5 @@ def _walk(root: object) -> dict[str, _View]:
     if waiting:
         raise _Refused(f"it has more than {_MOST_PARTS:,} parts")
     if not found:
-        raise ValueError("no module with tensors inside")
+        raise ValueError("it holds no module with tensors")
     return found

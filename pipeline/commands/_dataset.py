@@ -54,8 +54,8 @@ def is_dataset(loaded: Config, name: str) -> bool:
         )
         return True
     log.once(
-        f"{name}: read as the folder ./{name}, as the data set of that name has no files ({root}"
-        " is not there)"
+        f"{name}: read as the folder ./{name}, because the data set of that name has no"
+        f" files ({root} is not there)"
     )
     return False
 

@@ -126,7 +126,10 @@ def write_json(path: Path, value: dict) -> None:
 
 def _warn(unknown: list[str]) -> None:
     if unknown:
-        log.warning(f"not known to the model, and left aside: {one_line(', '.join(unknown[:20]))}")
+        log.warning(
+            "the model does not know these words and ignores them: "
+            + one_line(", ".join(unknown[:20]))
+        )
 
 
 def plain(request: "Request", details: dict, answers: "Answers", unknown: list[str]) -> dict:

@@ -90,5 +90,7 @@ def _answer(
         click.echo(json.dumps(plain, ensure_ascii=False))
         return
     if asked.unknown:
-        click.echo(f"not known to the model: {one_line(', '.join(asked.unknown[:20]))}")
+        click.echo(
+            f"the model does not know these words: {one_line(', '.join(asked.unknown[:20]))}"
+        )
     output.lines(details if "index" in details else {}, shown, request.template)

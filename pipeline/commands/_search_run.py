@@ -23,7 +23,7 @@ def run(request: Request) -> None:
     results = getattr(searcher.collection, "gallery", None) and searcher.collection
     if not results and (request.index is not None or request.records):
         raise ConfigError(
-            "sentences of a split, in an index: it has none",
+            "an index has no split, so it has no sentences of one",
             where="--index" if request.index is not None else "--records",
             fix="Search a CHECKPOINT that was evaluated.",
         )

@@ -41,7 +41,7 @@ def command(
     unknown = set(names) - {kept.path.name for _, _, kept in found}
     if unknown:
         raise ConfigError(
-            f"nothing set aside is called {', '.join(sorted(unknown))}",
+            f"no result that was set aside is called {', '.join(sorted(unknown))}",
             where=target,
             fix="Without a name, this command lists what there is.",
         )

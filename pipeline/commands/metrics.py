@@ -317,7 +317,7 @@ def _grid(asked: str) -> list[float]:
         is_range = False
     if not is_range:
         raise ConfigError(
-            f"{asked!r} is no range of at most {_MOST_BETAS:,} values",
+            f"{asked!r} is not a range of at most {_MOST_BETAS:,} values",
             where="--search-beta",
             fix="Give the first, the last and the step: 0.5:1:0.01.",
         )

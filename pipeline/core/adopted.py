@@ -66,7 +66,7 @@ def _read(file: Path) -> dict:
 
 def _damaged(file: Path) -> DataError:
     return DataError(
-        "this is no pointer of the adopt step",
+        "this is not a pointer file of the adopt step",
         where=file,
         fix="Run the adopt step again with --force (in a pipeline: --force STEP).",
     )

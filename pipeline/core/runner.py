@@ -143,7 +143,7 @@ def _place(work: StepRun, identity: str, old: dict | None) -> Path:
         before = generations.begun(folder).get("identity")
         if before and before != identity and generations.holds_work(folder):
             kept = generations.set_aside(folder, folder, before)
-            log.info(f"{work.name:<20} what was begun before is kept in {kept}")
+            log.info(f"{work.name:<20} the unfinished result is kept in {kept}")
         if restores and (
             (folder / generations.PREVIOUS / identity).is_dir()
             or generations.begun(folder / generations.NEW).get("identity") == identity
@@ -159,7 +159,7 @@ def _say_why(work: StepRun, old: dict | None, facts: dict, n_items: int) -> None
     stage = work.stage
     if work.lost and old is not None:
         found = intact.faults(work.folder, intact.recorded(old, read_records(work.journal.path)))
-        log.warning(f"{work.name:<20} not as it was written: {intact.described(found)}")
+        log.warning(f"{work.name:<20} changed since it was written: {intact.described(found)}")
     if old is not None:
         before, inputs = old.get("lineage") or {}, old.get("inputs") or {}
     else:

@@ -112,7 +112,7 @@ class Options(BaseModel, extra="forbid"):
         try:
             re.compile(self.group_pattern or "")
         except re.error as error:
-            raise ValueError(f"group_pattern is no regular expression: {error}") from None
+            raise ValueError(f"group_pattern is not a regular expression: {error}") from None
         return self
 
 

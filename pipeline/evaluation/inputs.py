@@ -33,7 +33,7 @@ class Opened:
         encoder = self.info.text_encoder
         texts = [caption.text for caption in annotations.texts(split)]
         if lost := encoder.lost(texts):
-            log.warning(f"{split}: captions that the model reads as words: {lost}")
+            log.warning(f"{split}: captions split into words for the model: {lost}")
         if what := encoder.mostly_unknown(texts):
             log.warning(
                 "evaluate: the model's vocabulary is of another corpus, so scores mean little:"

@@ -29,7 +29,11 @@ def find_results(checkpoint: Path, given: Path | None) -> Path:
         " --annotations ... --out RESULTS"
     )
     if given and candidates:
-        raise DataError(f"these encodings were not made by {checkpoint}", where=given, fix=fix)
+        raise DataError(
+            f"these encodings were made by another checkpoint than {checkpoint}",
+            where=given,
+            fix=fix,
+        )
     where, what = (
         (given, "there are no encodings here")
         if given

@@ -92,7 +92,7 @@ def _target(
     if captions_per_video is not None:
         if "owner" in arrays or "captions_per_video" in arrays:
             raise ConfigError(
-                "given, but the file says itself whose captions they are",
+                "this option is given, but the file already says whose captions they are",
                 where="--captions-per-video",
                 fix="Leave it out.",
             )

@@ -143,7 +143,7 @@ def read_frames(
     kind = (read_manifest(path) or {}).get("makes")
     if kind not in _KINDS:
         raise ConfigError(
-            f"holds {kind or 'no finished step'}, no frames",
+            f"holds {kind or 'no finished step'}, not frames",
             where=path,
             fix="Give a tensors, frames or compress step.",
         )

@@ -88,7 +88,7 @@ def pair_order(video_of: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     order = epoch_order(len(video_of), seed, epoch)
     videos = video_of[order]
     by_video = np.argsort(videos, kind="stable")
-    turn = np.empty(len(order), np.int64)  # the how-manyeth caption of its video each one is
+    turn = np.empty(len(order), np.int64)  # ordinal of each caption among its video's captions
     starts = np.searchsorted(videos[by_video], videos[by_video])
     turn[by_video] = np.arange(len(order)) - starts
     n_pairs = int(video_of.max()) // 2 + 1

@@ -160,7 +160,7 @@ def _start(reply: Reply, have: int, link: Link, part: Path, note: _Note) -> int:
         return 0
     if reply.status in (206, 416):
         _forget(part, note)
-        raise TransferError("the server has another version of the file; starting anew")
+        raise TransferError("the server has another version of the file; starting again")
     raise _refusal(reply, link)
 
 
@@ -170,7 +170,7 @@ def _refusal(reply: Reply, link: Link) -> Exception:
         way = reply.headers.get("WWW-Authenticate", "").partition(" ")[0]
         return DataError(
             (
-                "the server wants a user name and password, or others than these"
+                "the server asks for a user name and password, or rejects these"
                 f" ({status} {way[:20]})"
             ).rstrip(),
             where=link.shown,
@@ -215,7 +215,7 @@ def _complete(link: Link, part: Path, note: _Note, is_resumed: bool) -> str:
         if found != link.checksum:
             _forget(part, note)
             if is_resumed:  # the first half may have been of another version
-                raise TransferError("the two halves do not belong together; starting anew")
+                raise TransferError("the two halves belong to different files; starting again")
             raise ItemError(
                 "bad_value", f"its {checksum_kind(link.checksum)} is {found}, not {link.checksum}"
             )

@@ -187,7 +187,7 @@ def _ask(
 
 @contextlib.contextmanager
 def _deadline(sock: socket.socket, seconds: float) -> Iterator[None]:
-    """Break the connection after so many seconds: a server that sends its headers letter by letter
+    """Break the connection after `seconds`: a server that sends its headers letter by letter
     never times out.
 
     TransferError then, whatever was read until there: headers that were cut off look like few

@@ -140,7 +140,7 @@ class EvaluationOptions(BaseModel, extra="forbid"):
     chunk: int | None = Field(
         None,
         ge=1,
-        description="published, for padded pooling: items in file order, so many at once (2000)",
+        description="published, for padded pooling: items encoded per chunk, in file order (2000)",
     )
 
 

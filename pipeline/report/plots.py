@@ -1,5 +1,5 @@
-"""Loss and metric curves of a training as SVG text: equal numbers give equal bytes, no dates, no
-scripts.
+"""Loss and metric curves of a training run as SVG text: equal numbers give equal bytes,
+no dates, no scripts.
 """
 
 import io
@@ -44,7 +44,9 @@ def read_curves(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"line {number} is no record: {error}", where=path, fix="Run the train step again."
+                f"line {number} is not a record: {error}",
+                where=path,
+                fix="Run the train step again.",
             ) from error
         suffix = f" ({values['model']})" if values.get("model") not in (None, "raw") else ""
         for name, value in values.items():

@@ -96,7 +96,7 @@ def _part(sign: int, text: str, many: bool) -> Part:
         raise ConfigError(what, where="search", fix=f"Write a sentence. {_EXAMPLE}")
     if not weight:
         raise ConfigError(
-            f"a weight of 0 for {shown(text)}", where="search", fix="Leave that part out."
+            f"the weight of {shown(text)} is 0", where="search", fix="Leave that part out."
         )
     return Part(_kind(text), _checked(text), sign * weight)
 

@@ -36,13 +36,13 @@ def sentences(text: str) -> list[Part]:
 def question(text: str, like: Sequence[str], unlike: Sequence[str]) -> list[Part]:
     """Words, videos that are wanted and videos that are not, as one question.
 
-    Raises ConfigError if nothing is asked for, and as `sentences`.
+    Raises ConfigError if the query is empty, and as `sentences`.
     """
     parts = sentences(text) if text.strip() else []
     parts += [Part("video", video_id) for video_id in like]
     parts += [Part("video", video_id, -1.0) for video_id in unlike]
     if not parts:
-        raise ConfigError("nothing is asked for", where="q", fix=f"Write a sentence. {_EXAMPLE}")
+        raise ConfigError("the query is empty", where="q", fix=f"Write a sentence. {_EXAMPLE}")
     return parts
 
 

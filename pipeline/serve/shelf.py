@@ -111,7 +111,7 @@ class Shelf:
                     self._opened[name] = _open(opened.folder, opened.root, opened.checkpoint)
                     log.info(f"{name}: opened again, {self._opened[name].store.n_videos:,} videos")
                 except TvrError as error:
-                    log.warning(f"{name}: goes on as it was: {error.what}")
+                    log.warning(f"{name}: keeps serving the former content: {error.what}")
                     opened.mark = mark
             return self._opened[name]
 

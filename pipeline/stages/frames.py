@@ -70,7 +70,8 @@ class Options(Limits):
             self.direct or self.crop != "none" or self.placement != "inline"
         ):
             raise ValueError(
-                "layout mp4 stores files as they are: it allows neither direct nor crop nor pack"
+                "layout mp4 stores files as they are, so it cannot be combined with direct,"
+                " crop or pack"
             )
         return self
 
@@ -227,7 +228,9 @@ def _whole_file(source: Source, name: str) -> Outcome:
     from pipeline.video.reader import probe
 
     if source.moment and source.moment.start:
-        raise ItemError("bad_value", "a moment of a film; layout mp4 stores whole files")
+        raise ItemError(
+            "bad_value", "this item is a part of a film, but layout mp4 stores whole files"
+        )
     data = source.path.read_bytes()
     info = probe(data)
     facts = {

@@ -89,7 +89,7 @@ class ClipBpe:
         tells them apart.
         """
         if words < 2:
-            raise ValueError(f"{words} ids have no room for start and end")
+            raise ValueError(f"{words} ids leave no room for the start and end tokens")
         ids = np.zeros((len(texts), words), np.int64)
         lengths = np.zeros(len(texts), np.int64)
         for row, text in enumerate(texts):
@@ -204,7 +204,7 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256:
         raise DataError(
-            f"another table than CLIP's: sha256 {found[:12]}..., published {SHA256[:12]}...",
+            f"this is not CLIP's table: sha256 {found[:12]}..., published {SHA256[:12]}...",
             where=path,
             fix=f"Uninstall what else brings a package `clip`, then run: {_INSTALL}",
         )

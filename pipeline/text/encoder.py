@@ -139,7 +139,7 @@ class TextEncoder:
         near = list(dict.fromkeys(word for matches in close for word in matches))
         some = [word for word in self.vocabulary.words if word.isalpha()][:12]
         return ConfigError(
-            f"none of its words is among the {len(self.vocabulary):,} that the model knows",
+            f"the model knows none of its words (its vocabulary has {len(self.vocabulary):,})",
             where=f"query {query!r}",
             fix=f"Did you mean: {', '.join(near)}?"
             if near

@@ -33,8 +33,8 @@ class Morphy:
     exceptions: dict[str, dict[str, list[str]]]
 
     def lemma(self, word: str, pos: str) -> str:
-        """The shortest base form of a lower-case word (class n, v, a, r), the first of equal ones;
-        else the word.
+        """The shortest base form of a lower-case word (class n, v, a, r); if several are equally
+        short, the first; if it has none, the word itself.
         """
         forms = self.base_forms(word, pos)
         return min(forms, key=len) if forms else word

@@ -62,7 +62,9 @@ def follow(file: BinaryIO, size: int) -> int:
     for instruction, argument, place in pickletools.genops(file):
         name = instruction.name
         if name in _PLACES and argument > size:
-            raise pickle.UnpicklingError(f"wants room for {argument:,} objects, which was refused")
+            raise pickle.UnpicklingError(
+                f"asks for room for {argument:,} objects, which was refused"
+            )
         try:
             hashed += _step(name, argument, stack, memo)
         except (IndexError, KeyError, AttributeError):

@@ -98,11 +98,11 @@ def write(path: Path, start: Start | None) -> None:
 
 
 def read(init: Path | None) -> Start:
-    """What lies beside the weights that a training starts from."""
+    """What lies beside the weights that a training run starts from."""
     path = place(find_checkpoint(init)) if init is not None else None
     if path is None or not path.is_file():
         raise ConfigError(
-            "no training to go on from: there is no optimizer state beside the weights to start"
+            "no training run to continue: there is no optimizer state beside the weights to start"
             " from",
             where="train.init.go_on" if path is None else path,
             fix=(
@@ -169,7 +169,8 @@ def adopt(start: Start, stepper: "Stepper", optimizer: str, where: Path | str) -
     if faults:
         more = f"; and {len(faults) - _SHOWN:,} more" if len(faults) > _SHOWN else ""
         raise DataError(
-            f"moments that do not fit the training: {'; '.join(sorted(faults)[:_SHOWN])}{more}",
+            "the optimizer's moments do not fit this training run:"
+            f" {'; '.join(sorted(faults)[:_SHOWN])}{more}",
             where=where,
             fix=(
                 "Train with the optimizer and the frozen parameters of that training, or leave"

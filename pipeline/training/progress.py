@@ -1,5 +1,5 @@
-"""Where a training is and how it is carried out: what last.pt keeps and is recognised by, and
-torch's settings.
+"""Where a training run stands and how it is carried out: what last.pt keeps and is recognised
+by, and torch's settings.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ from pipeline.training.moments import Start
 
 @dataclass(frozen=True)
 class Conduct:
-    """How a training is carried out. Only device, threads and world can change a result, and then
-    by rounding alone.
+    """How a training run is carried out. Only device, threads and world can change a
+    result, and then by rounding alone.
 
     identity: digest of recipe and inputs; a checkpoint of another identity is never continued.
     facts: what a model is built from besides its recipe (vocabulary, tags, sizes); stored in
@@ -38,8 +38,8 @@ class Conduct:
 
 @dataclass
 class TrainingProgress:
-    """Where a training is. epoch: finished epochs; position: batches done of the one under way;
-    step: steps in all.
+    """Where a training run stands. epoch: finished epochs; position: batches done of the one under
+    way; step: steps in all.
     """
 
     epoch: int = 0
@@ -58,7 +58,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class Summary:
-    """How a training ended. best: epoch, step, scores and model of best.pt."""
+    """How a training run ended. best: epoch, step, scores and model of best.pt."""
 
     epochs: int
     steps: int
@@ -97,7 +97,7 @@ def set_stale_aside(folder: Path) -> None:
 def torch_settings(
     device: torch.device, threads: int, deterministic: bool, detect_anomaly: bool
 ) -> Iterator[None]:
-    """torch's process-wide settings for the time of a training; put back afterwards."""
+    """torch's process-wide settings during a training run; restored afterwards."""
     before = (
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),

@@ -143,7 +143,7 @@ class Clock:
             yield batch
 
     def step(self, items: int, seconds: float) -> None:
-        """A step over so many captions has taken so long, waiting included."""
+        """Record a step: its number of captions and its seconds, waiting included."""
         self._all_stepping += seconds
         self._items += items
         self._all_items += items

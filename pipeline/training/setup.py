@@ -124,7 +124,7 @@ class Setup:
         """A split as the model reads it."""
         texts = [caption.text for caption in self.annotations.texts(split)]
         if lost := self.text_encoder.lost(texts):
-            log.warning(f"{split}: captions that the model reads as words: {lost}")
+            log.warning(f"{split}: captions split into words for the model: {lost}")
         if what := self.text_encoder.mostly_unknown(texts):
             raise DataError(
                 what,

@@ -1,5 +1,5 @@
-"""The weights a training starts from: first values, those of another checkpoint, or a published
-CLIP file.
+"""The weights that a training run starts from: first values, those of another checkpoint, or a
+published CLIP file.
 
 Nothing is taken silently: every weight that is to be taken must be there with its shape
 (docs/specs/training-loop.md, section 4).

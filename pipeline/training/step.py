@@ -168,7 +168,7 @@ class Stepper:
         ]
         if unused:
             raise ConfigError(
-                f"{len(unused):,} parameters that train have no part in the loss:"
+                f"{len(unused):,} trainable parameters have no part in the loss:"
                 f" {', '.join(unused[:5])}",
                 where="train.distributed",
                 fix=(

@@ -234,7 +234,7 @@ class Trainer:
         )
 
     def _record_step(self, result: StepResult | None, count: int, seconds: float) -> None:
-        """Take a step over `count` batches into the sums; log them every so many steps."""
+        """Take a step over `count` batches into the sums; log them every `log_every` steps."""
         progress, log_every = self._progress, self._options.log_every
         self._log.clock.step(count * self._batches.batch_size, seconds)
         if result:
@@ -433,7 +433,7 @@ class Trainer:
             return
         if start.epoch >= self._options.epochs:
             raise ConfigError(
-                f"{self._options.epochs} epochs, and the training to go on from has done"
+                f"{self._options.epochs} epochs, but the training run to continue has done"
                 f" {start.epoch}",
                 where="train.epochs",
                 fix=(
@@ -445,7 +445,7 @@ class Trainer:
         p.epoch, p.step = start.epoch, start.step
         if self._world.is_first:
             log.info(
-                f"{self._conduct.name:<20} goes on after epoch {p.epoch}, step {p.step:,} of"
+                f"{self._conduct.name:<20} continues after epoch {p.epoch}, step {p.step:,} of"
                 f" {self.total_steps:,}"
             )
 

@@ -230,7 +230,7 @@ def _with_ffmpeg(
     if moment and not _is_whole(moment, plan, choice):
         raise ItemError(
             "too_long",
-            f"only {moment} of it count, and engine ffmpeg keeps whole videos; use pyav",
+            f"only {moment} of it is wanted, but engine ffmpeg keeps whole videos; use pyav",
         )
     reader = iterate_clip(source, choice, _size(options), options)
     first = next(reader.chosen()).frame
@@ -251,7 +251,7 @@ def _with_ffmpeg(
     frames = count_frames(target)
     if plan.status == "ok" and abs(frames - plan.slots) > plan.tolerance:
         raise ItemError(
-            "io_error", f"ffmpeg wrote {frames:,} frames where {plan.slots:,} were to be expected"
+            "io_error", f"ffmpeg wrote {frames:,} frames, but {plan.slots:,} were expected"
         )
     is_hdr = "HDR, left as it is: engine ffmpeg does not tone-map" if hdr.is_hdr(first) else ""
     message = "; ".join(filter(None, [plan.message, is_hdr]))

@@ -196,11 +196,11 @@ def _container(file: str | io.BytesIO, head: bytes, limits: Limits) -> InputCont
         what = (
             "no known video format, or the header is missing"
             if is_foreign
-            else "its header makes no sense"
+            else "its header is malformed"
         )
         raise ItemError("unreadable", what) from error
     except (MemoryError, ValueError, IndexError) as error:
-        raise ItemError("unreadable", "its header makes no sense") from error
+        raise ItemError("unreadable", "its header is malformed") from error
 
 
 def _film(container: InputContainer) -> VideoStream:

@@ -136,7 +136,7 @@ def _wait(process: subprocess.Popen, seconds: float) -> str:
         _, said = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         raise ItemError(
-            "timeout", f"ffmpeg had not finished after {seconds:.0f} s and was ended"
+            "timeout", f"ffmpeg did not finish within {seconds:.0f} s and was stopped"
         ) from None
     finally:
         if process.poll() is None:

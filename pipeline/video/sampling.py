@@ -38,7 +38,7 @@ def choose_frames(
     the first n - length + 1. ValueError if n or m is below 1.
     """
     if n < 1 or m < 1 or length < 1:
-        raise ValueError(f"a choice needs at least one frame, got n={n}, m={m}, length={length}")
+        raise ValueError(f"at least one frame is needed, got n={n}, m={m}, length={length}")
     if mode == "all":
         return np.arange(n, dtype=np.int64), n
     starts = max(1, n - length + 1)  # positions at which `length` frames can start
@@ -92,7 +92,7 @@ def strided(n: int, rate: float | Fraction, fps: float | Fraction = 1) -> np.nda
     empty clip.
     """
     if n < 1:
-        raise ValueError(f"a choice needs at least one frame, got n={n}")
+        raise ValueError(f"at least one frame is needed, got n={n}")
     return np.arange(0, n, max(1, round(Fraction(rate) / Fraction(fps))), dtype=np.int64)
 
 
@@ -138,7 +138,7 @@ def _segments_published(n: int, m: int, rng: Rng | None) -> np.ndarray:
 def _positions(n: int, m: int, rng: Rng | None) -> np.ndarray:
     """m distinct random positions in order, where segments would be empty."""
     if rng is None:
-        raise ValueError("this mode draws at random: give a generator")
+        raise ValueError("this mode draws at random and needs a generator")
     return np.sort(rng.choice(n, m, replace=False))
 
 
@@ -163,7 +163,7 @@ def _twice(n: int, m: int, rng: Rng | None) -> np.ndarray:
 def _below(rng: Rng | None, limit: int | np.ndarray, m: int) -> np.ndarray:
     """m random integers in [0, limit)."""
     if rng is None:
-        raise ValueError("this mode draws at random: give a generator")
+        raise ValueError("this mode draws at random and needs a generator")
     return (
         rng.randint(limit, size=m)
         if isinstance(rng, np.random.RandomState)

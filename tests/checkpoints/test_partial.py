@@ -181,5 +181,5 @@ def test_what_says_nonsense_of_its_backbone_is_refused(pair) -> None:
     value = read_archive(path)
     write_archive(path, value | {"facts": {"backbone": {"file": "x"}}})
 
-    with pytest.raises(DataError, match="says of its backbone what cannot be"):
+    with pytest.raises(DataError, match="its backbone entry is malformed"):
         model_file.load_model(path)

@@ -177,7 +177,7 @@ BOMB = b"\x80\x02]r\xff\xff\xff\x7f."
 @pytest.mark.parametrize(("data", "words"), [
     (pickle.dumps({"a": [[Hostile()]]}), "asks for posix.system"),
     (b"cos\nsystem\n(S'touch pwned'\ntR.", "asks for os.system"),
-    (BOMB, "wants room for 2,147,483,647 objects"),
+    (BOMB, "asks for room for 2,147,483,647 objects"),
 ])  # fmt: skip
 def test_pickles_that_run_something_or_fill_the_memory(
     data: bytes, words: str, tmp_path: Path

@@ -304,7 +304,7 @@ def _bad(kind: str, files: dict[str, Path]) -> None:
     ("missing key", "missing: concept.text.linear.bias"),
     ("other dimension", "the model has (48, 2048)"),
     ("another file", "no `args` and `state_dict` inside"),
-    ("unknown system", "no published checkpoint that is known here; inside: weights"),
+    ("unknown system", "this is not a published checkpoint that the toolkit knows; it holds: weights"),
     ("runs something", "refused: it asks for pathlib"),
     ("other vocabulary", "54 entries; small.bin was trained with 53"),
     ("other tags", "13 tags; small.bin was trained with 12"),

@@ -57,7 +57,7 @@ def test_a_file_that_is_gone_is_refused(step):
 def test_any_other_bytes_are_no_pointer(tmp_path, data):
     (tmp_path / POINTER).write_bytes(data)
 
-    with pytest.raises(DataError, match="no pointer"):
+    with pytest.raises(DataError, match="not a pointer"):
         resolve(tmp_path)
 
 
@@ -65,5 +65,5 @@ def test_a_pointer_to_files_outside_its_folder_is_no_pointer(step):
     fields = json.loads((step / POINTER).read_text()) | {"bytes": {"../../etc/passwd": 1}}
     (step / POINTER).write_text(json.dumps(fields))
 
-    with pytest.raises(DataError, match="no pointer"):
+    with pytest.raises(DataError, match="not a pointer"):
         resolve(step)

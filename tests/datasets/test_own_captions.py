@@ -255,7 +255,7 @@ def test_clips_of_one_film_stay_in_one_split(tmp_path: Path) -> None:
 
 
 def test_a_pattern_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no regular expression"):
+    with pytest.raises(ConfigError, match="not a regular expression"):
         load(tmp_path, group_pattern="(")
 
 

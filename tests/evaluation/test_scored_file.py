@@ -80,7 +80,7 @@ def test_owners_that_do_not_fit_are_refused(tmp_path: Path, owner: list) -> None
 
 
 def test_counts_given_twice_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="says itself"):
+    with pytest.raises(ConfigError, match="already says"):
         read_scored(saved(tmp_path, sim=WIDE, owner=np.array([0, 0, 1, 2])), captions_per_video=2)
 
 

@@ -218,7 +218,7 @@ def test_weights_without_an_optimizer_cannot_go_on(
 ) -> None:
     shutil.copy(start / "checkpoints/best.pt", tmp_path)
 
-    with pytest.raises(ConfigError, match="no training to go on from"):
+    with pytest.raises(ConfigError, match="no training run to continue"):
         train(
             inputs,
             tmp_path / "out",

@@ -208,7 +208,7 @@ def test_another_table_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(
         DataError,
-        match=r"another table than CLIP's: sha256 .*\n.*pip install --no-deps openai-clip",
+        match=r"this is not CLIP's table: sha256 .*\n.*pip install --no-deps openai-clip",
     ):
         ClipBpe.load(path)
 

@@ -41,7 +41,7 @@ def expect_inputs(
     former = {stage.input_name(i) for i in before}
     if 2 * len(lost) > len(former):
         raise DataError(
-            f"{len(lost):,} of the {len(former):,} inputs of before are gone, {len(names):,} are"
+            f"{len(lost):,} of the {len(former):,} former inputs are gone, {len(names):,} are"
             " there now; nothing was changed",
             where=_place(stage),
             fix=(

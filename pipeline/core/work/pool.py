@@ -156,7 +156,9 @@ class Pool:
             limit = self._stage.timeout(worker.item)
             self._answer(
                 worker,
-                ItemError("timeout", f"not finished after {limit:.0f} s; its worker was ended"),
+                ItemError(
+                    "timeout", f"it did not finish within {limit:.0f} s; its worker was stopped"
+                ),
             )
             self._remove(worker)
 

@@ -139,7 +139,7 @@ def _parsed(path: Path, text: str, delimiter: str, quoting: int) -> list[Cells]:
             if any(value.strip() for value in values):
                 lines.append((f"{path.name}:{reader.line_num}", [v.strip() for v in values]))
     except csv.Error as error:
-        raise csv.Error(f"line {reader.line_num:,} is no row of a table: {error}") from None
+        raise csv.Error(f"line {reader.line_num:,} is not a row of a table: {error}") from None
     return lines
 
 
@@ -200,7 +200,7 @@ def read_json(path: Path, *wanted: str) -> tuple[str, object]:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def layout(value: object) -> str:

@@ -168,9 +168,9 @@ def _time(value: object) -> float | None:
     else:
         found = _CLOCK.fullmatch(value.strip()) if isinstance(value, str) else None
         if not found:
-            raise ValueError(f"{value!r:.20} is no time in seconds")
+            raise ValueError(f"{value!r:.20} is not a time in seconds")
         hours, minutes, rest = found.groups()
         seconds = int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest.replace(",", "."))
     if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{value!r:.20} is no time in seconds")
+        raise ValueError(f"{value!r:.20} is not a time in seconds")
     return seconds

@@ -132,7 +132,7 @@ class IndexWriter:
             atomic_write(self._partial / _ARRAYS, json.dumps(arrays))
             self._files = {name: self._open(f"{name}.bin") for name in arrays}
         if arrays != self._arrays:
-            raise ValueError(f"rows of {arrays}, the index has {self._arrays}")
+            raise ValueError(f"the rows hold {arrays}, but the index holds {self._arrays}")
 
     def _copy_run(self) -> None:
         if self._run is None:

@@ -213,10 +213,10 @@ def _read_index(path: Path) -> dict:
         raise DataError(f"{error.strerror}", where=path, fix=_REBUILD) from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
-            f"it is no index of a tensor cache ({error!r})", where=path, fix=_REBUILD
+            f"it is not the index of a tensor cache ({error!r})", where=path, fix=_REBUILD
         ) from None
     if not sound:
-        raise DataError("it is no index of a tensor cache", where=path, fix=_REBUILD)
+        raise DataError("it is not the index of a tensor cache", where=path, fix=_REBUILD)
     return fields
 
 

@@ -90,7 +90,7 @@ def test_row_with_a_comma_too_many_is_a_fault_with_its_line(tmp_path: Path) -> N
     [
         ("{", r"x.json:1:2: not JSON"),
         ('{"a": 1, "a": 2, "b": 3}', "1 x key that occurs twice: 'a'"),
-        ('{"a": NaN}', "NaN is no number of JSON"),
+        ('{"a": NaN}', "NaN is not a JSON number"),
         ("[" * 100_000, "not JSON"),
         ("9" * 10_000, "not JSON"),
     ],
