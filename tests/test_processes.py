@@ -92,6 +92,6 @@ def test_parameter_without_part_in_the_loss_is_named_instead_of_hanging(tmp_path
     result = torchrun(tmp_path, 2, "spare=true")
 
     assert result.returncode != 0
-    assert "1 parameters that train have no part in the loss: spare" in result.stderr
+    assert "1 trainable parameters have no part in the loss: spare" in result.stderr
     allowed = torchrun(tmp_path, 2, "spare=true", "distributed={find_unused_parameters: true}")
     assert allowed.returncode == 0, allowed.stderr

@@ -169,7 +169,7 @@ def test_a_password_from_a_netrc_opens_the_door_and_is_written_nowhere(web: Web,
 
 
 def test_a_missing_password_stops_the_run_with_one_request(web: Web, tmp_path: Path):
-    with pytest.raises(DataError, match="wants a user name and password"):
+    with pytest.raises(DataError, match="asks for a user name and password"):
         go(stage(web, tmp_path, "auth/a.mp4", "auth/b.mp4"))
 
     assert len(web.asked) == 1

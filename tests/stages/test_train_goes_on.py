@@ -201,7 +201,7 @@ def start(inputs: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
             recipe(ADAMW, {}, epochs=3, freeze={"match": "visual"}),
             "clip.visual.class_embedding: not trained here",
         ),
-        (recipe(ADAMW, {}, epochs=2), "the training to go on from has done 2"),
+        (recipe(ADAMW, {}, epochs=2), "the training run to continue has done 2"),
     ],
 )
 def test_a_training_that_cannot_go_on_is_refused(
