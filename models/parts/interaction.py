@@ -138,7 +138,10 @@ def _token_wise_whole(text: Tokens, video: Tokens, padding_counts: bool) -> Tens
 
 
 def without(each: Tensor, real: Tensor, padding_counts: bool) -> Tensor:
-    """Return similarities in which padding wins no maximum: `real` is broadcast, bool."""
+    """Return the similarities `each` (..., L, T), with -inf for padding unless it counts.
+
+    real: bool, broadcast to the shape of `each`; True = real.
+    """
     return each if padding_counts else each.masked_fill(~real, float("-inf"))
 
 
