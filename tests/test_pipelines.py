@@ -54,7 +54,7 @@ CAPTION_FILES = [
 def test_recipe_is_valid_and_resolves_to_itself(name: str) -> None:
     recipe = parse(SHIPPED.recipe(name))
 
-    assert parse(recipe.resolved()) == recipe
+    assert parse(recipe.resolve()) == recipe
 
 
 def recipes_of(pipeline: dict) -> set[str]:

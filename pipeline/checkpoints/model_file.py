@@ -90,7 +90,7 @@ def write_model(path: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> N
     weights = sparse.packed(weights) if facts.get("pruned") else weights
     head = {"format": MODEL, "version": VERSION, "toolkit": __version__}
     body = {
-        "recipe": info.recipe.resolved(),
+        "recipe": info.recipe.resolve(),
         "facts": facts,
         "training": info.training,
         "weights": weights,

@@ -149,7 +149,7 @@ def _concepts(
     if unknown:
         log.warning(f"the model does not know, and ignores: {', '.join(unknown)}")
     found = {f"{side}_concepts": reading.top(side, top) for side in ("text", "video")}
-    found["shared"] = reading.shared(top)
+    found["shared"] = reading.rank_shared(top)
     both = bool(found["shared"])
     if request.as_json:
         asked = {"text": text, "video": name, "unknown_words": unknown}

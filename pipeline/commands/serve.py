@@ -69,7 +69,7 @@ def command(
             fix="Choose another --port, or --port 0 for any that is free.",
         ) from error
     for name in shelf.names:
-        log.info(f"{name}: {shelf.described(name)}")
+        log.info(f"{name}: {shelf.describe(name)}")
     address = f"[{host}]" if ":" in host else host
     click.echo(f"http://{address}:{socket.getsockname()[1]}/")
     run(application(shelf, hosts, upload_mb << 20), socket)

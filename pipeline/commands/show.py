@@ -45,7 +45,7 @@ _FEATURE_DIMS = {"dual_encoding_2019": 2048}  # of one
 @config_option
 def command(recipe: str, words: int, tags: int, feature_dim: int | None, path: Path | None) -> None:
     parsed = parse(config.load(path).recipe(recipe))
-    click.echo(yaml.safe_dump(parsed.resolved(), sort_keys=False, allow_unicode=True), nl=False)
+    click.echo(yaml.safe_dump(parsed.resolve(), sort_keys=False, allow_unicode=True), nl=False)
     sizes = {"words": words, "tags": tags}
     sizes["feature_dim"] = feature_dim or _FEATURE_DIMS.get(recipe, _FEATURE_DIM)
     click.echo(f"# {_parameters(parsed, sizes)}")

@@ -132,7 +132,7 @@ def _of_tensors(folder: Path, records: list[Record]) -> list[str]:
     found = []
     for kind in sorted({record.id.partition("/")[0] for record in records}):
         try:
-            found += [f"{kind}/{i}" for i in TensorCache.open(folder / kind).changed()]
+            found += [f"{kind}/{i}" for i in TensorCache.open(folder / kind).find_changed()]
         except DataError:
             continue  # the file itself is named
     return found

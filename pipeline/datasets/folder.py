@@ -138,7 +138,7 @@ class Dataset(base.Dataset):
         notes += [] if options.captions_only else made.notes()
         notes += parted(assigned.split_of, groups)
         splits = _split(made.captions, assigned.split_of)
-        return Annotations(made.listed(), made.captions, splits, notes, assigned.how)
+        return Annotations(made.list_videos(), made.captions, splits, notes, assigned.how)
 
     def digest(self) -> str:
         return digest(
@@ -274,13 +274,13 @@ class _Made:
         caption_id = f"{video_id}#{number}"
         self.captions[caption_id] = Caption(caption_id, video_id, found.text)
 
-    def listed(self) -> dict[str, Video]:
+    def list_videos(self) -> dict[str, Video]:
         """All videos but the films that captions name only by their moments."""
         hidden = self._films - self._counts.keys()
         return {i: video for i, video in self.videos.items() if i not in hidden}
 
     def notes(self) -> list[str]:
-        videos = self.listed()
+        videos = self.list_videos()
         silent = [i for i in videos if i not in self._counts]
         missing = [i for i, video in videos.items() if video.path is None]
         moments = sum(video.start is not None for video in videos.values())

@@ -1,6 +1,5 @@
 """The denoiser of `rerank: diffusion`: another checkpoint, and the split as its model reads it."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,32 +8,20 @@ import numpy as np
 from models.base import RetrievalModel, SecondStage
 from models.parts.noise import keys
 from pipeline.checkpoints.model_file import load_model
-from pipeline.datasets.base import Annotations
 from pipeline.errors import DataError
 from pipeline.evaluation import results
 from pipeline.evaluation.encode import encode_corpus
 from pipeline.evaluation.generation import Reranker, pick_encodings, restore_settings
-from pipeline.evaluation.inputs import Opened
+from pipeline.evaluation.inputs import Evaluated, Opened
 from pipeline.evaluation.locate import find_results
-from pipeline.evaluation.retrieve import Encoded
 from pipeline.feeding.corpus import Corpus
 from pipeline.processes import World
-
-
-@dataclass(frozen=True)
-class First:
-    """The model that is evaluated, by its name in messages, and the split as it encodes it."""
-
-    name: str
-    corpus: Corpus
-    encoded: Encoded
 
 
 def open_reranker(
     path: Path,
     opened: Opened,
-    first: First,
-    annotations: Annotations,
+    first: Evaluated,
     split: str,
     features: Literal["denoiser", "model"],
     batch_size: int,
@@ -51,7 +38,7 @@ def open_reranker(
         seen = first.encoded
         text, video = pick_encodings(stage, seen.text, seen.video, first.name)
     else:
-        corpus = opened.corpus(annotations, split)
+        corpus = opened.corpus(first.annotations, split)
         _check_same_split(first.corpus, corpus, path)
         seen = encode_corpus(model, corpus, batch_size, world=world)
         text, video = stage.pick(seen.text, seen.video)

@@ -8,8 +8,9 @@ import torch
 from models.base import RetrievalModel
 from pipeline import log
 from pipeline.checkpoints.model_file import ModelInfo, load_model
-from pipeline.datasets.base import Annotations
+from pipeline.datasets.base import Annotations, Caption
 from pipeline.errors import DataError
+from pipeline.evaluation.retrieve import Encoded
 from pipeline.feeding.corpus import Corpus, VideoStore, open_corpus
 from pipeline.feeding.inputs import Given, open_videos
 
@@ -40,6 +41,25 @@ class Opened:
                 f" {what}"
             )
         return open_corpus(annotations, split, self.store, encoder)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A split as one model reads and encodes it: what is ranked, explained and re-ranked.
+
+    name: of the model in results and messages. encoded: every text and video of the corpus.
+    """
+
+    name: str
+    opened: Opened
+    annotations: Annotations
+    corpus: Corpus
+    encoded: Encoded
+
+    @property
+    def captions(self) -> list[Caption]:
+        """The queries, in the order of their ranks."""
+        return [self.annotations.captions[i] for i in self.corpus.caption_ids]
 
 
 def open_model(

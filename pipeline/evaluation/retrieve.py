@@ -225,7 +225,9 @@ def rankings(
     how: what the fusion gets; by default noise of seed 0 and the processes of `world`.
     """
     scores = finite_scores(model, encoded, budget, world)
-    return fused(model, scores, encoded, how or Fusion(encoded.noise(0), world.rank, world.size))
+    return fuse_scores(
+        model, scores, encoded, how or Fusion(encoded.noise(0), world.rank, world.size)
+    )
 
 
 def finite_scores(
@@ -239,7 +241,7 @@ def finite_scores(
 
 
 @torch.inference_mode()
-def fused(
+def fuse_scores(
     model: RetrievalModel, scores: dict[str, Tensor], encoded: Encoded, how: Fusion
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the model makes of scores of distinct texts: t2v and v2t with a row per caption, as
@@ -267,7 +269,7 @@ def per_caption(found: Ranking, row_of_text: np.ndarray) -> tuple[np.ndarray, np
     return t2v, t2v.T if is_transpose else v2t[:, row_of_text]
 
 
-def ranked(
+def rank_split(
     model: RetrievalModel, encoded: Encoded, target: np.ndarray, settings: Settings = Settings()
 ) -> Iterator[Result]:
     """Rank a split: a Result for each way of re-ranking in turn, from one matrix of scores.
@@ -280,9 +282,9 @@ def ranked(
     names = list(dict.fromkeys(settings.rerank))
     if model.second_stage is not None:
         names.insert(names.index("none") + 1 if "none" in names else 0, SIMILARITY)
-    given = _given(model, encoded, settings)
+    scored = _score_split(model, encoded, settings)
     for name in names:
-        t2v, v2t, used = _RERANKERS[name](given)
+        t2v, v2t, used = _RERANKERS[name](scored)
         found = evaluate(
             t2v, v2t, target, ties=settings.ties, convention=settings.convention, ks=settings.ks,
             t2v_median=settings.t2v_median,
@@ -294,30 +296,31 @@ def ranked(
             evaluation=found,
             t2v=t2v,
             v2t=v2t,
-            statistics=given.statistics,
+            statistics=scored.statistics,
         )
 
 
 def take_part(model: RetrievalModel, encoded: Encoded, settings: Settings) -> None:
-    """The share of a process that is not the first in what the first one's `ranked` computes with
-    all of them.
+    """Do the share of any process but the first in what `rank_split` of the first one computes
+    with all of them.
     """
-    given = _given(model, encoded, settings)
+    scored = _score_split(model, encoded, settings)
     if "diffusion" in settings.rerank:
-        _diffusion(given)
+        _diffusion(scored)
 
 
 def retrieve(
     model: RetrievalModel, encoded: Encoded, target: np.ndarray, settings: Settings = Settings()
 ) -> dict[str, Result]:
-    """All Results of `ranked` by the name of their re-ranking; for splits whose matrices fit into
-    memory together.
+    """Return all Results of `rank_split` by the name of their re-ranking.
+
+    For splits whose matrices fit into memory together.
     """
-    return {result.rerank: result for result in ranked(model, encoded, target, settings)}
+    return {result.rerank: result for result in rank_split(model, encoded, target, settings)}
 
 
 @dataclass(frozen=True)
-class _Given:
+class _Scored:
     """What a re-ranking may use. scores: as the model gives them. raw: t2v and v2t, as it fuses
     them.
     """
@@ -330,14 +333,14 @@ class _Given:
     statistics: Mapping[str, float]
 
 
-def _given(model: RetrievalModel, encoded: Encoded, settings: Settings) -> _Given:
+def _score_split(model: RetrievalModel, encoded: Encoded, settings: Settings) -> _Scored:
     world = settings.world
     scores = finite_scores(model, encoded, settings.budget, world)
     noise, statistics = encoded.noise(settings.seed), model.statistics(scores)
-    raw = fused(
+    raw = fuse_scores(
         model, scores, encoded, Fusion(noise, world.rank, world.size, statistics=statistics)
     )
-    return _Given(
+    return _Scored(
         model=model,
         encoded=encoded,
         scores=scores if model.second_stage else {},
@@ -350,32 +353,32 @@ def _given(model: RetrievalModel, encoded: Encoded, settings: Settings) -> _Give
 Reranked = tuple[np.ndarray, np.ndarray, dict]  # t2v, v2t, what was used
 
 
-def _none(given: _Given) -> Reranked:
-    return *given.raw, {}
+def _none(scored: _Scored) -> Reranked:
+    return *scored.raw, {}
 
 
-def _similarity(given: _Given) -> Reranked:
-    (scores,) = given.scores.values()
-    return *per_caption(Ranking(scores, scores.T), given.encoded.row_of_text), {}
+def _similarity(scored: _Scored) -> Reranked:
+    (scores,) = scored.scores.values()
+    return *per_caption(Ranking(scores, scores.T), scored.encoded.row_of_text), {}
 
 
-def _diffusion(given: _Given) -> Reranked:
-    settings, second = given.settings, given.settings.second
+def _diffusion(scored: _Scored) -> Reranked:
+    settings, second = scored.settings, scored.settings.second
     if second is None:
         raise DataError(
             "needs a denoiser",
             where="rerank diffusion",
             fix="Give one, or leave diffusion out of rerank.",
         )
-    t2v, v2t = second.rerank(given.raw, given.encoded.row_of_text, settings.seed, settings.world)
+    t2v, v2t = second.rerank(scored.raw, scored.encoded.row_of_text, settings.seed, settings.world)
     return t2v, v2t, {"sampling": {"seed": settings.seed} | asdict(second.stage.settings)}
 
 
-def _dsl(given: _Given) -> Reranked:
-    scale = given.settings.dsl_scale or (
-        given.model.scale if given.model.scale > 1 else COSINE_SCALE
+def _dsl(scored: _Scored) -> Reranked:
+    scale = scored.settings.dsl_scale or (
+        scored.model.scale if scored.model.scale > 1 else COSINE_SCALE
     )
-    t2v, v2t = given.raw
+    t2v, v2t = scored.raw
     factor = np.float32(scale)
     return (
         reranking.dsl_order(t2v * factor),
@@ -384,8 +387,8 @@ def _dsl(given: _Given) -> Reranked:
     )
 
 
-def _qbnorm(given: _Given) -> Reranked:
-    settings, encoded, bank = given.settings, given.encoded, given.settings.bank
+def _qbnorm(scored: _Scored) -> Reranked:
+    settings, encoded, bank = scored.settings, scored.encoded, scored.settings.bank
     if bank is None:
         raise DataError(
             "needs a bank of other queries",
@@ -401,11 +404,11 @@ def _qbnorm(given: _Given) -> Reranked:
     )
     t2v_only = Fusion(of_texts.noise(settings.seed), v2t_rows=_NO_ROWS)
     v2t_only = Fusion(of_videos.noise(settings.seed), t2v_rows=_NO_ROWS)
-    t2v_bank, _ = rankings(given.model, of_texts, settings.budget, how=t2v_only)
-    _, v2t_bank = rankings(given.model, of_videos, settings.budget, how=v2t_only)
+    t2v_bank, _ = rankings(scored.model, of_texts, settings.budget, how=t2v_only)
+    _, v2t_bank = rankings(scored.model, of_videos, settings.budget, how=v2t_only)
     options = {"beta": settings.beta, "k": settings.k, "theta": settings.theta}
-    t2v = reranking.qb_norm(given.raw[0], t2v_bank, **options)
-    v2t = reranking.qb_norm(given.raw[1], v2t_bank, **options)
+    t2v = reranking.qb_norm(scored.raw[0], t2v_bank, **options)
+    v2t = reranking.qb_norm(scored.raw[1], v2t_bank, **options)
     used = {"bank_texts": len(t2v_bank), "bank_videos": len(v2t_bank)}
     used |= {"normalised_texts": len(t2v.rows), "normalised_videos": len(v2t.rows)}
     return t2v.scores, v2t.scores, options | used

@@ -48,7 +48,7 @@ class Reading:
             float(np.maximum(self.text, self.video).sum()), 1e-12
         )
 
-    def shared(self, n: int) -> list[dict]:
+    def rank_shared(self, n: int) -> list[dict]:
         """The n tags that add most to the similarity: [{"tag", "text", "video", "share"}]; []
         without both sides.
         """

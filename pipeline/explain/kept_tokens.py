@@ -56,7 +56,7 @@ class KeptPatches:
             found.append(row)
         return found
 
-    def shown(self, block: int) -> np.ndarray:
+    def mask(self, block: int) -> np.ndarray:
         """Whether each patch is left in front of a block: bool (T, grid, grid)."""
         ids = self.ids[block]
         shows = np.zeros((len(ids), len(self.frames) // len(ids) * self.grid**2), bool)
@@ -105,7 +105,7 @@ def picture(kept: KeptPatches, title: str) -> "Image":
         repeated = "" if t < kept.real else " (repeated)"
         labels.append(f"frame {t}{fit}{repeated}")
     for block in sorted(kept.ids):
-        shows = kept.shown(block)
+        shows = kept.mask(block)
         segment = len(kept.frames) // len(kept.ids[block])
         for t, frame in enumerate(kept.frames):
             images.append(cover(frame, shows[t]))

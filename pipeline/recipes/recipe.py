@@ -25,7 +25,7 @@ class Recipe:
         """What of a corpus its model looks at."""
         return model_reads(self.model)
 
-    def resolved(self) -> dict:
+    def resolve(self) -> dict:
         """The recipe as plain values with every default filled in; `parse` gives it back."""
         return {
             "name": self.name,

@@ -76,7 +76,7 @@ class Encoder:
             statistics=bool(self._needs_statistics()),
             model=info.recipe.model,
             kind=self.kind,
-            recipe=info.recipe.resolved() if self.kind == "clip" else self._recipe,
+            recipe=info.recipe.resolve() if self.kind == "clip" else self._recipe,
         )
 
     def as_dict(self) -> dict:

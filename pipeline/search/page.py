@@ -43,7 +43,7 @@ def contact_sheet(found: Sequence[tuple[str, Answers]]) -> str:
     )
 
 
-def still(path: Path, start: float, end: float | None) -> bytes | None:
+def draw_moment(path: Path, start: float, end: float | None) -> bytes | None:
     """A JPEG of the middle of a moment in a video file; None if there is none to show."""
     try:
         times = frame_times(path, Limits())
@@ -85,7 +85,9 @@ def _picture(answer: VideoAnswer, pictures: dict, words: str) -> str:
     key = (answer.path, answer.start)
     if key not in pictures:
         is_there = answer.path and Path(answer.path).is_file()
-        pictures[key] = still(Path(answer.path), answer.start, answer.end) if is_there else None
+        pictures[key] = (
+            draw_moment(Path(answer.path), answer.start, answer.end) if is_there else None
+        )
     data = pictures[key]
     if data is None:
         what = "the file is gone" if answer.path else "no file is known"

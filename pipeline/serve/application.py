@@ -109,7 +109,7 @@ def _add_pages(app: FastAPI, shelf: Shelf) -> None:
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
-        described = {name: shelf.described(name) for name in shelf.names}
+        described = {name: shelf.describe(name) for name in shelf.names}
         return templates.get_template("page.html.jinja").render(indexes=described)
 
     @app.get("/api", response_class=HTMLResponse, include_in_schema=False)

@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from pipeline.search.page import still
+from pipeline.search.page import draw_moment
 
 _KEPT_BYTES = 64 << 20
 
@@ -29,7 +29,7 @@ class Stills:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         with self._decoding:
-            made = still(path, start, end)
+            made = draw_moment(path, start, end)
         with self._lock:
             self._kept[key] = made
             self._bytes += len(made or b"")

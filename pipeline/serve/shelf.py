@@ -67,7 +67,7 @@ class Shelf:
         """The index of this name, as it is on disk now. Raises KeyError if there is none."""
         return self._fresh(name).store
 
-    def described(self, name: str) -> str:
+    def describe(self, name: str) -> str:
         """What is searched, in words."""
         return self._fresh(name).searcher.collection.described
 

@@ -9,7 +9,7 @@ Source: pipeline/evaluation/results.py describes these files.
 """
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,16 +23,14 @@ from pipeline.core.files import disk_name, file_digest, written
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import Record, digest
 from pipeline.datasets import base as datasets
-from pipeline.datasets.base import Annotations, Caption
 from pipeline.errors import ConfigError, DataError, ItemError
 
 if TYPE_CHECKING:
     import torch
 
     from pipeline.evaluation.generation import Reranker
-    from pipeline.evaluation.inputs import Opened
+    from pipeline.evaluation.inputs import Evaluated, Opened
     from pipeline.evaluation.retrieve import Encoded, Settings
-    from pipeline.feeding.corpus import Corpus
     from pipeline.processes import World
 
 
@@ -222,6 +220,7 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.evaluation import results
     from pipeline.evaluation.encode import encode_corpus, in_precision
+    from pipeline.evaluation.inputs import Evaluated
     from pipeline.evaluation.retrieve import take_part
     from pipeline.feeding.inputs import choose_device
 
@@ -230,29 +229,28 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     world = processes.World.of_environment()
     device = choose_device(options.device, world.local_rank)
     processes.join(world, device, _TIMEOUT_MINUTES)
-    read = _read(stage, path, device)
+    opened = _open(stage, path, device)
+    annotations = datasets.load(stage.inputs["annotations"])
+    corpus = opened.corpus(annotations, options.split)
     with in_precision(options.precision, device):
-        encoded = encode_corpus(
-            read.opened.model, read.corpus, options.batch_size, options.chunk, world
-        )
-        second = _second(stage, item.id, read, encoded, world)
+        encoded = encode_corpus(opened.model, corpus, options.batch_size, options.chunk, world)
+        split = Evaluated(item.id, opened, annotations, corpus, encoded)
+        second = _second(stage, split, world)
     folder = stage.out / disk_name(item.id)
-    settings = _settings(options, read, second, world)
+    settings = _settings(options, split, second, world)
     if not world.is_first:
-        take_part(read.opened.model, encoded, settings)
+        take_part(opened.model, encoded, settings)
         return Outcome()
-    metrics, ranks, files, statistics = _rank(
-        options, item.id, read=read, encoded=encoded, folder=folder, settings=settings
-    )
-    captions = read.captions
+    metrics, ranks, files, statistics = _rank(options, split, folder, settings)
+    captions = split.captions
     first = np.unique(encoded.row_of_text, return_index=True)[
         1
     ]  # rows are numbered by first appearance
     gallery = results.Gallery(
         checkpoint=file_digest(path),
         split=options.split,
-        video_ids=read.corpus.video_ids,
-        caption_ids=read.corpus.caption_ids,
+        video_ids=split.corpus.video_ids,
+        caption_ids=split.corpus.caption_ids,
         texts=[captions[n].text for n in first],
         row_of_text=encoded.row_of_text,
         text_keys=encoded.text_keys.tolist(),
@@ -261,25 +259,11 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
     outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
     facts = {name: _key_figures(m) for name, m in metrics["results"].items()}
-    wanted = len(read.annotations.split(options.split).video_ids)
-    missing = wanted - len(read.corpus.video_ids)
+    wanted = len(split.annotations.split(options.split).video_ids)
+    missing = wanted - len(split.corpus.video_ids)
     return Outcome(
         outputs=outputs, facts=facts | ({_MISSING: [missing, wanted]} if missing else {})
     )
-
-
-@dataclass(frozen=True)
-class _Read:
-    """Everything an evaluation reads."""
-
-    opened: "Opened"
-    annotations: Annotations
-    corpus: "Corpus"
-
-    @property
-    def captions(self) -> list[Caption]:
-        """The queries, in the order of their ranks."""
-        return [self.annotations.captions[i] for i in self.corpus.caption_ids]
 
 
 def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
@@ -296,13 +280,8 @@ def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
     return opened
 
 
-def _read(stage: Stage, path: Path, device: "torch.device") -> _Read:
-    opened, annotations = _open(stage, path, device), datasets.load(stage.inputs["annotations"])
-    return _Read(opened, annotations, opened.corpus(annotations, stage.options.split))
-
-
 def _settings(
-    options: Options, read: _Read, second: "Reranker | None", world: "World"
+    options: Options, split: "Evaluated", second: "Reranker | None", world: "World"
 ) -> "Settings":
     from pipeline.evaluation.retrieve import Settings
 
@@ -312,7 +291,7 @@ def _settings(
         options.v2t,
         options.t2v_median,
         dsl_scale=options.dsl_scale,
-        bank=_bank(options, read) if "qbnorm" in options.rerank and world.is_first else None,
+        bank=_bank(options, split) if "qbnorm" in options.rerank and world.is_first else None,
         world=world,
         beta=options.bank.beta,
         k=options.bank.k,
@@ -343,23 +322,19 @@ def _check(options: Options, is_given: bool) -> None:
         )
 
 
-def _second(
-    stage: Stage, name: str, read: _Read, encoded: "Encoded", world: "World"
-) -> "Reranker | None":
+def _second(stage: Stage, split: "Evaluated", world: "World") -> "Reranker | None":
     """What rerank diffusion needs of the denoiser, if it is asked for."""
     if "diffusion" not in stage.options.rerank:
         return None
     from pipeline.checkpoints.toolkit_file import find_checkpoint
-    from pipeline.evaluation.denoiser import First, open_reranker
+    from pipeline.evaluation.denoiser import open_reranker
 
     options, path = stage.options, find_checkpoint(stage.inputs["denoiser"].path)
-    opened = _open(stage, path, next(read.opened.model.parameters()).device)
-    first = First(name, read.corpus, encoded)
+    opened = _open(stage, path, next(split.opened.model.parameters()).device)
     return open_reranker(
         path,
         opened,
-        first=first,
-        annotations=read.annotations,
+        first=split,
         split=options.split,
         features=options.sampling.features,
         batch_size=options.batch_size,
@@ -368,26 +343,26 @@ def _second(
 
 
 def _rank(
-    options: Options, name: str, read: _Read, encoded: "Encoded", folder: Path, settings: "Settings"
+    options: Options, split: "Evaluated", folder: Path, settings: "Settings"
 ) -> tuple[dict, dict[str, np.ndarray], list[Path], dict[str, float]]:
     """metrics.json, the arrays of ranks.npz, the files of score matrices, if wanted, and what
     fusing a query alone needs of all scores.
     """
     from pipeline.evaluation import results
-    from pipeline.evaluation.retrieve import ranked
+    from pipeline.evaluation.retrieve import rank_split
     from pipeline.report import breakdown
 
-    corpus, target = read.corpus, read.corpus.video_of
-    metrics, ranks, files = _head(options, name, read), {"target": target}, []
+    corpus, target = split.corpus, split.corpus.video_of
+    metrics, ranks, files = _head(options, split), {"target": target}, []
     statistics: dict[str, float] = {}
-    attributes = [read.annotations.videos[i].attributes for i in corpus.video_ids]
-    for result in ranked(read.opened.model, encoded, target, settings):
+    attributes = [split.annotations.videos[i].attributes for i in corpus.video_ids]
+    for result in rank_split(split.opened.model, split.encoded, target, settings):
         metrics["results"][result.rerank] = result.metrics
         metrics["attributes"][result.rerank] = breakdown.attribute_rates(
             result.t2v, target, attributes
         )
         if "examples" not in metrics:
-            texts = [(caption.id, caption.text) for caption in read.captions]
+            texts = [(caption.id, caption.text) for caption in split.captions]
             metrics["examples"] = breakdown.examples(
                 result, target, texts, corpus.video_ids, options.examples
             )
@@ -395,36 +370,36 @@ def _rank(
         if options.save_similarity:
             files += results.save_similarity(folder, result.rerank, result.t2v, result.v2t)
         statistics = dict(result.statistics)
-        _say(name, result.metrics)
+        _say(split.name, result.metrics)
     metrics["gains"] = breakdown.gains(metrics["results"])
-    _say_gains(name, metrics["gains"])
-    _say_trained(name, metrics["parameters"])
+    _say_gains(split.name, metrics["gains"])
+    _say_trained(split.name, metrics["parameters"])
     return metrics, ranks, files, statistics
 
 
-def _head(options: Options, name: str, read: _Read) -> dict:
+def _head(options: Options, split: "Evaluated") -> dict:
     from pipeline.evaluation.metrics import KS
     from pipeline.recipes.freeze import count_parameters
     from pipeline.report import breakdown
 
-    corpus = read.corpus
-    info = read.opened.info
-    second = read.opened.model.second_stage
+    corpus = split.corpus
+    info = split.opened.info
+    second = split.opened.model.second_stage
     return {
-        "checkpoint": name,
+        "checkpoint": split.name,
         "model": info.recipe.model,
         "recipe": info.recipe.name,
         "training": info.training,
-        "parameters": count_parameters(read.opened.model, info.recipe.train),
+        "parameters": count_parameters(split.opened.model, info.recipe.train),
         "split": options.split,
         "texts": len(corpus.caption_ids),
         "videos": len(corpus.video_ids),
         "of": {
-            "videos": len(read.annotations.videos),
-            "texts": len(read.annotations.captions),
-            "splits": read.annotations.origin,
+            "videos": len(split.annotations.videos),
+            "texts": len(split.annotations.captions),
+            "splits": split.annotations.origin,
         },
-        "left_out": len(read.annotations.split(options.split).video_ids) - len(corpus.video_ids),
+        "left_out": len(split.annotations.split(options.split).video_ids) - len(corpus.video_ids),
         "chance": breakdown.chance(corpus.video_of, len(corpus.video_ids), KS, options.v2t),
         "sampling": (
             None if second is None else {"seed": options.sampling.seed} | asdict(second.settings)
@@ -434,22 +409,22 @@ def _head(options: Options, name: str, read: _Read) -> dict:
     }
 
 
-def _bank(options: Options, read: _Read) -> "Encoded":
+def _bank(options: Options, split: "Evaluated") -> "Encoded":
     """Captions and videos of another split, evenly spaced, encoded."""
     from pipeline.evaluation.encode import encode_bank, in_precision
 
     bank = options.bank
-    if bank.split not in read.annotations.splits or bank.split == options.split:
+    if bank.split not in split.annotations.splits or bank.split == options.split:
         raise ConfigError(
             f"the query bank of qbnorm cannot come from split {bank.split!r}: there are "
-            f"{', '.join(read.annotations.splits)}, and {options.split} is ranked",
+            f"{', '.join(split.annotations.splits)}, and {options.split} is ranked",
             where="evaluate.bank.split",
             fix="Name another split, or leave qbnorm out of rerank.",
         )
-    opened, wanted = read.opened, read.annotations.split(bank.split).video_ids
+    opened, wanted = split.opened, split.annotations.split(bank.split).video_ids
     faults = opened.store.faults(wanted)
     video_ids = [i for i in wanted if i not in faults]
-    texts = [caption.text for caption in read.annotations.texts(bank.split)]
+    texts = [caption.text for caption in split.annotations.texts(bank.split)]
     with in_precision(options.precision, next(opened.model.parameters()).device):
         return encode_bank(
             opened.model,

@@ -152,7 +152,7 @@ class Stage(stage.Stage):
         trainer = _trainer(self, setup, device, digest([fingerprint, item.key]))
         if world.is_first:
             config = {
-                "recipe": recipe.resolved(),
+                "recipe": recipe.resolve(),
                 "run": trainer.describe(),
                 "toolkit": __version__,
             }

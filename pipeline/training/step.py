@@ -29,7 +29,7 @@ class NotFinite(Exception):
         super().__init__(what)
         self.video_ids = video_ids
 
-    def stopped(self, step: int, epoch: int, last_good: str) -> DataError:
+    def explain(self, step: int, epoch: int, last_good: str) -> DataError:
         """The error that ends the run: exit code 4, because the batch named is where to look
         first.
         """

@@ -261,7 +261,7 @@ class Trainer:
 
     def _skip_or_stop(self, fault: NotFinite) -> None:
         p = self._progress
-        error = fault.stopped(
+        error = fault.explain(
             p.step + 1,
             p.epoch + 1,
             str(self.last_path) if self.last_path.exists() else "not saved yet",
@@ -379,7 +379,7 @@ class Trainer:
                     "version": VERSION,
                     "toolkit": __version__,
                     "identity": self._conduct.identity,
-                    "recipe": self._recipe.resolved(),
+                    "recipe": self._recipe.resolve(),
                     "global_batch": self._batches.batch_size,
                     "processes": self._world.size,
                     "device": self._conduct.device.type,

@@ -110,7 +110,7 @@ def test_a_missing_backbone_is_named_and_taken_from_beside(pair) -> None:
 def test_weights_rounded_when_they_were_taken_are_rounded_again(tmp_path: Path) -> None:
     clip = saved_clip(tmp_path / "small.pt")
     rounding = parse(
-        recipe().resolved() | {"options": recipe().options.model_dump() | {"half_rounding": True}}
+        recipe().resolve() | {"options": recipe().options.model_dump() | {"half_rounding": True}}
     )
 
     path, weights = tuned(tmp_path, rounding, clip)

@@ -33,8 +33,8 @@ PUBLISHED = {
 def test_resolved_recipe_parses_to_itself():
     once = parse(PUBLISHED)
 
-    assert parse(once.resolved()) == once
-    assert once.resolved()["train"]["schedule"]["wait"] == 3
+    assert parse(once.resolve()) == once
+    assert once.resolve()["train"]["schedule"]["wait"] == 3
 
 
 def test_all_mistakes_of_a_recipe_are_reported_together():
@@ -70,7 +70,7 @@ def test_freeze_is_written_with_except():
     recipe = parse(PUBLISHED | {"train": train})
 
     assert recipe.train.freeze.exceptions == ["prompt"]
-    assert parse(recipe.resolved()) == recipe
+    assert parse(recipe.resolve()) == recipe
 
 
 @pytest.mark.parametrize(("values", "words"), [

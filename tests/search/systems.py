@@ -75,7 +75,7 @@ def checkpoint(folder: Path, name: str) -> tuple[RetrievalModel, ModelInfo, Path
     }
     start = None
     if name == "diffusion":
-        plain = parse(recipe.resolved() | {"options": options | {"stage": "discrimination"}})
+        plain = parse(recipe.resolve() | {"options": options | {"stage": "discrimination"}})
         start = model_file.build_model(plain, facts).state_dict()
     model = model_file.build_model(recipe, facts, init=start, is_start=start is not None).eval()
     file = folder / "checkpoints" / "best.pt"

@@ -62,7 +62,7 @@ class Chooser:
     def pick(self, options: Sequence, *key: object) -> object:
         return options[self.below(len(options), *key)]
 
-    def shuffled(self, options: Sequence, *key: object) -> list:
+    def shuffle(self, options: Sequence, *key: object) -> list:
         return sorted(options, key=lambda option: self.below(1 << 63, *key, option))
 
 
@@ -123,17 +123,17 @@ def held_out(choose: Chooser) -> dict[str, list[tuple[str, str, tuple[str, str]]
     split, and train has four of six parts.
     """
     colours, kinds = (
-        choose.shuffled(list(COLOURS), "colours"),
-        choose.shuffled(list(SHAPES), "kinds"),
+        choose.shuffle(list(COLOURS), "colours"),
+        choose.shuffle(list(SHAPES), "kinds"),
     )
-    motions = choose.shuffled(TWINS, "motions")
+    motions = choose.shuffle(TWINS, "motions")
     parts = {split: [] for split in SPLITS}
     for (c, colour), (k, kind), (m, motion) in product(
         enumerate(colours), enumerate(kinds), enumerate(motions)
     ):
         split = {0: "test", 1: "val"}.get((c + k + m) % len(colours), "train")
         parts[split].append((colour, kind, motion))
-    return {split: choose.shuffled(part, "order", split) for split, part in parts.items()}
+    return {split: choose.shuffle(part, "order", split) for split, part in parts.items()}
 
 
 def compose(choose: Chooser, combinations: list, first: int, two: bool) -> Scene:
@@ -145,7 +145,7 @@ def compose(choose: Chooser, combinations: list, first: int, two: bool) -> Scene
     if two:
         others = [c for c in combinations if c[0] != chosen[0][0] and c[1] != chosen[0][1]]
         chosen.append(choose.pick(others, "second"))
-    sides = choose.shuffled((-24, 24), "sides") if two else [choose.below(31, "lane") - 15]
+    sides = choose.shuffle((-24, 24), "sides") if two else [choose.below(31, "lane") - 15]
     shapes = [
         DrawnShape(
             colour,
@@ -181,5 +181,5 @@ def _sentence(scene: Scene, template: int, choose: Chooser, attempt: int) -> str
         size, colour = word(SIZES, shape.size, n), word(COLOURS, shape.colour, n)
         thing = f"a {size} {colour} {word(SHAPES, shape.kind, n)}"
         clauses.append(f"{thing}{link}{word(MOTIONS, shape.motion, n)}")
-    things = " and ".join(choose.shuffled(clauses, "order", attempt))
+    things = " and ".join(choose.shuffle(clauses, "order", attempt))
     return frame.format(things=things, background=word(BACKGROUNDS, scene.background))

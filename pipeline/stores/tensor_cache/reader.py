@@ -116,13 +116,13 @@ class TensorCache:
             np.take(array, rows, axis=0, out=slot, mode="clip")  # "raise" would copy once more
         return out
 
-    def changed(self) -> list[str]:
+    def find_changed(self) -> list[str]:
         """Ids of the videos whose array no longer has its CRC-32."""
         return [i for i, entry in self._entries.items() if zlib.crc32(self[i]) != entry.crc32]
 
     def check(self) -> None:
         """Compare every array with its CRC-32. DataError lists the videos that changed."""
-        changed = self.changed()
+        changed = self.find_changed()
         if changed:
             names = ", ".join(changed[:3])
             raise DataError(
