@@ -12,7 +12,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation import results
 from pipeline.evaluation.encode import encode_corpus
 from pipeline.evaluation.generation import Reranker, pick_encodings, restore_settings
-from pipeline.evaluation.inputs import Evaluated, Opened
+from pipeline.evaluation.inputs import EvaluatedSplit, Opened
 from pipeline.evaluation.locate import find_results
 from pipeline.feeding.corpus import Corpus
 from pipeline.processes import World
@@ -21,7 +21,7 @@ from pipeline.processes import World
 def open_reranker(
     path: Path,
     opened: Opened,
-    first: Evaluated,
+    first: EvaluatedSplit,
     split: str,
     features: Literal["denoiser", "model"],
     batch_size: int,

@@ -44,7 +44,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedSplit:
     """A split as one model reads and encodes it: what is ranked, explained and re-ranked.
 
     name: of the model in results and messages. encoded: every text and video of the corpus.

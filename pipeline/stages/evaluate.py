@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.evaluation.generation import Reranker
-    from pipeline.evaluation.inputs import Evaluated, Opened
+    from pipeline.evaluation.inputs import EvaluatedSplit, Opened
     from pipeline.evaluation.retrieve import Encoded, Settings
     from pipeline.processes import World
 
@@ -220,7 +220,7 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.evaluation import results
     from pipeline.evaluation.encode import encode_corpus, in_precision
-    from pipeline.evaluation.inputs import Evaluated
+    from pipeline.evaluation.inputs import EvaluatedSplit
     from pipeline.evaluation.retrieve import take_part
     from pipeline.feeding.inputs import choose_device
 
@@ -234,7 +234,7 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     corpus = opened.corpus(annotations, options.split)
     with in_precision(options.precision, device):
         encoded = encode_corpus(opened.model, corpus, options.batch_size, options.chunk, world)
-        split = Evaluated(item.id, opened, annotations, corpus, encoded)
+        split = EvaluatedSplit(item.id, opened, annotations, corpus, encoded)
         second = _second(stage, split, world)
     folder = stage.out / disk_name(item.id)
     settings = _settings(options, split, second, world)
@@ -281,7 +281,7 @@ def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
 
 
 def _settings(
-    options: Options, split: "Evaluated", second: "Reranker | None", world: "World"
+    options: Options, split: "EvaluatedSplit", second: "Reranker | None", world: "World"
 ) -> "Settings":
     from pipeline.evaluation.retrieve import Settings
 
@@ -322,7 +322,7 @@ def _check(options: Options, is_given: bool) -> None:
         )
 
 
-def _second(stage: Stage, split: "Evaluated", world: "World") -> "Reranker | None":
+def _second(stage: Stage, split: "EvaluatedSplit", world: "World") -> "Reranker | None":
     """What rerank diffusion needs of the denoiser, if it is asked for."""
     if "diffusion" not in stage.options.rerank:
         return None
@@ -343,7 +343,7 @@ def _second(stage: Stage, split: "Evaluated", world: "World") -> "Reranker | Non
 
 
 def _rank(
-    options: Options, split: "Evaluated", folder: Path, settings: "Settings"
+    options: Options, split: "EvaluatedSplit", folder: Path, settings: "Settings"
 ) -> tuple[dict, dict[str, np.ndarray], list[Path], dict[str, float]]:
     """metrics.json, the arrays of ranks.npz, the files of score matrices, if wanted, and what
     fusing a query alone needs of all scores.
@@ -377,7 +377,7 @@ def _rank(
     return metrics, ranks, files, statistics
 
 
-def _head(options: Options, split: "Evaluated") -> dict:
+def _head(options: Options, split: "EvaluatedSplit") -> dict:
     from pipeline.evaluation.metrics import KS
     from pipeline.recipes.freeze import count_parameters
     from pipeline.report import breakdown
@@ -409,7 +409,7 @@ def _head(options: Options, split: "Evaluated") -> dict:
     }
 
 
-def _bank(options: Options, split: "Evaluated") -> "Encoded":
+def _bank(options: Options, split: "EvaluatedSplit") -> "Encoded":
     """Captions and videos of another split, evenly spaced, encoded."""
     from pipeline.evaluation.encode import encode_bank, in_precision
 
