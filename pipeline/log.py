@@ -55,7 +55,7 @@ def info(message: str, **facts: object) -> None:
 
 @functools.cache
 def once(message: str) -> None:
-    """A line for the user that a command says at most once, however often it is met."""
+    """Log a line at most once per command, however often it is called."""
     info(message)
 
 
@@ -74,7 +74,7 @@ def warning(message: str, **facts: object) -> None:
 
 @contextlib.contextmanager
 def errors_only() -> Iterator[None]:
-    """Say nothing less than errors while the block runs: for processes beside the first."""
+    """Log errors only while the block runs: for every process but the first."""
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

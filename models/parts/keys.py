@@ -42,7 +42,7 @@ def to_ours(
     """Return a published state dict under our names, in its order.
 
     Shapes stay unless a rule changes them. ignored: {their key: why we do not need it}. Raises
-    Mismatch that lists every key that no rule knows and every value that is no tensor.
+    Mismatch that lists every key that no rule knows and every value that is not a tensor.
     """
     skipped = ignored or {}
     needed = {key: value for key, value in state.items() if key not in skipped}

@@ -95,7 +95,7 @@ config_option = click.option(
 
 
 def jobs_option(what: str) -> Callable:
-    """Return the decorator that adds `--jobs`; what: the things of which so many work at once."""
+    """Return the decorator that adds `--jobs`; what: the things that are worked on in parallel."""
     return click.option(
         "-j",
         "--jobs",

@@ -51,7 +51,7 @@ class Options(BaseModel, extra="forbid"):
         False, description="drop .jpg and .mp4 from the end of video ids, as hybrid_space does"
     )
     tiny: int | None = Field(
-        None, ge=1, description="debugging: the first caption of each of the first so many videos"
+        None, ge=1, description="for debugging: read the first caption of this many videos only"
     )
 
 

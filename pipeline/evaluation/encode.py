@@ -30,8 +30,8 @@ def encode_corpus(
     """Encode a split with a model that is in eval mode on its device. Of several processes each
     encodes its share.
 
-    Captions of equal tokens are encoded once. `chunk`: captions and videos in file order, so many
-    at a time (-1: all at once), equal captions again and again: with `pooling: padded` results
+    Captions of equal tokens are encoded once. `chunk`: how many captions and videos, in file order,
+    are encoded at a time (-1: all), equal captions again and again: with `pooling: padded` results
     depend on which items share a chunk, and the published ones belong to 2000 (validation) and 1000
     (test).
     """

@@ -136,8 +136,7 @@ def search_beta(betas: list[float], value: Callable[[float], float]) -> Found:
     """The inverse temperature of `qb_norm` at which `value` is largest; the first of equal values.
 
     Source: knightyxp/DGL: search_for_best_r1_with_qb_norm.py, where the value is the recall of the
-    very queries that
-    are reported: such numbers are optimistic.
+    very queries that are reported, so such numbers are optimistic.
     """
     tried = {beta: value(beta) for beta in betas}
     best = max(betas, key=lambda beta: tried[beta])

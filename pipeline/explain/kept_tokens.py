@@ -2,7 +2,7 @@
 each part of the video fits a sentence.
 
 As the figure of CenterCLIP shows it (Zhao et al., SIGIR 2022; docs/specs/centerclip.md, sections 4
-and 5): what is no medoid is covered. Our own: every block that reduces, the similarity of each
+and 5): what is not a medoid is covered. Our own: every block that reduces, the similarity of each
 segment, and frames of models that keep everything.
 """
 

@@ -138,7 +138,7 @@ def _answers(
 
 
 def _turn(videos: np.ndarray) -> np.ndarray:
-    """The how-manyeth of its kind each entry is, from 0."""
+    """Ordinal of each entry among the entries of its kind, from 0."""
     order = np.argsort(videos, kind="stable")
     ordered = videos[order]
     turn = np.empty(len(videos), np.int64)

@@ -171,7 +171,7 @@ class Stage(Base):
                     lists[video_id] = list(known)
             return {video_id: frames for video_id, frames in lists.items() if frames}
         if not any(listed) and all(is_array_path(source) for source in sources):
-            return None  # a vector per video: a number at the end of an id is no frame
+            return None  # a vector per video: a number at the end of an id is not a frame
         grouped = group_frames(ids)
         if grouped is None and self.options.frames == "yes":
             raise DataError(

@@ -269,7 +269,7 @@ def side_texts(paths: dict[str, Path], options: Columns, bad: Faults) -> Iterato
 def _one(
     where: str, row: Row, named: tuple[object, object], roles: Roles, bad: Faults
 ) -> Iterator[Spoken]:
-    """The captions of one row or entry; faults for what is no text, empty, or an unknown split."""
+    """The captions of one row or entry; faults for what is not text, empty, or an unknown split."""
     video, texts = named
     if isinstance(video, int | float) and not isinstance(video, bool):
         video = f"{video:g}" if isinstance(video, float) else str(video)

@@ -115,7 +115,7 @@ class FolderListing:
         )
 
     def _is_known(self, path: Path) -> bool:
-        """Whether a file that is no video holds captions: in the folder, or beside its video."""
+        """Whether a file that is not a video holds captions: in the folder, or beside its video."""
         if path.parent == self.folder and path.name in CAPTION_FILES:
             return True
         return path.suffix == ".txt" and str(path)[:-4] in self._stems

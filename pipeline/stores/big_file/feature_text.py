@@ -37,7 +37,7 @@ def import_text(source: Path, folder: Path) -> TextImport:
 
     The dimension is that of the first row. `video2frames.txt` is written if all ids are frame ids
     (`<video>_<number>`). Raises DataError with the line number for a row of another length, or a
-    value that is no number.
+    value that is not a number.
     """
     rows = read_rows(source)
     first = next(rows, None)

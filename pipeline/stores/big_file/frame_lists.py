@@ -51,7 +51,7 @@ def parse_frame_lists(text: str) -> dict[str, list[str]]:
 
 def group_frames(ids: Iterable[str]) -> dict[str, list[str]] | None:
     """Frame ids grouped by video, videos in order of first appearance, frames by number; None if an
-    id is no frame id.
+    id is not a frame id.
 
     A frame id is `<video>_<number>`, split at the last underscore, for the video id may hold
     underscores too.
