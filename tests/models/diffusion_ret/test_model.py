@@ -243,7 +243,7 @@ def test_a_finished_second_stage_must_have_its_denoisers() -> None:
         ({"interaction": "xti"}, "wti"),
         ({"stage": "both"}, "'discrimination' or 'generation'"),
         ({"backbone": "RN50"}, "ViT-B/32"),
-        ({"words": 78}, "reads 77"),
+        ({"words": 78}, "reads at most 77"),
     ],
 )
 def test_options_out_of_range_say_what_is_in_it(options: dict, message: str) -> None:

@@ -183,7 +183,7 @@ def test_more_words_than_the_model_reads_are_refused() -> None:
         ({"wti_arch": 4}, "1, 2 or 3"),
         ({"cdcr": 3, "interaction": "ti"}, "use cdcr 2"),
         ({"backbone": "ViT-B/64"}, "ViT-B/32"),
-        ({"words": 78}, "reads 77"),
+        ({"words": 78}, "reads at most 77"),
     ],
 )
 def test_options_out_of_range_say_what_is_in_it(options: dict, message: str) -> None:
