@@ -28,6 +28,7 @@ from pipeline.datasets.base import Dataset
 from pipeline.datasets.parts import inventory
 from pipeline.datasets.parts.inventory import EXAMPLES, KINDS, Expected, Inventory
 from pipeline.errors import ComparisonFailed
+from pipeline.visible import one_line
 
 
 @click.command(help=__doc__)
@@ -167,7 +168,7 @@ def _show(taken: Inventory, allowed: tuple[str, ...]) -> None:
             f"\n{len(lines):>8,} {kind}: {KINDS[kind]}{' (allowed)' if kind in allowed else ''}"
         )
         for line in lines[:EXAMPLES]:
-            click.echo(f"         {line.encode('utf-8', 'backslashreplace').decode()}")
+            click.echo(f"         {one_line(line)}")
         if len(lines) > EXAMPLES:
             click.echo("         ...")
     if not taken.faults:

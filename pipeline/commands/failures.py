@@ -15,6 +15,7 @@ from pipeline.commands._shared import run_options, set_option, settings_from, wo
 from pipeline.core.execute import finished_parts, run_step
 from pipeline.core.plan import Pipeline, Step
 from pipeline.core.state import STATE, Journal, Record
+from pipeline.visible import one_line
 
 
 @click.command(help=__doc__)
@@ -54,9 +55,9 @@ def command(
         return
     for name, record in found:
         click.echo(
-            f"{name}   {record.id}   {'damaged, ' if record.usable else ''}"
-            f"{record.reason}: {record.message}"
-            + (f"   ({record.source})" if record.source else "")
+            f"{name}   {one_line(record.id)}   {'damaged, ' if record.usable else ''}"
+            f"{record.reason}: {one_line(record.message)}"
+            + (f"   ({one_line(record.source)})" if record.source else "")
         )
     damaged = sum(record.usable for _, record in found)
     words = (

@@ -19,6 +19,7 @@ from pipeline.core.lock import Lock
 from pipeline.core.results.generations import PREVIOUS, Kept, kept_results
 from pipeline.core.state import STATE
 from pipeline.errors import ConfigError
+from pipeline.visible import one_line
 
 
 @click.command(help=__doc__)
@@ -61,4 +62,4 @@ def command(
 
 def _line(kept: Kept) -> str:
     kind = "complete" if kept.is_complete else "unfinished"
-    return f"{kept.path.name:<20} {kind:<10} {kept.bytes / 1e6:>10,.1f} MB   {kept.path}"
+    return f"{kept.path.name:<20} {kind:<10} {kept.bytes / 1e6:>10,.1f} MB   {one_line(kept.path)}"

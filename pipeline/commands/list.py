@@ -13,6 +13,7 @@ import click
 from pipeline import config, registry
 from pipeline.commands._shared import config_option
 from pipeline.errors import ConfigError
+from pipeline.visible import one_line
 
 
 def _stages(_loaded: config.Config) -> dict[str, str]:
@@ -73,4 +74,4 @@ def command(what: str, words: tuple[str, ...], path: Path | None, as_json: bool)
         return
     width = max(map(len, rows), default=0)
     for name, line in rows.items():
-        click.echo(f"{name:<{width}}   {line}")
+        click.echo(f"{one_line(name):<{width}}   {line}")

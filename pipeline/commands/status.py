@@ -16,6 +16,7 @@ from pipeline import config, log
 from pipeline.commands._shared import config_option, set_option, work_option
 from pipeline.core.plan import Pipeline
 from pipeline.core.status import State, assess_all
+from pipeline.visible import one_line
 
 
 @click.command(help=__doc__)
@@ -36,10 +37,10 @@ def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_j
         numbers = (
             f"{_done(state):>9} {state.failed:>7,} {state.seconds:>7.1f} s {_size(state.bytes):>9}"
         )
-        click.echo(f"{name:<{width}}   {numbers}   {state}")
+        click.echo(f"{name:<{width}}   {numbers}   {one_line(state)}")
     for name, state in states.items():
         for line in _notes(state):
-            click.echo(f"{name:<{width}}   {line}")
+            click.echo(f"{name:<{width}}   {one_line(line)}")
 
 
 def _notes(state: State) -> Iterator[str]:

@@ -19,6 +19,7 @@ from pipeline.commands._shared import config_option, jobs_option, set_option, wo
 from pipeline.core.results import generations, intact
 from pipeline.core.state import Record, read_manifest, usable_records
 from pipeline.errors import DataError, ItemError
+from pipeline.visible import one_line
 
 _SHOWN = 20  # damaged files of a step that are listed
 
@@ -169,6 +170,6 @@ def _print(report: dict[str, dict]) -> None:
         items = log.names(found["items"][:_SHOWN], len(found["items"]))
         click.echo(f"{name:<{width}} {line}{items}")
         for file, reason in list(found["damaged"].items())[:_SHOWN]:
-            click.echo(f"{'':<{width}}   {file} {reason}")
+            click.echo(f"{'':<{width}}   {one_line(file)} {one_line(reason)}")
         if len(found["damaged"]) > _SHOWN:
             click.echo(f"{'':<{width}}   and {len(found['damaged']) - _SHOWN:,} more files")

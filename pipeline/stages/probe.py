@@ -93,8 +93,10 @@ class Stage(stage.Stage):
         if self.options.fast:
             return Outcome(facts=facts)
         reader = iterate_clip(path, FrameChoice("all"), limits=self.options)
-        for _ in reader.chosen():
-            pass
+        shaper = None
+        for chosen in reader.chosen():
+            shaper = shaper or reader.shaper(chosen.frame)
+            shaper.note(chosen.frame)
         return Outcome(
             reader.status,
             None,

@@ -62,7 +62,9 @@ class Stage(Base):
     def process(self, item: Item) -> Outcome:
         versions = self._versions()
         log.info("tags: made with " + ", ".join(versions.values()), **versions)
-        captions = base.load(self.inputs["annotations"]).texts(self.options.split)
+        annotations = base.load(self.inputs["annotations"])
+        log.once(annotations.said(self.options.split))
+        captions = annotations.texts(self.options.split)
         losses = Losses.of((caption.text for caption in captions), "ascii")
         if str(losses):
             log.warning(f"tags are English words of A to Z; split {self.options.split}: {losses}")

@@ -60,7 +60,9 @@ class Stage(Base):
         yield Item("vocab", digest(content if self._letters == "ascii" else [content, "unicode"]))
 
     def process(self, item: Item) -> Outcome:
-        captions = base.load(self.inputs["annotations"]).texts(self.options.split)
+        annotations = base.load(self.inputs["annotations"])
+        log.once(annotations.said(self.options.split))
+        captions = annotations.texts(self.options.split)
         spoken = [caption.text for caption in captions]
         losses = Losses.of(spoken, self._letters)
         if str(losses):

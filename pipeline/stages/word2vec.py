@@ -96,7 +96,9 @@ class Stage(Base):
         if self.options.random:
             return Vectors({}, self.options.random)
         if self.options.train:
-            captions = base.load(self._captions_artefact()).texts(self.options.split)
+            annotations = base.load(self._captions_artefact())
+            log.once(annotations.said(self.options.split))
+            captions = annotations.texts(self.options.split)
             return word_vectors.train(
                 (c.text for c in captions), self.options.train, self.options.seed, letters
             )

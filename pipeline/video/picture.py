@@ -91,7 +91,7 @@ class Shaper:
         unknown formats.
         """
         width, height = self._coded
-        self._note(frame)
+        self.note(frame)
         if hdr.is_hdr(frame):
             return self.turn.apply(self._tone_mapped(frame))
         if frame.format.name in _PLANAR and (frame.width, frame.height) != self._coded:
@@ -106,14 +106,15 @@ class Shaper:
         """yuv420p, limited range, the matrix of the source (of HDR: BT.709). Sides are even, as
         every SizeRule makes them.
         """
-        self._note(frame)
+        self.note(frame)
         if hdr.is_hdr(frame):
             frame = self._as_bt709(self._tone_mapped(frame))
             return frame if self.turn == Orientation() else self._turned(frame)
         frame = self._reformat(self._scaler, frame, "yuv420p", ColorRange.MPEG)
         return frame if self.turn == Orientation() else self._turned(frame)
 
-    def _note(self, frame: VideoFrame) -> None:
+    def note(self, frame: VideoFrame) -> None:
+        """Add to `notes` what is to be said about the picture of a frame that was not given."""
         found = []
         if hdr.is_hdr(frame):
             found.append(f"HDR ({hdr.NAMES[int(frame.color_trc)]}), tone-mapped to SDR")

@@ -206,7 +206,7 @@ class ClipReader:
 
     def chosen(self) -> Iterator[Chosen]:
         """The same frames as the decoder gives them, not scaled or turned (see
-        `stores.picture.Shaper`).
+        `pipeline/video/picture.py`: Shaper).
         """
         source, choice, limits = self._arguments
         frames = chosen_frames(source, choice, limits, self._verdict)

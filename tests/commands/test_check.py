@@ -12,6 +12,7 @@ import pytest
 
 import cli
 from tests.conftest import ROOT
+from tests.video.test_hdr import PQ, bars, film, in_hdr
 from tests.videos import Film, cut, write
 
 
@@ -56,6 +57,16 @@ def test_all_is_well(world: Path, capsys: pytest.CaptureFixture):
         "files": 2,
         "published": None,
     }
+
+
+def test_hdr_is_noted_by_name(world: Path, capsys: pytest.CaptureFixture):
+    (world / "films/b.mp4").unlink()
+    film(world / "films/b.mp4", PQ, [in_hdr(bars(), PQ)] * 3)
+
+    code, _, err = check(world, capsys)
+
+    assert code == 0
+    assert "tone-mapped to SDR: 1 files (b)" in err
 
 
 def test_faults_are_shown_counted_and_end_with_code_1(world: Path, capsys: pytest.CaptureFixture):

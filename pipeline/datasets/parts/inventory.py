@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline import log
 from pipeline.core.state import Record
 from pipeline.datasets.base import Annotations, Dataset
 
@@ -87,7 +88,7 @@ def take(
     for record in records:
         for kind, line in _judge(record, expected):
             found.setdefault(kind, []).append(line)
-    inventory = Inventory(len(files), len(records), notes=list(annotations.notes))
+    inventory = Inventory(len(files), len(records), notes=[*annotations.notes, *_pictures(records)])
     for name, split in annotations.splits.items():
         there = sum(files.get(video_id) is not None for video_id in split.video_ids)
         counts = {"texts": len(split.caption_ids), "videos": len(split.video_ids), "files": there}
@@ -124,6 +125,18 @@ def _record_of(
 
 def _same_name(records: list[Record]) -> str:
     return " and ".join(record.source for record in records)
+
+
+def _pictures(records: list[Record]) -> list[str]:
+    """A line for each thing that is said of the pictures of sound files: HDR, a change of size."""
+    said: dict[str, list[str]] = {}
+    for record in records:
+        if record.status == "ok" and record.message:
+            said.setdefault(record.message, []).append(record.id)
+    return [
+        f"{message}: {len(ids):,} files{log.names(ids[:EXAMPLES], len(ids))}"
+        for message, ids in said.items()
+    ]
 
 
 def _duplicates(records: list[Record]) -> list[str]:
