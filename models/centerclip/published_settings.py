@@ -193,8 +193,9 @@ def train_options(settings: Mapping[str, object]) -> dict[str, object]:
         "select": "t2v_r1",
         "tie": "last",
     }
+    options["evaluation"] = {"ties": "expanded"}
     if settings.get("batch_size_val"):
-        options["evaluation"] = {"batch_size": settings["batch_size_val"]}
+        options["evaluation"] |= {"batch_size": settings["batch_size_val"]}
     if settings.get("n_display"):
         options["log_every"] = settings["n_display"]
     processes = settings.get("world_size") or 1

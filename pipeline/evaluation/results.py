@@ -216,13 +216,18 @@ def table(step: Path) -> str:
         (m["checkpoint"], gain_words(gain)) for m in found for gain in m.get("gains", {}).values()
     ]
     lines.append(f"{'chance':<{width}}{_sides(first['chance'])}")
-    policy, gallery = rows[0]["tie_policy"], rows[0]["v2t_definition"]
+    policy, gallery = tie_policies(rows), rows[0]["v2t_definition"]
     lines.append(
         f"{first['texts']:,} texts, {first['videos']:,} videos of {first['split']}; ties {policy}; "
         f"video -> text over {gallery}"
     )
     lines += [f"{name}: {words}" for name, words in said]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def tie_policies(rows: Sequence[Mapping]) -> str:
+    """How ties were counted in these metrics: one name, or all, in their order."""
+    return ", ".join(dict.fromkeys(row["tie_policy"] for row in rows))
 
 
 def gain_words(gain: dict) -> str:

@@ -3,6 +3,7 @@ re-rank, count ranks.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -41,7 +42,7 @@ class Encoded:
     of `text`.
 
     text_keys, video_keys uint64: what rows of `text` and `video` are known by, wherever they are
-    ranked (noise.py).
+    ranked (noise.py). seconds: how long encoding took, {"text", "video"}.
     """
 
     text: Encoding
@@ -49,6 +50,7 @@ class Encoded:
     row_of_text: np.ndarray
     text_keys: np.ndarray | None = None
     video_keys: np.ndarray | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def noise(self, seed: int) -> KeyedNoise | None:
         """For models that sample; None where nobody said what the rows are."""
@@ -161,8 +163,12 @@ def encode_all(
     """
     shared = model.prepare()
     n_texts = int(row_of_text.max()) + 1
+    start = time.perf_counter()
     text = encode(model.encode_text, texts, shared, n_texts, world)
-    return Encoded(text, encode(model.encode_video, videos, shared, n_videos, world), row_of_text)
+    middle = time.perf_counter()
+    video = encode(model.encode_video, videos, shared, n_videos, world)
+    seconds = {"text": middle - start, "video": time.perf_counter() - middle}
+    return Encoded(text, video, row_of_text, seconds=seconds)
 
 
 @torch.inference_mode()

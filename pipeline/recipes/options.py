@@ -21,6 +21,9 @@ Metric = Literal[
 ]  # fmt: skip
 
 
+Ties = Literal["pessimistic", "optimistic", "average", "expanded"]
+
+
 def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
@@ -141,6 +144,13 @@ class EvaluationOptions(BaseModel, extra="forbid"):
         None,
         ge=1,
         description="published, for padded pooling: items encoded per chunk, in file order (2000)",
+    )
+    ties: Ties | None = Field(
+        None,
+        description=(
+            "how `evaluate` ranks a query whose own item ties, unless its --ties says so; null:"
+            " pessimistic (published by the CLIP4Clip family: expanded)"
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.evaluation.results import ALONE
+from pipeline.evaluation.results import ALONE, tie_policies
 from pipeline.report import plots
 from pipeline.report.html_parts import (
     bar,
@@ -114,8 +114,17 @@ def page(report: Report) -> str:
     return document(report.title, f"{top}\n{bodies}")
 
 
-def run_page(command: str, when: str, machine: str, times: Iterable[tuple[str, float]]) -> str:
-    """The second page: the command as typed, and how long each step took when it last ran."""
+def run_page(
+    command: str,
+    when: str,
+    machine: str,
+    times: Iterable[tuple[str, float]],
+    speeds: Iterable[tuple[str, str]] = (),
+) -> str:
+    """The second page: the command as typed, how long each step took when it last ran, and how fast
+    each checkpoint was evaluated.
+    """
+    notes = "".join(note(f"{text(name)}: {text(words)}") for name, words in speeds)
     rows = list(times)
     longest = max((seconds for _, seconds in rows), default=0) or 1
     bars = "".join(
@@ -125,7 +134,8 @@ def run_page(command: str, when: str, machine: str, times: Iterable[tuple[str, f
         "How it was run",
         f"<p><code>{text(command)}</code></p>\n{note(f'{text(when)} · {text(machine)}')}\n"
         "<table"
-        f' class="bars">{bars}</table>\n{note(f"{sum(s for _, s in rows):,.1f} s in all steps")}',
+        f' class="bars">{bars}</table>\n{note(f"{sum(s for _, s in rows):,.1f} s in all steps")}'
+        f"{notes}",
         style="main { padding: 0; max-width: none; }\n",
     )
 
@@ -204,12 +214,13 @@ def _gain(gain: dict) -> str:
 
 def _legend(rows: list[tuple[ReportEntry, str, dict]]) -> str:
     first = rows[0][2]
+    policies = tie_policies([values for *_, values in rows])
     tied = sum(values["tied"] for _, name, values in rows if name == "none")
     gallery = "all captions" if first["v2t_definition"] == "captions" else "caption groups"
     words = (
         "R@k: percent of queries whose own item is among the first k. MdR, MnR: median and mean"
         " rank. Bold: best without re-ranking. Trained: share of the parameters. Ties"
-        f" {text(first['tie_policy'])} ({tied:,} tied queries); video → text over {gallery}."
+        f" {text(policies)} ({tied:,} tied queries); video → text over {gallery}."
     )
     if any(name in _TRANSDUCTIVE for _, name, _ in rows):
         words += (

@@ -8,8 +8,10 @@ It writes metrics.json, ranks.npz, gallery.json and encodings.npz (for `search`)
 Source: pipeline/evaluation/results.py describes these files.
 """
 
+import time
 from collections import Counter
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -95,8 +97,8 @@ class Options(BaseModel, extra="forbid"):
         Sampling(),
         description=("{seed, steps, features, t2v_candidates, ...}"),
     )
-    ties: Literal["pessimistic", "optimistic", "average", "expanded"] = Field(
-        "pessimistic", description="how equal scores rank"
+    ties: Literal["pessimistic", "optimistic", "average", "expanded"] | None = Field(
+        None, description="how equal scores rank  [as the recipe says]"
     )
     v2t: Literal["captions", "groups"] = Field(
         "captions",
@@ -128,6 +130,7 @@ class Options(BaseModel, extra="forbid"):
         pattern="^(auto|cpu|cuda(:[0-9]+)?)$",
         description=("auto: the GPU, if there is one"),
     )
+    speed_passes: int = Field(0, ge=0, description="passes that measure speed")
     loader_threads: int | None = Field(
         None, ge=1, description="that read frames  [one per core, up to 8]"
     )
@@ -155,7 +158,7 @@ class Stage(stage.Stage):
     makes = "results"
     runs = "inline"
     Options = Options
-    indifferent = frozenset({"batch_size", "memory_mb", "device", "loader_threads"})
+    indifferent = frozenset({"batch_size", "memory_mb", "device", "loader_threads", "speed_passes"})
     ranks = "all"
 
     @classmethod
@@ -218,7 +221,7 @@ def _names(checkpoints: list[Artefact]) -> list[str]:
 def _evaluate(stage: Stage, item: Item) -> Outcome:
     from pipeline import processes
     from pipeline.checkpoints.toolkit_file import find_checkpoint
-    from pipeline.evaluation import results
+    from pipeline.evaluation import results, speed
     from pipeline.evaluation.encode import encode_corpus, in_precision
     from pipeline.evaluation.inputs import EvaluatedSplit
     from pipeline.evaluation.retrieve import take_part
@@ -232,8 +235,14 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     opened = _open(stage, path, device)
     annotations = datasets.load(stage.inputs["annotations"])
     corpus = opened.corpus(annotations, options.split)
+    encode = partial(
+        encode_corpus, opened.model, corpus, options.batch_size, options.chunk, world=world
+    )
+    repeated = None
     with in_precision(options.precision, device):
-        encoded = encode_corpus(opened.model, corpus, options.batch_size, options.chunk, world)
+        if options.speed_passes:
+            repeated = speed.repeat(opened.model, encode, options.speed_passes, world)
+        encoded = encode()
         split = EvaluatedSplit(item.id, opened, annotations, corpus, encoded)
         second = _second(stage, split, world)
     folder = stage.out / disk_name(item.id)
@@ -241,7 +250,12 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     if not world.is_first:
         take_part(opened.model, encoded, settings)
         return Outcome()
+    start = time.perf_counter()
     metrics, ranks, files, statistics = _rank(options, split, folder, settings)
+    found = repeated or speed.measure(encoded, device, time.perf_counter() - start)
+    speed.save_speed(stage.out, item.id, found)
+    if repeated:
+        log.info(f"{item.id:<20} {found.words}")
     captions = split.captions
     first = np.unique(encoded.row_of_text, return_index=True)[
         1
@@ -287,7 +301,7 @@ def _settings(
 
     return Settings(
         tuple(options.rerank),
-        options.ties,
+        options.ties or split.opened.info.recipe.train.evaluation.ties or "pessimistic",
         options.v2t,
         options.t2v_median,
         dsl_scale=options.dsl_scale,

@@ -22,7 +22,14 @@ from pipeline.core import stage
 from pipeline.core.artefact import Artefact
 from pipeline.core.files import atomic_write, disk_name, written
 from pipeline.core.stage import Item, Need, Outcome
-from pipeline.core.state import STATE, digest, read_manifest, read_records, stored_bytes
+from pipeline.core.state import (
+    STATE,
+    digest,
+    read_manifest,
+    read_records,
+    stored_bytes,
+    usable_records,
+)
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -213,6 +220,19 @@ def _run_page(steps: list[_Made]) -> str:
     command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
     when = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     machine = f"{platform.node()}, {platform.system()} {platform.release()}, {platform.machine()}"
-    return run_page(
-        command, when, machine, [(step.name, step.manifest["seconds"]) for step in steps]
-    )
+    times = [(step.name, step.manifest["seconds"]) for step in steps]
+    return run_page(command, when, machine, times, _speeds(steps))
+
+
+def _speeds(steps: list[_Made]) -> list[tuple[str, str]]:
+    """How fast each checkpoint was evaluated: (name, words), as far as it is known."""
+    from pipeline.evaluation.speed import read_speed
+
+    records = [
+        (step.path, record.id)
+        for step in steps
+        if step.manifest["makes"] == "results"
+        for record in usable_records(step.path)
+    ]
+    found = [(name, read_speed(path, name)) for path, name in records]
+    return [(name, speed.words) for name, speed in found if speed is not None]

@@ -17,6 +17,7 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.todo import Settings
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import results
+from pipeline.evaluation.speed import read_speed
 from pipeline.stages.evaluate import Options, Stage
 from pipeline.stores.big_file.writer import BigFileWriter
 from tests.evaluation.world import evaluate, world
@@ -79,6 +80,34 @@ def test_two_evaluations_give_equal_bytes(tmp_path: Path) -> None:
     evaluate(tmp_path / "b", rerank=["none", "qbnorm"], save_similarity=True)
 
     assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+def test_speed_is_measured_beside_the_results_and_changes_no_byte(tmp_path: Path) -> None:
+    evaluate(tmp_path / "a")
+    evaluate(tmp_path / "b", speed_passes=2)
+
+    once, repeated = (read_speed(tmp_path / side, "train") for side in "ab")
+
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert (once.passes, repeated.passes) == (1, 2)
+    assert once.videos == repeated.videos == 16
+    assert repeated.video_seconds > 0 < repeated.ms_per_query
+    assert "a second" in repeated.words and repeated.peak_gpu_bytes is None
+
+
+def test_ties_are_counted_as_the_recipe_says_unless_the_option_does(tmp_path: Path) -> None:
+    archive = read_archive(world().folder / "train" / "checkpoints" / "best.pt")
+    train = archive["recipe"]["train"]
+    train["evaluation"] = train["evaluation"] | {"ties": "expanded"}
+    write_archive(tmp_path / "best.pt", archive)
+    inputs = with_checkpoint(tmp_path / "best.pt", "published")
+
+    evaluate(tmp_path / "out", inputs)
+
+    lines = results.table(tmp_path / "out")
+    policy = results.read_metrics(tmp_path / "out" / "published")["results"]["none"]["tie_policy"]
+    assert policy == "expanded"
+    assert "ties pessimistic, expanded;" in lines
 
 
 def test_batch_size_is_not_part_of_the_result(tmp_path: Path) -> None:
