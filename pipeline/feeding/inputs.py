@@ -22,6 +22,7 @@ from pipeline.feeding.frames import FrameReader
 from pipeline.recipes.options import FrameOptions
 from pipeline.stores.big_file.reader import BigFile
 from pipeline.stores.frame_store.reader import FrameStore
+from pipeline.stores.kinds import is_video_lmdb
 from pipeline.stores.tensor_cache.reader import TensorCache
 
 VECTORS = "pretrained_weight.npy"
@@ -123,7 +124,9 @@ def _stored_frames(given: Given, size: int, options: FrameOptions) -> StoredFram
     return StoredFrames(FrameStore.open(given.store.path), size, options.fit)
 
 
-def _video_files(given: Given, size: int, options: FrameOptions) -> DecodedFiles:
+def _video_files(given: Given, size: int, options: FrameOptions) -> DecodedFiles | StoredFrames:
+    if is_video_lmdb(given.videos):
+        return StoredFrames(FrameStore.open(given.videos.path), size, options.fit)
     sources = video_sources(given.videos, given.digests).sources
     usable = [source for source in sources if not source.problem]
     return DecodedFiles(
@@ -189,10 +192,13 @@ def load_vectors(path: Path) -> np.ndarray:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device for auto, cpu, cuda or cuda:N; auto takes the GPU of this process if there is one.
+    """The device for auto, cpu, mps, cuda or cuda:N; auto takes the GPU of this process if there is
+    one.
 
     ConfigError for a GPU that is not there.
     """
+    if name == "mps":
+        return _apple_gpu()
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -213,3 +219,15 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
             ),
         )
     return device
+
+
+def _apple_gpu() -> torch.device:
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    is_built = torch.backends.mps.is_built()
+    raise ConfigError(
+        "torch cannot use an Apple GPU here: "
+        + ("this machine has none" if is_built else "it was built without mps"),
+        where="--device mps",
+        fix="Use --device cpu.",
+    )

@@ -127,7 +127,7 @@ class Options(BaseModel, extra="forbid"):
     memory_mb: int = Field(256, ge=1, description="MB for a block of scores")
     device: str = Field(
         "auto",
-        pattern="^(auto|cpu|cuda(:[0-9]+)?)$",
+        pattern="^(auto|cpu|mps|cuda(:[0-9]+)?)$",
         description=("auto: the GPU, if there is one"),
     )
     speed_passes: int = Field(0, ge=0, description="passes that measure speed")

@@ -7,6 +7,7 @@ With --direct it reads the original videos, so that pictures are compressed once
 Source: docs/specs/preprocessing.md, section 5.
 """
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from pipeline.core.stage import Stage as Base
 from pipeline.core.state import STATE, Record
 from pipeline.datasets.parts.sources import Source, unusable, video_sources
 from pipeline.errors import DataError, ItemError
+from pipeline.stores.kinds import is_video_lmdb
 from pipeline.video.crop import center_crop
 from pipeline.video.frame_rule import FrameChoice, Limits, SizeRule
 
@@ -77,7 +79,11 @@ class Options(Limits):
 
 
 class Stage(Base):
-    needs = {"videos": Need("video_files", help="folder of videos, or --out of compress")}
+    needs = {
+        "videos": Need(
+            "video_files", help="folder of videos, --out of compress, or an LMDB of videos"
+        )
+    }
     makes = "frame_store"
     runs = "workers"
     store = "single"
@@ -142,12 +148,23 @@ class Stage(Base):
 
     @cached_property
     def _sources(self) -> list[Source]:
-        return video_sources(self.inputs["videos"], self.out / STATE / "digests.jsonl").sources
+        videos = self.inputs["videos"]
+        if not is_video_lmdb(videos):
+            return video_sources(videos, self.out / STATE / "digests.jsonl").sources
+        if self.options.layout == "mp4":
+            raise DataError(
+                "this is an LMDB of whole videos already",
+                where=videos.path,
+                fix="Read it as it is (--store), or choose another layout.",
+            )
+        store = self._finished_store(videos.path)
+        found = [(i, hashlib.sha256(store.bytes(i)).hexdigest()) for i in sorted(store.ids)]
+        return [Source(video_id, videos.path, key) for video_id, key in found]
 
     @property
     def _expected_bytes(self) -> int:
-        sizes = (source.path.stat().st_size for source in self._sources if not source.problem)
-        return _GROWTH[self.options.layout] * sum(sizes)
+        files = {source.path for source in self._sources if not source.problem}
+        return _GROWTH[self.options.layout] * sum(path.stat().st_size for path in files)
 
     @cached_property
     def _writer(self) -> "FrameStoreWriter":
@@ -178,7 +195,10 @@ class Stage(Base):
         from pipeline.video.reader import iterate_clip
 
         options = self.options
-        reader = iterate_clip(source.path, *self._choice(), options, source.moment)
+        media = source.path
+        if is_video_lmdb(self.inputs["videos"]):
+            media = self._finished_store(source.path).bytes(source.id)
+        reader = iterate_clip(media, *self._choice(), options, source.moment)
         pieces: list[bytes] = []
         times: list[int] = []
         height = width = 0

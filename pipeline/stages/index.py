@@ -61,7 +61,7 @@ class Options(Limits):
         description=("faiss index (requirements-faiss.txt); auto: ivf above 2,000,000 rows"),
     )
     device: str = Field(
-        "auto", pattern="^(auto|cpu|cuda(:[0-9]+)?)$", description="where the model runs"
+        "auto", pattern="^(auto|cpu|mps|cuda(:[0-9]+)?)$", description="where the model runs"
     )
 
     @model_validator(mode="after")

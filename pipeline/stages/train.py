@@ -48,7 +48,7 @@ class Options(BaseModel, extra="forbid"):
     )
     device: str = Field(
         "auto",
-        pattern="^(auto|cpu|cuda(:[0-9]+)?)$",
+        pattern="^(auto|cpu|mps|cuda(:[0-9]+)?)$",
         description=("auto: the GPU, if there is one"),
     )
     threads: int | None = Field(

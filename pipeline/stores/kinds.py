@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pipeline.core.artefact import Artefact
+
 Kind = Literal["features", "tensors", "frame_store"]
 
 
@@ -19,6 +21,13 @@ def kind_of(path: Path) -> Kind | None:
         return "tensors"
     names = ("frames.lmdb", "data.mdb")
     return "frame_store" if any((path / name).is_file() for name in names) else None
+
+
+def is_video_lmdb(videos: Artefact) -> bool:
+    """Whether videos were given as one LMDB file of whole files, as folder2lmdb.py writes it."""
+    if videos.step == "dataset" or videos.manifest is not None:
+        return False
+    return kind_of(videos.path) == "frame_store"
 
 
 def _inner(path: Path) -> list[Path]:

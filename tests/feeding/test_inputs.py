@@ -59,3 +59,7 @@ def test_device_is_the_processor_where_there_is_no_gpu():
     assert choose_device("auto") == choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ConfigError, match="no GPU"):
         choose_device("cuda:1")
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has an Apple GPU")
+    with pytest.raises(ConfigError, match="torch cannot use an Apple GPU here"):
+        choose_device("mps")

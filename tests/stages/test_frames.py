@@ -1,6 +1,7 @@
 """The frames stage, run by the engine on real videos."""
 
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings
 from pipeline.core.state import STATE, read_records
 from pipeline.errors import DataError
+from pipeline.feeding.inputs import Given, open_frames
+from pipeline.recipes.options import FrameOptions
 from pipeline.stages.frames import Options, Stage
 from pipeline.stores.frame_store.reader import FrameStore
 from pipeline.video.reader import FrameChoice, SizeRule, decode_clip
@@ -273,3 +276,29 @@ def test_failed_items_can_be_tried_again_after_a_kill(placement, tmp_path):
     frames(source, tmp_path / "a", again, **options)
 
     assert tree(tmp_path / "a") == before
+
+
+def test_an_lmdb_of_videos_gives_the_frames_of_its_files(source, tmp_path):
+    frames(source, tmp_path / "lmdb", layout="mp4")
+    shutil.copy(tmp_path / "lmdb" / "frames.lmdb", tmp_path / "msvd.lmdb")
+    videos_in_one_file = Artefact("video_files", tmp_path / "msvd.lmdb")
+
+    frames(videos_in_one_file, tmp_path / "out", layout="raw")
+
+    store = FrameStore.open(tmp_path / "out")
+    assert store.ids == [f"video{n:02d}" for n in range(5)]
+    assert all((store.read(i) == decoded(source, i)).all() for i in store.ids)
+    with pytest.raises(DataError, match="an LMDB of whole videos already"):
+        frames(videos_in_one_file, tmp_path / "again", layout="mp4")
+
+
+def test_a_model_reads_videos_from_an_lmdb(source, tmp_path):
+    frames(source, tmp_path / "lmdb", layout="mp4")
+    given = Given(videos=Artefact("video_files", tmp_path / "lmdb" / "frames.lmdb"))
+
+    opened = open_frames(given, 32, FrameOptions())
+
+    out = np.empty((2, 32, 32, 3), np.uint8)
+    opened.read("video01", np.array([0, 3]), out)
+    assert opened.count("video01") == len(decoded(source, "video01"))
+    assert out.any()
