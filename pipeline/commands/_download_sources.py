@@ -15,6 +15,8 @@ _LSMDC = (
     " MPII)"
 )
 
+_I3D = "https://eric-xw.github.io/vatex-website/download.html (I3D features, an .npy per video)"
+
 
 def source_of(path: Path) -> str:
     """Where to get the file or folder that a pipeline expects at `path`, "" if it is not a
@@ -33,4 +35,6 @@ def source_of(path: Path) -> str:
             f"python cli.py import-checkpoint data/weights/ViT-B-32.pt --recipe {path.name} --out"
             f" {path}"
         )
+    if path.name == "i3d":
+        return _I3D
     return _LSMDC if path.name.endswith("_downloadLinks.txt") else known.get(path.name, "")

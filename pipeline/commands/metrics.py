@@ -325,13 +325,10 @@ def _grid(asked: str) -> list[float]:
 
 
 def _add_map(metrics: dict, found: "Evaluation", v2t: "np.ndarray", target: "np.ndarray") -> None:
-    import numpy as np
+    from pipeline.evaluation.metrics import average_precisions
 
-    from pipeline.evaluation.metrics import mean_average_precision
-
-    metrics["t2v"]["mAP"] = float(np.mean(1 / (found.t2v.ranks("pessimistic") + 1)))
-    _, owner = np.unique(target, return_inverse=True)
-    metrics["v2t"]["mAP"] = mean_average_precision(v2t[found.v2t_rows], owner)
+    for side, value in average_precisions(found, v2t, target).items():
+        metrics[side]["mAP"] = value
 
 
 def _ranks(ks: str) -> tuple[int, ...]:

@@ -254,3 +254,17 @@ def evaluate(
         "v2t_definition": convention,
     } | ({"t2v_median": t2v_median} if t2v_median != "mean" else {})
     return Evaluation(values, texts, videos, rows)
+
+
+def average_precisions(found: Evaluation, v2t: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    """Mean average precision of each direction, {"t2v", "v2t"}, 0 to 1.
+
+    v2t (N_v, N_t) and target int64 (N_t,): as `evaluate` got them when it gave `found`. A text has
+    one true video, so its precision is 1 / rank; a video is ranked over all captions. Ties count
+    against the query. Source: danieljf24/hybrid_space prints it both ways.
+    """
+    _, owner = np.unique(target, return_inverse=True)
+    return {
+        "t2v": float(np.mean(1 / (found.t2v.ranks("pessimistic") + 1))),
+        "v2t": mean_average_precision(v2t[found.v2t_rows], owner),
+    }

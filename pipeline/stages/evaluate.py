@@ -363,6 +363,7 @@ def _rank(
     fusing a query alone needs of all scores.
     """
     from pipeline.evaluation import results
+    from pipeline.evaluation.metrics import average_precisions
     from pipeline.evaluation.retrieve import rank_split
     from pipeline.report import breakdown
 
@@ -371,6 +372,8 @@ def _rank(
     statistics: dict[str, float] = {}
     attributes = [split.annotations.videos[i].attributes for i in corpus.video_ids]
     for result in rank_split(split.opened.model, split.encoded, target, settings):
+        for side, value in average_precisions(result.evaluation, result.v2t, target).items():
+            result.metrics[side]["mAP"] = value
         metrics["results"][result.rerank] = result.metrics
         metrics["attributes"][result.rerank] = breakdown.attribute_rates(
             result.t2v, target, attributes

@@ -128,15 +128,19 @@ class TagLabels:
         return labels
 
 
-def load(folder: Path) -> TagLabels:
+def load(path: Path) -> TagLabels:
     """The tags in a folder, in whichever published form they are there.
 
-    Raises DataError if files are missing or damaged, or (Dual Encoding++) a video has a tag outside
-    the vocabulary.
+    path: that folder, or the file of the tags of each video in it; the vocabulary lies where its
+    program keeps it, beside the file or below. Raises DataError if files are missing or damaged, or
+    (Dual Encoding++) a video has a tag outside the vocabulary.
     """
-    if (folder / VIDEO_TAGS).exists():
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and path.name in (VIDEO_TAGS, TAG_VOCAB):
         return read(folder / TAG_VOCAB, folder / VIDEO_TAGS)
-    hybrid = sorted(folder.glob("video_label_th_*.txt"))
+    if path.is_dir() and (folder / VIDEO_TAGS).exists():
+        return read(folder / TAG_VOCAB, folder / VIDEO_TAGS)
+    hybrid = [path] if path.is_file() else sorted(folder.glob("video_label_th_*.txt"))
     vocabularies = sorted(
         p for path in hybrid[:1] for p in path.with_suffix("").glob("tag_vocab_*.json")
     )

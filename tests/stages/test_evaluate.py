@@ -53,6 +53,9 @@ def test_every_way_of_ranking_is_in_the_metrics(tmp_path: Path) -> None:
     assert metrics["results"]["qbnorm"]["bank_texts"] == 96
     assert metrics["attributes"]["none"]["colour"]["n"] == 32
     assert len(metrics["examples"]["best"]) == 6
+    ranks = results.read_ranks(tmp_path / "train", "none")["t2v"]
+    assert metrics["results"]["none"]["t2v"]["mAP"] == pytest.approx(np.mean(1 / ranks))
+    assert 0 < metrics["results"]["none"]["v2t"]["mAP"] <= 1
 
 
 def test_the_table_has_a_row_for_every_way_of_ranking(tmp_path: Path) -> None:

@@ -138,6 +138,16 @@ def test_a_damaged_hybrid_file_is_refused(tmp_path: Path, text: str) -> None:
         tag_files.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["video_tag.txt", "tag_vocab.json"])
+def test_the_file_of_tags_is_as_good_as_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "video_tag.txt").write_text("a\t{'cat': 2}\n")
+    (tmp_path / "tag_vocab.json").write_text('{"cat": 0}')
+
+    found = tag_files.load(tmp_path / name)
+
+    assert found.matrix(["a"]).tolist() == tag_files.load(tmp_path).matrix(["a"]).tolist()
+
+
 def test_a_folder_without_tags_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no video_tag.txt"):
         tag_files.load(tmp_path)
