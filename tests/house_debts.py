@@ -6,6 +6,4 @@ STILL_WITHOUT_SHAPES: set[str] = set()
 
 STILL_SILENT: set[str] = set()
 
-STILL_TWICE = {
-    "Settings",
-}
+STILL_TWICE: set[str] = set()

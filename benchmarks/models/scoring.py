@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.base import Encoding, RetrievalModel
-from pipeline.evaluation.retrieve import Encoded, Settings, retrieve
+from pipeline.evaluation.retrieve import Encoded, RankSettings, retrieve
 
 WIDTH, LIMIT, BUDGET_MB = 512, 0.05, 64
 
@@ -38,7 +38,7 @@ def encoded(n: int) -> Encoded:
 
 def main() -> None:
     torch.manual_seed(0)
-    model, settings = Cosine().eval(), Settings(budget=BUDGET_MB << 20)
+    model, settings = Cosine().eval(), RankSettings(budget=BUDGET_MB << 20)
     click.echo(f"{'':<18}{'CPU-s':>9}{'more memory, MB':>17}{'matrix, MB':>12}")
     for n, rounds in ((1_000, 5), (10_000, 1)):
         both, target, spent = encoded(n), np.arange(n), []

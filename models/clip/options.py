@@ -26,6 +26,15 @@ HalfWeights = Annotated[
         )
     ),
 ]
+TokenPadding = Annotated[
+    Literal["zero", "left_out"],
+    Field(
+        description=(
+            "token-wise: zero: padded words and frames have similarity 0 and may be the best"
+            " match, as published; left_out: only real ones are compared"
+        )
+    ),
+]
 
 
 def vit_sizes(backbone: str) -> Sizes | None:

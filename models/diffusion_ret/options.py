@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from models.clip.options import VITS, Activation, HalfWeights, check_words
+from models.clip.options import VITS, Activation, HalfWeights, TokenPadding, check_words
 
 MIN_LINEAR = (
     21  # below 20 a variance exceeds 1, at 20 the last one is 1 and a step back divides by zero
@@ -99,13 +99,7 @@ class Options(BaseModel, extra="forbid"):
         1.0, ge=0, description="weight of that softmax beside the similarity [t2v_alpha]"
     )
     v2t_alpha: float = Field(1.0, ge=0, description="the same, from video to text [v2t_alpha]")
-    padding: Literal["zero", "left_out"] = Field(
-        "zero",
-        description=(
-            "token-wise: zero: padded words and frames have similarity 0 and may be the best"
-            " match, as published; left_out: only real ones are compared"
-        ),
-    )
+    padding: TokenPadding = "zero"
     half_weights: HalfWeights = False
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from models.clip.options import VITS, Activation, HalfWeights, check_words
+from models.clip.options import VITS, Activation, HalfWeights, TokenPadding, check_words
 
 
 class Options(BaseModel, extra="forbid"):
@@ -46,13 +46,7 @@ class Options(BaseModel, extra="forbid"):
     )
     cdcr_alpha2: float = Field(0.06, ge=0, description="weight of everything beside it")
     cdcr_lambda: float = Field(0.001, ge=0, description="weight of the decorrelation in the loss")
-    padding: Literal["zero", "left_out"] = Field(
-        "zero",
-        description=(
-            "token-wise: zero: padded words and frames have similarity 0 and may be the best"
-            " match, as published; left_out: only real ones are compared"
-        ),
-    )
+    padding: TokenPadding = "zero"
     half_weights: HalfWeights = False
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ item at a time, in item order.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -50,6 +50,14 @@ class Item:
     source: str = ""
 
 
+class Judged(Protocol):
+    """Something that says how sound a video is."""
+
+    status: Literal["ok", "damaged"]
+    reason: str
+    message: str
+
+
 @dataclass
 class Outcome:
     """What `process` returns. `damaged` is usable, with the reason kept.
@@ -65,6 +73,11 @@ class Outcome:
     facts: dict = field(default_factory=dict)
     reason: str = ""
     message: str = ""
+
+    @classmethod
+    def of(cls, judged: Judged, value: object, facts: dict) -> "Outcome":
+        """What `judged`, a reader, a decoded clip or a record, says of a video, and `value`."""
+        return cls(judged.status, value, facts=facts, reason=judged.reason, message=judged.message)
 
 
 class Stage:

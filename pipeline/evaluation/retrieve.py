@@ -69,7 +69,7 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RankSettings:
     """How a split is ranked. rerank: any of none, dsl, qbnorm, diffusion, each giving a Result of
     its own.
 
@@ -276,7 +276,10 @@ def per_caption(found: Ranking, row_of_text: np.ndarray) -> tuple[np.ndarray, np
 
 
 def rank_split(
-    model: RetrievalModel, encoded: Encoded, target: np.ndarray, settings: Settings = Settings()
+    model: RetrievalModel,
+    encoded: Encoded,
+    target: np.ndarray,
+    settings: RankSettings = RankSettings(),
 ) -> Iterator[Result]:
     """Rank a split: a Result for each way of re-ranking in turn, from one matrix of scores.
 
@@ -306,7 +309,7 @@ def rank_split(
         )
 
 
-def take_part(model: RetrievalModel, encoded: Encoded, settings: Settings) -> None:
+def take_part(model: RetrievalModel, encoded: Encoded, settings: RankSettings) -> None:
     """Do the share of any process but the first in what `rank_split` of the first one computes
     with all of them.
     """
@@ -316,7 +319,10 @@ def take_part(model: RetrievalModel, encoded: Encoded, settings: Settings) -> No
 
 
 def retrieve(
-    model: RetrievalModel, encoded: Encoded, target: np.ndarray, settings: Settings = Settings()
+    model: RetrievalModel,
+    encoded: Encoded,
+    target: np.ndarray,
+    settings: RankSettings = RankSettings(),
 ) -> dict[str, Result]:
     """Return all Results of `rank_split` by the name of their re-ranking.
 
@@ -335,11 +341,11 @@ class _Scored:
     encoded: Encoded
     scores: dict[str, Tensor]
     raw: tuple[np.ndarray, np.ndarray]
-    settings: Settings
+    settings: RankSettings
     statistics: Mapping[str, float]
 
 
-def _score_split(model: RetrievalModel, encoded: Encoded, settings: Settings) -> _Scored:
+def _score_split(model: RetrievalModel, encoded: Encoded, settings: RankSettings) -> _Scored:
     world = settings.world
     scores = finite_scores(model, encoded, settings.budget, world)
     noise, statistics = encoded.noise(settings.seed), model.statistics(scores)

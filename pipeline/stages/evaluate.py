@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation.generation import Reranker
     from pipeline.evaluation.inputs import EvaluatedSplit, Opened
-    from pipeline.evaluation.retrieve import Encoded, Settings
+    from pipeline.evaluation.retrieve import Encoded, RankSettings
     from pipeline.processes import World
 
 
@@ -296,10 +296,10 @@ def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
 
 def _settings(
     options: Options, split: "EvaluatedSplit", second: "Reranker | None", world: "World"
-) -> "Settings":
-    from pipeline.evaluation.retrieve import Settings
+) -> "RankSettings":
+    from pipeline.evaluation.retrieve import RankSettings
 
-    return Settings(
+    return RankSettings(
         tuple(options.rerank),
         options.ties or split.opened.info.recipe.train.evaluation.ties or "pessimistic",
         options.v2t,
@@ -357,7 +357,7 @@ def _second(stage: Stage, split: "EvaluatedSplit", world: "World") -> "Reranker 
 
 
 def _rank(
-    options: Options, split: "EvaluatedSplit", folder: Path, settings: "Settings"
+    options: Options, split: "EvaluatedSplit", folder: Path, settings: "RankSettings"
 ) -> tuple[dict, dict[str, np.ndarray], list[Path], dict[str, float]]:
     """metrics.json, the arrays of ranks.npz, the files of score matrices, if wanted, and what
     fusing a query alone needs of all scores.

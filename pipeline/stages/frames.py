@@ -113,14 +113,7 @@ class Stage(Base):
 
     def reuse(self, item: Item, record: Record, folder: Path) -> Outcome:
         value = self._finished_store(folder).bytes(item.id)
-        return Outcome(
-            status=record.status,
-            value=value,
-            outputs={},
-            facts=record.facts,
-            reason=record.reason,
-            message=record.message,
-        )
+        return Outcome.of(record, value, record.facts)
 
     def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
         self._writer.put(outcome.value, record)
@@ -224,14 +217,7 @@ class Stage(Base):
             fps=reader.fps,
         )
         facts = {"frames": len(pieces), "height": height, "width": width, "bytes": len(value)}
-        return Outcome(
-            status=reader.status,
-            value=value,
-            outputs={},
-            facts=facts,
-            reason=reader.reason,
-            message=reader.message,
-        )
+        return Outcome.of(reader, value, facts)
 
     def _choice(self) -> tuple[FrameChoice, SizeRule | None]:
         if not self.options.direct:

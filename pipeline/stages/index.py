@@ -187,14 +187,7 @@ class Stage(stage.Stage):
             self._lenders[folder] = IndexStore.open(folder)
         store = self._lenders[folder]
         value = _Lent(store, store.number_of(item.id))
-        return Outcome(
-            status=record.status,
-            value=value,
-            outputs={},
-            facts=record.facts,
-            reason=record.reason,
-            message=record.message,
-        )
+        return Outcome.of(record, value, record.facts)
 
     def commit(self, item: Item, outcome: Outcome, record: Record) -> None:
         self._pending.append((item, outcome.value))

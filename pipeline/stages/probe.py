@@ -97,14 +97,7 @@ class Stage(stage.Stage):
         for chosen in reader.chosen():
             shaper = shaper or reader.shaper(chosen.frame)
             shaper.note(chosen.frame)
-        return Outcome(
-            reader.status,
-            None,
-            {},
-            facts | {"frames": reader.decoded},
-            reason=reader.reason,
-            message=reader.message,
-        )
+        return Outcome.of(reader, None, facts | {"frames": reader.decoded})
 
     def finish(self, records: list[Record]) -> dict:
         return {

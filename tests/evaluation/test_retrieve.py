@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation.encode import distinct, encode_corpus
 from pipeline.evaluation.retrieve import (
     Encoded,
-    Settings,
+    RankSettings,
     block_shape,
     encode,
     rankings,
@@ -96,7 +96,7 @@ def test_every_way_of_ranking_has_its_name_and_settings(
     bank = Encoded(encoded.text, encoded.video, np.arange(len(encoded.text["latent"])))
 
     found = retrieve(
-        model, encoded, toy.corpus().video_of, Settings(("none", "dsl", "qbnorm"), bank=bank)
+        model, encoded, toy.corpus().video_of, RankSettings(("none", "dsl", "qbnorm"), bank=bank)
     )
 
     assert list(found) == ["none", "dsl", "qbnorm"]
@@ -107,7 +107,7 @@ def test_every_way_of_ranking_has_its_name_and_settings(
 
 def test_query_bank_must_be_given(model: torch.nn.Module, encoded: Encoded) -> None:
     with pytest.raises(DataError, match="needs a bank"):
-        retrieve(model, encoded, toy.corpus().video_of, Settings(("qbnorm",)))
+        retrieve(model, encoded, toy.corpus().video_of, RankSettings(("qbnorm",)))
 
 
 def test_a_vector_that_is_not_finite_stops_the_evaluation(

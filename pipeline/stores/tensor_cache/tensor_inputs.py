@@ -198,14 +198,7 @@ def _decode(source: Source) -> Outcome:
         raise unusable(source.problem, "unreadable")
     clip = decode_clip(source.path, FrameChoice("all"), moment=source.moment)
     facts = {"fps": clip.fps}
-    return Outcome(
-        status=clip.status,
-        value=clip.images,
-        outputs={},
-        facts=facts,
-        reason=clip.reason,
-        message=clip.message,
-    )
+    return Outcome.of(clip, clip.images, facts)
 
 
 def _content(artefact: Artefact, path: Path, digests: Path) -> str:
