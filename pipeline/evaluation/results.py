@@ -35,6 +35,8 @@ METRICS = "metrics.json"
 RANKS = "ranks.npz"
 GALLERY = "gallery.json"
 ENCODINGS = "encodings.npz"
+CONCEPTS = "pred_tags.txt"
+_TOP_CONCEPTS = 10
 _COLUMNS = ("R1", "R5", "R10", "MdR", "MnR")
 _SIDES = {"t2v": "text -> video", "v2t": "video -> text"}
 _ROWS = {"similarity": "similarity alone"}
@@ -87,6 +89,23 @@ def save(
         },
     )
     return written
+
+
+def save_concepts(
+    folder: Path, video_ids: Sequence[str], weights: np.ndarray, tags: Sequence[str]
+) -> Path:
+    """Write pred_tags.txt, the ten heaviest concepts of every video, as hybrid_space does.
+
+    weights: float (n, K), those of the K tags. A line: `<id>\\t<tag>:<weight> <tag>:<weight> ...`;
+    of equal weights the earlier tag comes first.
+    """
+    lines = []
+    for video_id, of_video in zip(video_ids, weights, strict=True):
+        best = np.argsort(-of_video, kind="stable")[:_TOP_CONCEPTS]
+        shown = " ".join(f"{tags[n]}:{of_video[n]:.3f}" for n in best)
+        lines.append(f"{video_id}\t{shown}\n")
+    atomic_write(folder / CONCEPTS, "".join(lines))
+    return folder / CONCEPTS
 
 
 def rank_arrays(name: str, found: Evaluation) -> dict[str, np.ndarray]:

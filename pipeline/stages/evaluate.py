@@ -271,6 +271,10 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
         statistics=statistics,
     )
     files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
+    tags = opened.info.facts.get("tags")
+    if tags and "concept" in encoded.video:
+        concepts = encoded.vectors["video"]["concept"]
+        files.append(results.save_concepts(folder, corpus.video_ids, concepts, tags))
     outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
     facts = {name: _key_figures(m) for name, m in metrics["results"].items()}
     wanted = len(split.annotations.split(options.split).video_ids)

@@ -58,6 +58,19 @@ def test_every_way_of_ranking_is_in_the_metrics(tmp_path: Path) -> None:
     assert 0 < metrics["results"]["none"]["v2t"]["mAP"] <= 1
 
 
+def test_the_ten_heaviest_concepts_of_every_video_are_listed(tmp_path: Path) -> None:
+    evaluate(tmp_path)
+
+    lines = (tmp_path / "train" / results.CONCEPTS).read_text().splitlines()
+    gallery = results.read_gallery(tmp_path / "train")
+
+    assert [line.split("\t")[0] for line in lines] == gallery.video_ids
+    for line in lines:
+        weights = [float(part.rpartition(":")[2]) for part in line.split("\t")[1].split()]
+        assert len(weights) == 10
+        assert weights == sorted(weights, reverse=True)
+
+
 def test_the_table_has_a_row_for_every_way_of_ranking(tmp_path: Path) -> None:
     evaluate(tmp_path, rerank=["none", "dsl"])
 
