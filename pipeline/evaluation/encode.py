@@ -13,6 +13,7 @@ import torch
 from models.base import RetrievalModel
 from models.parts.noise import keys
 from pipeline.checkpoints.model_file import ModelInfo
+from pipeline.evaluation.kept import MEAN_TEXTS, MEAN_VIDEOS, Kept, Side, groups
 from pipeline.evaluation.retrieve import Batches, Encoded, encode_all
 from pipeline.feeding.corpus import Corpus, VideoStore
 from pipeline.feeding.loader import chunks, video_batches
@@ -26,6 +27,7 @@ def encode_corpus(
     batch_size: int = 64,
     chunk: int | None = None,
     world: World = World(),
+    kept: Kept | None = None,
 ) -> Encoded:
     """Encode a split with a model that is in eval mode on its device. Of several processes each
     encodes its share.
@@ -33,8 +35,11 @@ def encode_corpus(
     Captions of equal tokens are encoded once. `chunk`: how many captions and videos, in file order,
     are encoded at a time (-1: all), equal captions again and again: with `pooling: padded` results
     depend on which items share a chunk, and the published ones belong to 2000 (validation) and 1000
-    (test).
+    (test). kept: encodings of an earlier evaluation, without `chunk`; then batches are the groups
+    of pipeline/evaluation/kept.py.
     """
+    if kept is not None and chunk is None:
+        return _encode_groups(model, corpus, batch_size, world, kept)
     videos, texts = corpus.videos, corpus.texts
     if chunk is not None:
         size = len(corpus.caption_ids) if chunk == -1 else chunk
@@ -53,6 +58,44 @@ def encode_corpus(
         n_videos=len(videos),
         world=world,
     )
+    return _known(encoded, texts, rows, corpus.video_ids)
+
+
+def _encode_groups(
+    model: RetrievalModel, corpus: Corpus, batch_size: int, world: World, kept: Kept
+) -> Encoded:
+    """As `encode_corpus`, in groups; one process alone reads those that are kept."""
+    texts = corpus.texts
+    rows, row_of_text = distinct(texts)
+    order = np.argsort(texts.lengths[rows], kind="stable")
+    text_ids = [texts.batch(rows[[n]])["text"].numpy().tobytes() for n in range(len(rows))]
+    text_parts = [
+        order[part.start : part.stop]
+        for part in groups([text_ids[n] for n in order], MEAN_TEXTS, batch_size)
+    ]
+    video_parts: list[Sequence[int]] = list(groups(kept.of_video, MEAN_VIDEOS, batch_size))
+    sides: tuple[Side | None, Side | None] = (None, None)
+    if world.size == 1:
+        sides = (
+            kept.side("text", text_parts, text_ids),
+            kept.side("video", video_parts, kept.of_video),
+        )
+        text_parts, video_parts = sides[0].missing, sides[1].missing
+    text_share, video_share = (_share(len(p), 1, world) for p in (text_parts, video_parts))
+    encoded = encode_all(
+        model,
+        (
+            (part, texts.batch(rows[part]))
+            for part in text_parts[text_share.rank :: text_share.size]
+        ),
+        videos=video_batches(corpus.videos, batch_size, video_share, video_parts),
+        row_of_text=row_of_text,
+        n_videos=len(corpus.videos),
+        world=world,
+        sides=sides,
+    )
+    if world.size == 1:
+        kept.tidy()
     return _known(encoded, texts, rows, corpus.video_ids)
 
 

@@ -16,6 +16,7 @@ from models.parts.noise import KeyedNoise
 from pipeline.errors import DataError
 from pipeline.evaluation import rerank as reranking
 from pipeline.evaluation.generation import SIMILARITY, Reranker
+from pipeline.evaluation.kept import Side
 from pipeline.evaluation.metrics import (
     KS,
     Convention,
@@ -116,18 +117,25 @@ def encode(
     shared: dict,
     n: int,
     world: World = World(),
+    side: Side | None = None,
 ) -> Encoding:
     """Rows of all n items in order, on the CPU, whichever process encoded them.
 
-    batches: all of them, or this process's share. Raises DataError if they do not cover every
+    batches: all of them, or this process's share. side: what is kept of them already; `batches`
+    then holds the rest. Raises DataError if they do not cover every
     position once.
     """
-    parts, positions = [], []
+    ready = side.ready if side else []
+    parts = [rows for _, rows in ready]
+    positions = [n for where, _ in ready for n in where]
     device = None
     for where, batch in batches:
         device = device or _device(encoder)
         encoding = encoder({k: v.to(device, non_blocking=True) for k, v in batch.items()}, shared)
-        parts.append({k: v.detach().float().cpu() for k, v in encoding.items()})
+        rows = {k: v.detach().float().cpu() for k, v in encoding.items()}
+        if side:
+            side.keep(where, rows)
+        parts.append(rows)
         positions.extend(where)
     rows = {k: torch.cat([part[k] for part in parts]) for k in parts[0]} if parts else {}
     place = torch.as_tensor(np.asarray(positions, dtype=np.int64))
@@ -157,16 +165,17 @@ def encode_all(
     row_of_text: np.ndarray,
     n_videos: int,
     world: World = World(),
+    sides: tuple[Side | None, Side | None] = (None, None),
 ) -> Encoded:
     """Encode the distinct texts and the videos of a split. The model must be in eval mode on its
-    device.
+    device. sides: what is kept of texts and of videos already.
     """
     shared = model.prepare()
     n_texts = int(row_of_text.max()) + 1
     start = time.perf_counter()
-    text = encode(model.encode_text, texts, shared, n_texts, world)
+    text = encode(model.encode_text, texts, shared, n_texts, world, sides[0])
     middle = time.perf_counter()
-    video = encode(model.encode_video, videos, shared, n_videos, world)
+    video = encode(model.encode_video, videos, shared, n_videos, world, sides[1])
     seconds = {"text": middle - start, "video": time.perf_counter() - middle}
     return Encoded(text, video, row_of_text, seconds=seconds)
 

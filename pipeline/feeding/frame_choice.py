@@ -15,7 +15,7 @@ from models.parts.splitmix import STEP, mix
 from pipeline.recipes.options import FrameMode, FrameOrder
 from pipeline.video.sampling import choose_frames, segments
 
-_DRAWN = ("segments", "segments-published")
+DRAWN = ("segments", "segments-published")
 # the order takes numbers of the stream from here on; the places in segments take the first ones
 _SHUFFLE = 1 << 20
 
@@ -46,7 +46,7 @@ def choose(
     the last one shown.
     """
     counts = -(-counts // every)
-    index = _drawn(counts, m, mode, samples) if mode in _DRAWN else _fixed(counts, m, mode)
+    index = _drawn(counts, m, mode, samples) if mode in DRAWN else _fixed(counts, m, mode)
     real = np.minimum(counts, m)
     if order != "forward":
         place = _places(real, m, samples if order == "shuffled" else None)

@@ -7,7 +7,7 @@ processes that share the batch.
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -185,19 +185,24 @@ class TrainBatches:
 
 
 def video_batches(
-    videos: Videos, batch_size: int, world: World = World()
-) -> Iterator[tuple[range, dict[str, Tensor]]]:
+    videos: Videos,
+    batch_size: int,
+    world: World = World(),
+    parts: Sequence[Sequence[int]] | None = None,
+) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
     """All videos in order: their positions, and what models/base.py says; valid until the next
-    batch is asked for.
+    batch is asked for. parts: the positions of each batch, instead of `batch_size` at a time.
 
     Of several processes each makes every `size`-th batch, so that batches are those of one process.
     """
     slots = [Slot() for _ in range(_SLOTS)]
 
-    def make(job: tuple[int, range]) -> tuple[range, dict[str, Tensor]]:
+    def make(job: tuple[int, Sequence[int]]) -> tuple[Sequence[int], dict[str, Tensor]]:
         return job[1], videos.batch(np.asarray(job[1]), slots[job[0] % _SLOTS])
 
-    return prefetched(make, enumerate(chunks(len(videos), batch_size)[world.rank :: world.size]))
+    if parts is None:
+        parts = chunks(len(videos), batch_size)
+    return prefetched(make, enumerate(parts[world.rank :: world.size]))
 
 
 def chunks(n: int, size: int) -> list[range]:

@@ -150,10 +150,16 @@ def of_store(store: FrameStore, video_id: str, seen: Seen, cutting: Cutting) -> 
 def of_cache(
     cache: TensorCache, video_id: str, seen: Seen, cutting: Cutting, fps: float | None
 ) -> Windows:
-    """The windows of cached frames; fps: of the cache, without it only the whole video."""
+    """The windows of cached frames; fps: of the cache, without it only the whole video.
+
+    A cache of a higher rate than the model's is read at every n-th frame, as `evaluate` does.
+    """
     n = cache.shape(video_id)[0]
     times, spans = _unstated(n, fps, cutting)
-    plan = _plan(times, spans, replace(seen, options=seen.options.model_copy(update={"fps": None})))
+    options = seen.options
+    every = options.every * stride(fps, options.fps)
+    strided = options.model_copy(update={"fps": None, "every": every})
+    plan = _plan(times, spans, replace(seen, options=strided))
     frames = cache.gather([video_id], plan.frames[None])[0]
     found = plan.windows(frames, plan.index)
     return found if fps else replace(found, spans=_unknown_end(found.spans))

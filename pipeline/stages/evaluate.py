@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation.generation import Reranker
     from pipeline.evaluation.inputs import EvaluatedSplit, Opened
+    from pipeline.evaluation.kept import Kept
     from pipeline.evaluation.retrieve import Encoded, RankSettings
+    from pipeline.feeding.corpus import Corpus
     from pipeline.processes import World
 
 
@@ -198,6 +200,9 @@ class Stage(stage.Stage):
             raise ItemError(reason, str(error)) from error
 
     def finish(self, records: list[Record]) -> dict:
+        from pipeline.evaluation.kept import forget_others
+
+        forget_others(self.out, [record.id for record in records])
         return {record.id: record.facts for record in records}
 
     def left_out(self, manifest: dict) -> tuple[int, int]:
@@ -242,7 +247,8 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     with in_precision(options.precision, device):
         if options.speed_passes:
             repeated = speed.repeat(opened.model, encode, options.speed_passes, world)
-        encoded = encode()
+        kept = _kept(stage, item.id, path, opened, corpus)
+        encoded = encode(kept=kept)
         split = EvaluatedSplit(item.id, opened, annotations, corpus, encoded)
         second = _second(stage, split, world)
     folder = stage.out / disk_name(item.id)
@@ -252,8 +258,15 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
         return Outcome()
     start = time.perf_counter()
     metrics, ranks, files, statistics = _rank(options, split, folder, settings)
-    found = repeated or speed.measure(encoded, device, time.perf_counter() - start)
-    speed.save_speed(stage.out, item.id, found)
+    if repeated or not kept.reused:  # what was read back says nothing about speed
+        found = repeated or speed.measure(encoded, device, time.perf_counter() - start)
+        speed.save_speed(stage.out, item.id, found)
+    if kept.reused:
+        done = kept.encoded
+        log.info(
+            f"{item.id:<20} {done['video']:,} of {len(corpus.video_ids):,} videos and"
+            f" {done['text']:,} captions encoded; the rest is kept from the last evaluation"
+        )
     if repeated:
         log.info(f"{item.id:<20} {found.words}")
     captions = split.captions
@@ -282,6 +295,21 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     return Outcome(
         outputs=outputs, facts=facts | ({_MISSING: [missing, wanted]} if missing else {})
     )
+
+
+def _kept(stage: Stage, name: str, path: Path, opened: "Opened", corpus: "Corpus") -> "Kept":
+    """What an earlier evaluation of this checkpoint encoded, as far as it holds today."""
+    import torch
+
+    from pipeline.evaluation.kept import Kept, folder_of, video_keys
+    from pipeline.feeding.inputs import Given
+
+    device = next(opened.model.parameters()).device.type
+    base = [file_digest(path), stage.options.precision, device, torch.__version__, Stage.version]
+    given = Given.of(stage.inputs, stage.out)
+    frames = opened.info.recipe.train.frames
+    of_video = video_keys(opened.store, given, corpus.video_ids, frames)
+    return Kept(folder_of(stage.out, name), digest(base).encode(), of_video)
 
 
 def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":

@@ -9,6 +9,7 @@ No captions and no splits are needed. Later runs encode only videos that are new
 import json
 import os
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -50,7 +51,7 @@ class Options(Limits):
     fps: float | None = Field(
         None,
         gt=0,
-        description=("rows per second of a tensor cache or BigFile; windows of these need it"),
+        description=("rows per second of a tensor cache or BigFile  [as its step says]"),
     )
     recipe: str = Field(
         "",
@@ -150,7 +151,8 @@ class Stage(stage.Stage):
         n = 0
         for source in self._sources():
             n += 1
-            key = digest([source.key, checkpoint.content])
+            rate = self._rates.get(source.id) if self._source.kind == "tensors" else None
+            key = digest([source.key, checkpoint.content, *([rate] if rate else [])])
             work = _Work(source, seen, self._source.kind, self._source.path, facts["dim"])
             yield Item(source.id, key, work, str(source.path))
         self._listed = n
@@ -391,6 +393,13 @@ class Stage(stage.Stage):
             path = Path(record.source) if record and record.source else Path()
             yield Source(video_id, path, record.content if record else whole)
 
+    @cached_property
+    def _rates(self) -> dict[str, float]:
+        """Frames per second of the videos of a tensor cache, as the step that made it says."""
+        records = usable_records(self._source.path)
+        facts = ((record.id, record.facts.get("fps")) for record in records)
+        return {name.removeprefix("frames/"): float(Fraction(fps)) for name, fps in facts if fps}
+
     def _store_ids(self) -> list[str]:
         kind, path = self._source.kind, self._source.path
         if kind == "features":
@@ -481,7 +490,8 @@ def _of_cache(stage: Stage, work: _Work) -> Outcome:
     if work.seen is None:
         return _of_rows(stage, work, cache[video_id])
     try:
-        found = of_cache(cache, video_id, work.seen, stage._cutting, stage.options.fps)
+        fps = stage.options.fps or stage._rates.get(video_id)
+        found = of_cache(cache, video_id, work.seen, stage._cutting, fps)
     except (KeyError, DataError) as error:
         raise ItemError("bad_value", str(error)) from error
     return _outcome(found)

@@ -4,6 +4,7 @@ used.
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.core import runner
 from pipeline.core.artefact import Artefact
+from pipeline.core.plan import dataset_artefact
 from pipeline.core.todo import Settings
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import results
@@ -200,3 +202,49 @@ def test_a_bank_of_the_ranked_split_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no split 'tset'"):
         evaluate(tmp_path, split="tset")
+
+
+def own(root: Path, split: list[tuple[str, str]]) -> dict:
+    """The inputs of the world with videos and captions of a folder of one's own."""
+    root.mkdir(exist_ok=True)
+    for video_id, _ in split:
+        (root / f"{video_id}.mp4").write_bytes(b"x")
+    lines = [f"{video_id},{text},test" for video_id, text in split]
+    (root / "captions.csv").write_text("\n".join(["video,caption,split", *lines]) + "\n")
+    spec = {"type": "folder", "root": str(root)}
+    return world().inputs | {"annotations": dataset_artefact(spec, "annotations")}
+
+
+def test_what_is_added_or_changed_is_encoded_and_the_bytes_are_those_of_a_fresh_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotations = world().annotations
+    split = [(c.video_id, c.text) for c in annotations.texts("test")]
+    missing = annotations.split("test").video_ids[5]
+    evaluate(tmp_path / "grown", own(tmp_path / "set", [s for s in split if s[0] != missing]))
+    before = {p.name for p in (tmp_path / "grown/_state/encodings").rglob("*.npz")}
+    split[0] = (split[0][0], "a red circle jumps")
+    caplog.set_level("INFO", "tvrkit")
+
+    evaluate(tmp_path / "grown", own(tmp_path / "set", split))
+    said = caplog.text
+    evaluate(tmp_path / "fresh", own(tmp_path / "set", split))
+
+    videos, texts = map(int, re.findall(r"(\d+) of 16 videos and (\d+) captions encoded", said)[0])
+    after = {p.name for p in (tmp_path / "grown/_state/encodings").rglob("*.npz")}
+    fresh = {p.name for p in (tmp_path / "fresh/_state/encodings").rglob("*.npz")}
+    assert (videos, texts) <= (8, 24)
+    assert files(tmp_path / "grown") == files(tmp_path / "fresh")
+    assert before - after and after == fresh
+
+
+def test_a_kept_encoding_that_is_damaged_is_made_again(tmp_path: Path) -> None:
+    evaluate(tmp_path / "out")
+    whole = files(tmp_path / "out")
+    for path in (tmp_path / "out" / "_state" / "encodings").rglob("*.npz"):
+        path.write_bytes(path.read_bytes()[:-100])
+
+    evaluate(tmp_path / "out", rerank=["none", "dsl"])
+    evaluate(tmp_path / "out")
+
+    assert files(tmp_path / "out") == whole

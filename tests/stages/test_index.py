@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import cli
+from pipeline.checkpoints.model_file import load_model
 from pipeline.core.artefact import Artefact
 from pipeline.core.runner import Settings, run
 from pipeline.stages.index import Options, Stage
 from pipeline.stores.index.reader import SUMMARY, IndexStore
 from tests.search.systems import checkpoint
+from tests.stages.store_runs import tensors
 from tests.trees import tree
 from tests.videos import Film, write
 
@@ -163,3 +165,21 @@ def test_a_folder_without_videos_is_no_empty_index(model, tmp_path, capsys) -> N
     )  # fmt: skip
 
     assert code == 4 and "no video" in capsys.readouterr().err
+
+
+def test_cached_frames_have_windows_at_the_rate_their_step_recorded(films, model, tmp_path) -> None:
+    size = load_model(model)[0].inputs.size
+    cache = tensors(
+        {"videos": Artefact("video_files", films)}, tmp_path / "cache", frames={"size": size}
+    )
+    inputs = dict.fromkeys(Stage.needs) | {
+        "tensors": Artefact("tensors", tmp_path / "cache"),
+        "checkpoint": Artefact("checkpoint", model, content="c1"),
+    }
+
+    run(Stage(Options(), inputs, tmp_path / "cached"), "index", Settings(jobs=1))
+    index(films, model, tmp_path / "raw")
+
+    cached, raw = (IndexStore.open(tmp_path / name) for name in ("cached", "raw"))
+    assert cache["counts"]["ok"] == 2
+    assert cached.rows == raw.rows > 2
