@@ -13,7 +13,7 @@ import torch
 from models.base import RetrievalModel
 from models.parts.noise import keys
 from pipeline.checkpoints.model_file import ModelInfo
-from pipeline.evaluation.kept import MEAN_TEXTS, MEAN_VIDEOS, Kept, Side, groups
+from pipeline.evaluation.kept import MEAN_TEXTS, MEAN_VIDEOS, KeptEncodings, KeptSide, groups
 from pipeline.evaluation.retrieve import Batches, Encoded, encode_all
 from pipeline.feeding.corpus import Corpus, VideoStore
 from pipeline.feeding.loader import chunks, video_batches
@@ -27,7 +27,7 @@ def encode_corpus(
     batch_size: int = 64,
     chunk: int | None = None,
     world: World = World(),
-    kept: Kept | None = None,
+    kept: KeptEncodings | None = None,
 ) -> Encoded:
     """Encode a split with a model that is in eval mode on its device. Of several processes each
     encodes its share.
@@ -62,7 +62,7 @@ def encode_corpus(
 
 
 def _encode_groups(
-    model: RetrievalModel, corpus: Corpus, batch_size: int, world: World, kept: Kept
+    model: RetrievalModel, corpus: Corpus, batch_size: int, world: World, kept: KeptEncodings
 ) -> Encoded:
     """As `encode_corpus`, in groups; one process alone reads those that are kept."""
     texts = corpus.texts
@@ -74,7 +74,7 @@ def _encode_groups(
         for part in groups([text_ids[n] for n in order], MEAN_TEXTS, batch_size)
     ]
     video_parts: list[Sequence[int]] = list(groups(kept.of_video, MEAN_VIDEOS, batch_size))
-    sides: tuple[Side | None, Side | None] = (None, None)
+    sides: tuple[KeptSide | None, KeptSide | None] = (None, None)
     if world.size == 1:
         sides = (
             kept.side("text", text_parts, text_ids),

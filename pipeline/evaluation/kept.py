@@ -47,7 +47,7 @@ def groups(keys: Sequence[bytes], mean: int, most: int) -> list[range]:
 
 
 @dataclass
-class Kept:
+class KeptEncodings:
     """The kept encodings of one checkpoint.
 
     base: what all of them depend on (weights, precision, device). of_video: digest of what the
@@ -62,9 +62,9 @@ class Kept:
     reused: int = 0
     _used: set[str] = field(default_factory=set)
 
-    def side(self, name: str, parts: Sequence[Sequence[int]], keys: Sequence[bytes]) -> "Side":
+    def side(self, name: str, parts: Sequence[Sequence[int]], keys: Sequence[bytes]) -> "KeptSide":
         """What is kept of the groups `parts` of a side ("text" or "video"). keys: of the items."""
-        side = Side([], [], lambda where, rows: self._keep(name, names[tuple(where)], rows))
+        side = KeptSide([], [], lambda where, rows: self._keep(name, names[tuple(where)], rows))
         names = {}
         for part in parts:
             key = b"\0".join([self.base, name.encode(), *(keys[n] for n in part)])
@@ -103,7 +103,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Side:
+class KeptSide:
     """ready: groups whose rows are kept. missing: groups to encode. keep(group, rows) keeps
     them.
     """

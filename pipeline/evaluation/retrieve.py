@@ -16,7 +16,7 @@ from models.parts.noise import KeyedNoise
 from pipeline.errors import DataError
 from pipeline.evaluation import rerank as reranking
 from pipeline.evaluation.generation import SIMILARITY, Reranker
-from pipeline.evaluation.kept import Side
+from pipeline.evaluation.kept import KeptSide
 from pipeline.evaluation.metrics import (
     KS,
     Convention,
@@ -117,7 +117,7 @@ def encode(
     shared: dict,
     n: int,
     world: World = World(),
-    side: Side | None = None,
+    side: KeptSide | None = None,
 ) -> Encoding:
     """Rows of all n items in order, on the CPU, whichever process encoded them.
 
@@ -165,7 +165,7 @@ def encode_all(
     row_of_text: np.ndarray,
     n_videos: int,
     world: World = World(),
-    sides: tuple[Side | None, Side | None] = (None, None),
+    sides: tuple[KeptSide | None, KeptSide | None] = (None, None),
 ) -> Encoded:
     """Encode the distinct texts and the videos of a split. The model must be in eval mode on its
     device. sides: what is kept of texts and of videos already.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pipeline.evaluation.generation import Reranker
     from pipeline.evaluation.inputs import EvaluatedSplit, Opened
-    from pipeline.evaluation.kept import Kept
+    from pipeline.evaluation.kept import KeptEncodings
     from pipeline.evaluation.retrieve import Encoded, RankSettings
     from pipeline.feeding.corpus import Corpus
     from pipeline.processes import World
@@ -297,11 +297,13 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
     )
 
 
-def _kept(stage: Stage, name: str, path: Path, opened: "Opened", corpus: "Corpus") -> "Kept":
+def _kept(
+    stage: Stage, name: str, path: Path, opened: "Opened", corpus: "Corpus"
+) -> "KeptEncodings":
     """What an earlier evaluation of this checkpoint encoded, as far as it holds today."""
     import torch
 
-    from pipeline.evaluation.kept import Kept, folder_of, video_keys
+    from pipeline.evaluation.kept import KeptEncodings, folder_of, video_keys
     from pipeline.feeding.inputs import Given
 
     device = next(opened.model.parameters()).device.type
@@ -309,7 +311,7 @@ def _kept(stage: Stage, name: str, path: Path, opened: "Opened", corpus: "Corpus
     given = Given.of(stage.inputs, stage.out)
     frames = opened.info.recipe.train.frames
     of_video = video_keys(opened.store, given, corpus.video_ids, frames)
-    return Kept(folder_of(stage.out, name), digest(base).encode(), of_video)
+    return KeptEncodings(folder_of(stage.out, name), digest(base).encode(), of_video)
 
 
 def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
