@@ -222,7 +222,7 @@ def _validation(setup: "Setup") -> "Validate | None":
     Every process encodes and scores its share; rank 0 alone counts, the others return nothing.
     """
     from pipeline.evaluation.encode import encode_corpus
-    from pipeline.evaluation.retrieve import Settings, rankings, retrieve
+    from pipeline.evaluation.retrieve import RankSettings, rankings, retrieve
 
     corpus, options, world = setup.selection(), setup.recipe.train.evaluation, setup.world
     if corpus is None:
@@ -234,7 +234,7 @@ def _validation(setup: "Setup") -> "Validate | None":
         if not world.is_first:
             rankings(model, encoded, world=world)
             return {}
-        result = retrieve(model, encoded, corpus.video_of, Settings(world=world))["none"]
+        result = retrieve(model, encoded, corpus.video_of, RankSettings(world=world))["none"]
         metrics = result.metrics
         by_map = setup.recipe.train.select.endswith("map")
         precisions = _average_precisions(result, corpus.video_of) if by_map else {}
