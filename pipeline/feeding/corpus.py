@@ -16,6 +16,7 @@ from pipeline.errors import DataError
 from pipeline.feeding.frame_choice import Samples
 from pipeline.text.encoder import TextEncoder
 from pipeline.text.sentences import Sentences
+from pipeline.video.moment import only_whole
 
 
 class Memory(Protocol):
@@ -116,7 +117,7 @@ class Store:
     noun: ClassVar[str] = "features"
 
     def faults(self, video_ids: list[str]) -> dict[str, str]:
-        return {i: "" for i in video_ids if not self.holds(i)}
+        return {i: only_whole(i, self.holds) for i in video_ids if not self.holds(i)}
 
     def videos(self, video_ids: list[str]) -> FeatureVideos:
         return FeatureVideos(self.read, video_ids, self.dim)

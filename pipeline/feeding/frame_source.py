@@ -19,7 +19,7 @@ from pipeline.errors import DataError, ItemError
 from pipeline.stores.frame_store.reader import FrameStore
 from pipeline.stores.tensor_cache.reader import TensorCache
 from pipeline.video.crop import Fit, fit_square
-from pipeline.video.moment import Moment, parse_id
+from pipeline.video.moment import Moment, only_whole, parse_id
 from pipeline.video.reader import FrameChoice, Limits, SizeRule, iterate_clip
 
 
@@ -189,7 +189,7 @@ def counted(source: FrameSource, video_ids: list[str], threads: int) -> dict[str
 
     def count(video_id: str) -> int | str:
         if not source.holds(video_id):
-            return "not there"
+            return only_whole(video_id, source.holds) or "not there"
         try:
             return source.count(video_id)
         except (DataError, ItemError, KeyError, OSError) as error:

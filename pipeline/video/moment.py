@@ -6,7 +6,7 @@ out of the decoder: every step that reads a file therefore sees the same frames 
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
@@ -47,6 +47,16 @@ def parse_id(video_id: str) -> tuple[str, Moment] | None:
         return None
     film, start, end = found.groups()
     return film, Moment(float(start), float(end) if end else None)
+
+
+def only_whole(video_id: str, holds: Callable[[str], bool]) -> str:
+    """Why a store that is not cut lacks a video: it is a moment, and only its whole film is there.
+    "" for any other video. holds: whether the store has a video of an id.
+    """
+    named = parse_id(video_id)
+    if named is None or not holds(named[0]):
+        return ""
+    return "a moment of a film, and only the whole film is there"
 
 
 def within(

@@ -95,6 +95,20 @@ def test_the_old_options_again_find_the_old_result_and_drop_what_was_begun(kind,
     assert tree(tmp_path) == before
 
 
+def test_files_that_are_replaced_one_by_one_count_as_unfinished_until_all_are(tmp_path):
+    go(FileStage, tmp_path / "a")
+    changed = {f"n{n:03d}": n + 100 for n in range(12)}
+    fast = Settings(jobs=1, max_failures=1.0, fail_fast=True)
+
+    with pytest.raises(TooManyFailures):
+        go(FileStage, tmp_path / "a", fast, values=changed, missing=["n006"])
+
+    assert read_manifest(tmp_path / "a") is None
+    go(FileStage, tmp_path / "a", Settings(jobs=1, retry_failed=True), values=changed)
+    go(FileStage, tmp_path / "b", values=changed)
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
 def test_a_costly_result_and_the_progress_of_another_are_both_kept(tmp_path):
     go(Costly, tmp_path)
     first = tree(tmp_path)

@@ -29,6 +29,20 @@ def store(*held: str) -> Store:
     return Store(lambda video_id: np.ones((2, 3), np.float32), held.__contains__, 3)
 
 
+def test_moments_of_films_that_are_stored_whole_are_left_out_with_the_reason(caplog):
+    videos = {name: Video(name) for name in ("v0", "v1@2-3.5")}
+    captions = {f"{name}#0": Caption(f"{name}#0", name, "a red circle") for name in videos}
+    split = Split(list(captions), list(videos))
+
+    with caplog.at_level(logging.WARNING, logger="tvrkit"):
+        corpus = open_corpus(
+            Annotations(videos, captions, {"train": split}), "train", store("v0", "v1"), ENCODER
+        )
+
+    assert corpus.video_ids == ["v0"]
+    assert "v1@2-3.5 (a moment of a film, and only the whole film is there" in caplog.text
+
+
 def test_videos_without_features_are_left_out_and_counted(caplog):
     with caplog.at_level(logging.WARNING, logger="tvrkit"):
         corpus = open_corpus(annotations(), "train", store("v0", "v2", "v3"), ENCODER)
