@@ -60,7 +60,10 @@ def how_to_get(*names: str) -> str:
         for file in files.values()
     ]
     given = ", ".join(f"{name}: data/weights/{file}" for name, file in files.items())
-    return "\n    ".join([*lines, f"Then name it: --weights '{{{given}}}'"])
+    named = (
+        f"Then name it: --weights '{{{given}}}' (in a pipeline: weights: {{{given}}} of the step)"
+    )
+    return "\n    ".join([*lines, named])
 
 
 def digits(file: str) -> str:

@@ -11,7 +11,7 @@ Source: docs/specs/preprocessing.md, sections 1.7 and 7, docs/specs/dual-encodin
 import contextlib
 import importlib.metadata
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -153,6 +153,20 @@ class Stage(BigFileStage):
     )  # the content of the weights is part of every item's key
     Options = Options
 
+    @classmethod
+    def mistakes(cls, options: Options, given: dict[str, list[str]] | None) -> list[str]:
+        """Every network that is trained has a weight file, and an input provides pictures."""
+        checks = [lambda: _expect_weights(options)]
+        if given is not None:
+            checks.append(lambda: _expect_pictures(given))
+        found = []
+        for check in checks:
+            try:
+                check()
+            except ConfigError as error:
+                found.append(str(error))
+        return found
+
     def __init__(
         self, options: Options, inputs: dict[str, Artefact | list[Artefact] | None], out: Path
     ):
@@ -270,11 +284,7 @@ class Stage(BigFileStage):
         elif self.inputs.get("videos"):
             yield from video_sources(self.inputs["videos"], cache).sources
         else:
-            raise ConfigError(
-                "there are neither videos nor frames to read",
-                where="features",
-                fix="Give videos (--in) or a frame store (--frames).",
-            )
+            _expect_pictures(self.inputs)
 
     def _clip(self, video_id: str, source: Source) -> "StoredClip | ClipReader":
         every = self.options.every
@@ -370,14 +380,8 @@ class Stage(BigFileStage):
         """sha256 of each weight file. ConfigError if one was not named, DataError if it is missing
         or damaged.
         """
+        _expect_weights(self.options)
         files = self.options.weight_files
-        missing = [name for name in self.options.trained if name not in files]
-        if missing:
-            raise ConfigError(
-                f"{' and '.join(missing)} need weight files",
-                where="features",
-                fix=how_to_get(*missing),
-            )
         cache = DigestCache(self.out / STATE / "digests.jsonl")
         digests = {name: _weight_digest(name, files[name], cache) for name in self.options.trained}
         cache.save()
@@ -451,6 +455,27 @@ def _device(wanted: str) -> str:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     usable = not importlib.metadata.version("torch").endswith("+cpu")
     return "cuda" if Path("/dev/nvidiactl").exists() and usable and not hidden else "cpu"
+
+
+def _expect_weights(options: Options) -> None:
+    """ConfigError that lists every trained network for which no weight file is named."""
+    missing = [name for name in options.trained if name not in options.weight_files]
+    if missing:
+        raise ConfigError(
+            f"{' and '.join(missing)} need weight files",
+            where="features",
+            fix=how_to_get(*missing),
+        )
+
+
+def _expect_pictures(given: Mapping[str, object]) -> None:
+    """ConfigError unless one of the inputs (need: what provides it) holds pictures."""
+    if not given.get("frames") and not given.get("videos"):
+        raise ConfigError(
+            "there are neither videos nor frames to read",
+            where="features",
+            fix="Give videos (--in) or a frame store (--frames).",
+        )
 
 
 def _expect_gpu() -> None:

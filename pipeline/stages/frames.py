@@ -148,7 +148,10 @@ class Stage(Base):
             raise DataError(
                 "this is an LMDB of whole videos already",
                 where=videos.path,
-                fix="Read it as it is (--store), or choose another layout.",
+                fix=(
+                    f"Read it as it is (python cli.py train --store {videos.path} ...), or choose"
+                    " another --layout (in a pipeline: layout of the step)."
+                ),
             )
         store = self._finished_store(videos.path)
         found = [(i, hashlib.sha256(store.bytes(i)).hexdigest()) for i in sorted(store.ids)]

@@ -50,6 +50,7 @@ def test_unknown_recipe_does_not_hide_other_options(tmp_path: Path) -> None:
         ("compress: {}, frames: {}, tensors: {}", "nothing to cache"),
         ("compress: {}, tensors: {features: {}}", "nothing provides them"),
         ("compress: {}, features: {networks: [tiny-random]}, concat: {}", "two or more"),
+        ("compress: {}, features: {networks: [resnet152]}", "resnet152 need weight files"),
         (
             "compress: {}, frames: {}, train: {recipe: tiny_clip}, evaluate: {rerank: [diffusion]}",
             "no denoiser is given",
