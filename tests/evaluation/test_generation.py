@@ -186,7 +186,15 @@ def test_a_saved_matrix_is_re_ranked_as_in_the_evaluation(
 
     assert (
         cli.main(
-            ["metrics", str(tmp_path / "plain.npz"), "--rerank", "diffusion", *denoiser, "--json"]
+            [
+                "metrics",
+                str(tmp_path / "plain.npz"),
+                "--rerank",
+                "diffusion",
+                *denoiser,
+                "--map",
+                "--json",
+            ]
         )
         == 0
     )
