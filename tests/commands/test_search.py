@@ -68,7 +68,7 @@ def test_the_prompt_names_unknown_words_and_goes_on_after_a_sentence_of_them(
     code, out, err = search(capsys, pipeline / "train", "--prompt", "--top", 1)
 
     assert code == 0
-    assert "not known to the model: zorgblat" in out and "none of its words" in err
+    assert "the model does not know these words: zorgblat" in out and "none of its words" in err
     assert out.count("rank    score") == 1
 
 

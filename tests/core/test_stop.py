@@ -14,7 +14,7 @@ from pipeline.core import stop
 stop.GRACE_SECONDS = 0.5
 with stop.handling():
     print("busy", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 40_000_000)  # a call that no signal interrupts
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 400_000_000)  # a call that no signal interrupts
 """
 
 
@@ -25,7 +25,7 @@ def test_a_process_inside_one_long_call_ends_after_the_grace_period() -> None:
     child.send_signal(signal.SIGTERM)
 
     assert child.wait(timeout=60) == 130
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 def test_handling_leaves_nothing_behind() -> None:

@@ -1,7 +1,6 @@
 """MSR-VTT: both layouts, every split, and the counts of the published lists."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -131,13 +130,9 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("split", ["9k", "7k", "full", "1k-B"])
 def test_published_lists_give_the_published_counts(real: Path, split: str) -> None:
     dataset = open_dataset({"type": "msrvtt", "root": str(real), "split": split})
-    start = time.process_time()
 
     annotations = dataset.load()
 
-    assert (
-        time.process_time() - start < 4
-    )  # of one core that others use too; benchmarks/data/datasets.py measures
     counts = {
         name: (len(part.video_ids), len(part.caption_ids))
         for name, part in annotations.splits.items()
