@@ -70,10 +70,11 @@ class OneVideo:
             return encode_rows(model, features_of_file(self.file, self._features_step()))
 
     def _features_step(self) -> Path:
-        """The features step that is named, or the only one near the checkpoint."""
+        """The features step that is named, or the only one in the nearest folder that has any."""
         if self.features is not None:
             return self.features
-        near = [step for folder in self.checkpoint.resolve().parents[:4] for step in _steps(folder)]
+        folders = map(_steps, self.checkpoint.resolve().parents[:4])
+        near = next(filter(None, folders), [])
         if len(near) == 1:
             return near[0]
         found = f"there are {len(near)} of them" if near else "there is none"

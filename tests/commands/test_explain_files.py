@@ -1,6 +1,7 @@
 """explain on a video file of one's own: by models of every kind, and what CenterCLIP keeps of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,8 @@ def test_model_of_features_reads_a_file_as_its_features_step_did(clip, tmp_path,
     facts = {"vocabulary": words, "tags": ["a", "b", "c"], "feature_dim": 407, "word_dim": None}
     file = checkpoint(tmp_path / "train/best.pt", "hybrid_space", options, facts)
     step = tmp_path / "features"
+
+    shutil.copytree(step, tmp_path.parent / f"{tmp_path.name}-other/features")  # farther away
 
     stored = explain(capsys, file, "--video", "video02", "--features", step, "--json")[1]
     found = explain(capsys, file, "--video", clip, "--text", TEXT, "--json")[1]  # step is near
