@@ -80,12 +80,7 @@ def _guard(app: FastAPI, upload_bytes: int) -> None:
 
     @app.middleware("http")
     async def guarded(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        length = request.headers.get("content-length", "0")
-        if request.method == "POST" and not length.isdigit():
-            return JSONResponse({"error": "say how long the upload is"}, 411)
-        if int(length if length.isdigit() else 0) > upload_bytes + _FIELDS:
-            return JSONResponse({"error": f"more than {upload_bytes:,} bytes"}, 413)
-        response = await call(request)
+        response = _refusal(request, upload_bytes) or await call(request)
         for key, value in _HEADERS.items():
             response.headers.setdefault(key, value)
         return response
@@ -99,6 +94,19 @@ def _guard(app: FastAPI, upload_bytes: int) -> None:
     async def too_many(_request: Request, error: TooMany) -> JSONResponse:
         wait = str(int(error.seconds) + 1)
         return JSONResponse({"error": "too many uploads"}, 429, {"Retry-After": wait})
+
+
+def _refusal(request: Request, upload_bytes: int) -> Response | None:
+    """The answer to a request whose body is not read, because its length is too large or unsaid.
+
+    A body in chunks says no length, and would be stored to its end before anything counts it.
+    """
+    length = request.headers.get("content-length", "" if request.method == "POST" else "0")
+    if not length.isdigit() or "transfer-encoding" in request.headers:
+        return JSONResponse({"error": "say how long the upload is"}, 411)
+    if int(length) > upload_bytes + _FIELDS:
+        return JSONResponse({"error": f"more than {upload_bytes:,} bytes"}, 413)
+    return None
 
 
 def _add_pages(app: FastAPI, shelf: Shelf) -> None:

@@ -83,6 +83,17 @@ def test_uploads_that_are_no_films_are_refused(
     assert reply.json()["error"]
 
 
+def test_an_upload_that_does_not_say_its_length_is_refused(client: TestClient) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+
+    reply = client.post("/api/similar", content=iter([head, b"a"]), headers=kind)
+
+    assert reply.status_code == 411
+    assert reply.json() == {"error": "say how long the upload is"}
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+
+
 def test_films_come_in_the_parts_that_are_asked_for(
     client: TestClient, folders: tuple[Path, Path, Path]
 ) -> None:
