@@ -226,7 +226,7 @@ def _names(checkpoints: list[Artefact]) -> list[str]:
 def _evaluate(stage: Stage, item: Item) -> Outcome:
     from pipeline import processes
     from pipeline.checkpoints.toolkit_file import find_checkpoint
-    from pipeline.evaluation import results, speed
+    from pipeline.evaluation import speed
     from pipeline.evaluation.encode import encode_corpus, in_precision
     from pipeline.evaluation.inputs import EvaluatedSplit
     from pipeline.evaluation.retrieve import take_part
@@ -269,12 +269,34 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
         )
     if repeated:
         log.info(f"{item.id:<20} {found.words}")
-    captions = split.captions
-    first = np.unique(encoded.row_of_text, return_index=True)[
-        1
-    ]  # rows are numbered by first appearance
+    files += _save(
+        folder, path, split, options=options, metrics=metrics, ranks=ranks, statistics=statistics
+    )
+    outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
+    facts = {name: _key_figures(m) for name, m in metrics["results"].items()}
+    wanted = len(split.annotations.split(options.split).video_ids)
+    missing = wanted - len(split.corpus.video_ids)
+    return Outcome(
+        outputs=outputs, facts=facts | ({_MISSING: [missing, wanted]} if missing else {})
+    )
+
+
+def _save(
+    folder: Path,
+    checkpoint: Path,
+    split: "EvaluatedSplit",
+    options: Options,
+    metrics: dict,
+    ranks: dict[str, np.ndarray],
+    statistics: dict[str, float],
+) -> list[Path]:
+    """Write what an evaluation found, what it ranked and its encodings; return the files."""
+    from pipeline.evaluation import results
+
+    encoded, captions = split.encoded, split.captions
+    _, first = np.unique(encoded.row_of_text, return_index=True)  # rows count by first appearance
     gallery = results.Gallery(
-        checkpoint=file_digest(path),
+        checkpoint=file_digest(checkpoint),
         split=options.split,
         video_ids=split.corpus.video_ids,
         caption_ids=split.corpus.caption_ids,
@@ -283,18 +305,12 @@ def _evaluate(stage: Stage, item: Item) -> Outcome:
         text_keys=encoded.text_keys.tolist(),
         statistics=statistics,
     )
-    files += results.save(folder, metrics, ranks, gallery, encoded.vectors)
-    tags = opened.info.facts.get("tags")
+    files = results.save(folder, metrics, ranks, gallery, encoded.vectors)
+    tags = split.opened.info.facts.get("tags")
     if tags and "concept" in encoded.video:
         concepts = encoded.vectors["video"]["concept"]
-        files.append(results.save_concepts(folder, corpus.video_ids, concepts, tags))
-    outputs = {file.relative_to(stage.out).as_posix(): written(file) for file in sorted(files)}
-    facts = {name: _key_figures(m) for name, m in metrics["results"].items()}
-    wanted = len(split.annotations.split(options.split).video_ids)
-    missing = wanted - len(split.corpus.video_ids)
-    return Outcome(
-        outputs=outputs, facts=facts | ({_MISSING: [missing, wanted]} if missing else {})
-    )
+        files.append(results.save_concepts(folder, split.corpus.video_ids, concepts, tags))
+    return files
 
 
 def _kept(
