@@ -12,6 +12,7 @@ from pipeline.checkpoints.clip_model import clip_model
 from pipeline.checkpoints.model_file import ModelInfo
 from pipeline.checkpoints.toolkit_file import MODEL, find_checkpoint
 from pipeline.checkpoints.word_files import Files
+from pipeline.errors import ConfigError
 from pipeline.recipes.recipe import Recipe, parse
 
 Kind = Literal["ours", "clip", "published"]
@@ -35,7 +36,7 @@ def open_any(path: Path, kind: Kind, recipe: str | dict = "") -> tuple[Retrieval
     A published file is imported as `import-checkpoint` does; weights of a CLIP become the mean of
     the frames (the zero-shot row of the papers). recipe: of such files, by its name (default: the
     published one of its system; a CLIP of any size), or the whole recipe of a CLIP. Raises
-    DataError for anything else.
+    DataError for anything else, ConfigError for a published file that needs others beside it.
     """
     file = find_checkpoint(path)
     if kind == "ours":
@@ -44,7 +45,15 @@ def open_any(path: Path, kind: Kind, recipe: str | dict = "") -> tuple[Retrieval
         return clip_model(file, parse(recipe) if isinstance(recipe, dict) else _zero_shot(recipe))
     from pipeline.checkpoints import published
 
-    info, weights = published.import_file(file, Files(), config.load(None), str(recipe))
+    try:
+        info, weights = published.import_file(file, Files(), config.load(None), str(recipe))
+    except ConfigError as error:
+        if error.where == "--recipe":
+            raise
+        command = f"python cli.py import-checkpoint {file} {error.where} FILE --out OURS"
+        raise ConfigError(
+            error.what, where=error.where, fix=f"{error.fix} {command}; then --checkpoint OURS."
+        ) from error
     model = model_file.build_model(info.recipe, info.facts, init=weights).eval()
     return model, replace(info, inputs=model.inputs)
 

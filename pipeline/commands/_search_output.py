@@ -51,6 +51,10 @@ def lines(details: dict, answers: "Answers", template: str = "{}") -> None:
 
     if "index" in details:
         click.echo(f"{one_line(details['query'])}   (of {one_line(details['video'])})")
+    if not len(answers):
+        click.echo("no answer")
+        log.info(_searched(answers))
+        return
     times = [span_words(answer) for answer in answers]
     names = [one_line(answer.video_id) for answer in answers]
     time_width = max([len("time") if any(times) else 0, *map(len, times)], default=0)

@@ -34,7 +34,7 @@ class Request:
 
     def parts(self) -> list[Part]:
         """What is asked for, as far as the command line says."""
-        parts = question.parse(self.query) if self.query else []
+        parts = question.parse_words(self.query) if self.query else []
         if self.video is not None:
             parts.append(question.video_part(self.video))
         if self.image is not None:

@@ -48,20 +48,51 @@ def _open(request: Request) -> "Searcher":
 
     top = None if request.records else request.top
     how = (top, request.per_video, request.min_score, request.paths, request.exact)
-    if is_index(request.target):
+    is_ours = is_index(request.target)
+    _expect_fit(request, is_ours)
+    if is_ours:
         from pipeline.search.opening import open_index
 
         store = IndexStore.open(request.target, request.root)
         model, info = open_index(request.target, store, request.checkpoint)
         return search.Searcher(search.of_index(model, info, store, request.features), *how)
     from pipeline.checkpoints.model_file import load_model
-    from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.evaluation.locate import find_results
 
-    path = find_checkpoint(request.target)
+    path = _found(request.target)
     folder = find_results(path, request.videos)
     model, info = load_model(path)
     return search.Searcher(search.of_results(model, info, folder, request.features), *how)
+
+
+def _expect_fit(request: Request, is_index: bool) -> None:
+    """ConfigError for options that mean nothing for what is searched."""
+    of_other = ("videos",) if is_index else ("root", "checkpoint")
+    given = [f"--{name}" for name in of_other if getattr(request, name) is not None]
+    if given:
+        kind, other = ("an index", "a CHECKPOINT") if is_index else ("a checkpoint", "an INDEX")
+        raise ConfigError(
+            f"{', '.join(given)} goes with {other}, and this is {kind}",
+            where=request.target,
+            fix="Leave it out.",
+        )
+
+
+def _found(target: Path) -> Path:
+    """The file of a checkpoint. DataError: it is neither that nor an index."""
+    from pipeline.checkpoints.toolkit_file import find_checkpoint
+
+    try:
+        return find_checkpoint(target)
+    except DataError as error:
+        raise DataError(
+            "there is neither an index nor a checkpoint here",
+            where=target,
+            fix=(
+                f"{error.fix} Or make an index: python cli.py index --in FOLDER --checkpoint CKPT"
+                " --out INDEX."
+            ),
+        ) from error
 
 
 def _is_about_captions(request: Request) -> bool:

@@ -94,27 +94,8 @@ def _holds_frames(path: Path) -> bool:
 
 
 def _cached_frames(given: Given, size: int, options: FrameOptions) -> CachedFrames:
-    path = given.tensors.path
-    cache = TensorCache.open(path / "frames" if (path / "frames").is_dir() else path)
-    if cache.kind != "frames" or not len(cache):
-        what = (
-            f"this tensor cache holds {cache.kind}, not frames"
-            if len(cache)
-            else "this tensor cache is empty"
-        )
-        raise DataError(
-            what, where=cache.path, fix="Add `frames: {}` to the tensors step and run it again."
-        )
-    found = cache.shape(cache.ids[0])[1:]
-    if found != (size, size, 3):
-        raise DataError(
-            f"its frames are {found[1]}x{found[0]} pixels, the model reads {size}x{size}",
-            where=cache.path,
-            fix=(
-                f"Set frames: {{size: {size}}} of the tensors step, or another backbone in the"
-                " recipe."
-            ),
-        )
+    cache = TensorCache.open_kind(given.tensors.path, "frames")
+    cache.expect_size(size)
     facts = ((record.id, record.facts.get("fps")) for record in given.tensors.records())
     rates = {name.removeprefix("frames/"): Fraction(fps) for name, fps in facts if fps}
     return CachedFrames(cache, size, rates)
@@ -145,20 +126,7 @@ def open_store(tensors: Path | None, features: Path | None = None) -> Store:
     Raises DataError for a cache of something else, ConfigError if neither is given.
     """
     if tensors is not None:
-        cache = TensorCache.open(
-            tensors / "features" if (tensors / "features").is_dir() else tensors
-        )
-        if cache.kind != "features" or not len(cache):
-            what = (
-                f"this tensor cache holds {cache.kind}, not features"
-                if len(cache)
-                else "this tensor cache is empty"
-            )
-            raise DataError(
-                what,
-                where=cache.path,
-                fix="Add `features: {}` to the tensors step and run it again.",
-            )
+        cache = TensorCache.open_kind(tensors, "features")
         return Store(
             cache.__getitem__,
             cache.__contains__,

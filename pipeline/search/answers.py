@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.errors import DataError
 from pipeline.search.collection import Collection
 from pipeline.search.question import shown
@@ -47,8 +49,8 @@ class VideoAnswer:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers to one question. searched: in words. chosen: rows that the model itself scored,
-    where summaries chose them; None where all rows were.
+    """The answers to one question. searched: in words. videos, windows: how many were searched.
+    chosen: rows that the model itself scored, where summaries chose them; None where all rows were.
     """
 
     answers: list[VideoAnswer]
@@ -71,16 +73,29 @@ class Answers:
         return replace(self, answers=self.answers[:n])
 
 
-def answers_of(collection: Collection, ranked: Ranked, considered: int) -> Answers:
-    """What a ranking means. considered: rows that were to be ranked."""
+def answers_of(
+    collection: Collection,
+    ranked: Ranked,
+    wanted: np.ndarray | None = None,
+    fit: tuple[str, np.ndarray] | None = None,
+) -> Answers:
+    """What a ranking means. wanted: bool (rows,), which rows were to be ranked, None: all.
+    fit: the glob of --path and bool (rows,), what fits it.
+    """
     found = [
         _answer(n, float(score), collection.place(int(row)), int(tied), int(row))
         for n, (row, score, tied) in enumerate(
             zip(ranked.rows, ranked.scores, ranked.tied, strict=True), start=1
         )
     ]
-    chosen = ranked.considered if ranked.considered < considered else None
-    return Answers(found, collection.described, collection.n_videos, collection.rows, chosen)
+    n_wanted = collection.rows if wanted is None else int(wanted.sum())
+    chosen = ranked.considered if ranked.considered < n_wanted else None
+    searched, videos, windows = collection.described, collection.n_videos, collection.rows
+    if fit is not None:
+        glob, rows = fit
+        videos, windows = len(np.unique(collection.videos[rows])), int(rows.sum())
+        searched = f"{videos:,} (path {shown(glob)}) of {searched}"
+    return Answers(found, searched, videos, windows, chosen)
 
 
 def tie_words(answers: Sequence[VideoAnswer]) -> list[str]:

@@ -39,6 +39,13 @@ def parse_line(line: str) -> list[Part]:
         raise ConfigError(f"{error}".lower(), where=f"query {shown(line)}", fix=_EXAMPLE) from error
 
 
+def parse_words(words: Sequence[str]) -> list[Part]:
+    """The parts of a command line; of a single word with quotes in it as `parse_line`."""
+    if len(words) == 1 and words[0].count('"') > 1:
+        return parse_line(words[0])
+    return parse(words)
+
+
 def parse(tokens: Sequence[str]) -> list[Part]:
     """The parts of `"2:a dog" + ./pool.jpg - fruit`: words between signs belong together.
 

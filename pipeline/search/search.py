@@ -59,10 +59,12 @@ class Searcher:
     def search(self, parts: list[Part]) -> tuple[Answers, Asked]:
         """Answers to a question, and what was understood of it. Errors as `Asker.ask`."""
         asked = self.asker.ask(parts)
-        wanted = without(asked, self._mask(), self.collection.rows)
-        n = self.collection.rows if wanted is None else int(wanted.sum())
+        mask = self._mask()
+        wanted = without(asked, mask, self.collection.rows)
         choice = Choice(self.top, wanted, self.per_video, self.min_score, self.exact)
-        return answers_of(self.collection, rank(self.collection, asked.query, choice), n), asked
+        ranked = rank(self.collection, asked.query, choice)
+        fit = None if mask is None else (self.paths, mask)
+        return answers_of(self.collection, ranked, wanted, fit), asked
 
     def _mask(self) -> np.ndarray | None:
         if not self.paths:

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from pipeline.core import stage
 from pipeline.core.artefact import Artefact
-from pipeline.core.files import DigestCache, atomic_write, written
+from pipeline.core.files import DigestCache, atomic_write
 from pipeline.core.stage import Item, Need, Outcome
 from pipeline.core.state import STATE, Record, digest, usable_records
 from pipeline.datasets.parts.sources import Source, unusable, video_sources
@@ -227,8 +227,7 @@ class Stage(stage.Stage):
         self._say_statistics(store)
         summary = {"videos": store.n_videos, "windows": store.rows}
         summary |= self._approximate(IndexStore.open(self.out))
-        files = {str(file.relative_to(self.out)): written(file) for file in self.files()}
-        return summary | {"set_aside": self._listed - len(records), "files": files}
+        return summary | {"set_aside": self._listed - len(records)}
 
     def files(self) -> list[Path]:
         head = IndexStore.open(self.out).head
@@ -450,8 +449,11 @@ class Stage(stage.Stage):
     def _cache(self, path: Path) -> "TensorCache":
         from pipeline.stores.tensor_cache.reader import TensorCache
 
-        sub = path / ("features" if self._facts["video"] == "features" else "frames")
-        return TensorCache.open(sub if sub.is_dir() else path)
+        if self._facts["video"] == "features":
+            return TensorCache.open_kind(path, "features")
+        cache = TensorCache.open_kind(path, "frames")
+        cache.expect_size(self._facts["size"])
+        return cache
 
     @lru_cache(maxsize=1)  # noqa: B019
     def _big_file(self, path: Path) -> "BigFile":

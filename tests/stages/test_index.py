@@ -13,7 +13,7 @@ from pipeline.core.runner import Settings, run
 from pipeline.stages.index import Options, Stage
 from pipeline.stores.index.reader import SUMMARY, IndexStore
 from tests.search.systems import checkpoint
-from tests.stages.store_runs import tensors
+from tests.stages.store_runs import big_file, tensors
 from tests.trees import tree
 from tests.videos import Film, write
 
@@ -148,6 +148,43 @@ def test_many_queries_and_hostile_ones(films, model, tmp_path, capsys) -> None:
     assert empty[0] == 2 and "an empty query" in empty[2]
 
 
+def test_an_answer_that_fits_no_limit_is_no_answer_and_says_what_was_searched(
+    films, model, tmp_path, capsys
+) -> None:
+    index(films, model, tmp_path / "idx")
+
+    none = search(capsys, tmp_path / "idx", "a dog", "--min-score", 5)
+    some = search(capsys, tmp_path / "idx", "a dog", "--path", "sub/*", "--json")
+    nobody = search(capsys, tmp_path / "idx", "a dog", "--path", "x*")
+
+    assert none[1] == "no answer\n" == nobody[1]
+    assert "searched 0 (path 'x*') of 2 videos, 7 windows" in nobody[2]
+    searched = json.loads(some[1])["searched"]
+    assert (searched["videos"], searched["windows"]) == (1, 6)
+
+
+def test_a_question_in_one_word_is_what_it_is_in_many(films, model, tmp_path, capsys) -> None:
+    index(films, model, tmp_path / "idx", window=0)
+
+    one = search(capsys, tmp_path / "idx", '"2:a dog" - "fruit"', "--json")
+    many = search(capsys, tmp_path / "idx", "2:a dog", "-", "fruit", "--json")
+
+    assert one[:2] == many[:2] and one[0] == 0
+
+
+def test_options_of_a_checkpoint_are_refused_for_an_index_and_what_is_neither_is_named(
+    films, model, tmp_path, capsys
+) -> None:
+    index(films, model, tmp_path / "idx", window=0)
+
+    other = search(capsys, tmp_path / "idx", "a dog", "--videos", tmp_path)
+    nothing = search(capsys, films, "a dog")
+
+    assert other[0] == 2 and "--videos goes with a CHECKPOINT" in other[2]
+    assert nothing[0] == 4 and "neither an index nor a checkpoint" in nothing[2]
+    assert "cli.py index --in" in nothing[2]
+
+
 def test_a_half_built_index_says_so(films, model, tmp_path, capsys) -> None:
     (tmp_path / "idx" / "store.partial").mkdir(parents=True)
 
@@ -183,3 +220,40 @@ def test_cached_frames_have_windows_at_the_rate_their_step_recorded(films, model
     cached, raw = (IndexStore.open(tmp_path / name) for name in ("cached", "raw"))
     assert cache["counts"]["ok"] == 2
     assert cached.rows == raw.rows > 2
+
+
+def test_cached_frames_of_another_size_say_which_one_the_model_reads(
+    films, model, tmp_path, capsys
+) -> None:
+    videos = {"videos": Artefact("video_files", films)}
+    tensors(videos, tmp_path / "cache", frames={"size": 16})
+
+    code = cli.main(
+        ["index", "--in", str(tmp_path / "cache"), "--checkpoint", str(model),
+         "--out", str(tmp_path / "idx")]
+    )  # fmt: skip
+
+    err = capsys.readouterr().err
+    assert (
+        code == 4 and "16x16 pixels, the model reads 64x64" in err and "frames: {size: 64}" in err
+    )
+
+
+def test_a_published_file_without_its_words_says_how_to_give_them(tmp_path, capsys) -> None:
+    from models.hybrid_space import published
+    from pipeline.checkpoints.archive_writer import write_archive
+    from tests.models.hybrid_space.small_hybrid import small
+
+    made = small(space="hybrid")
+    write_archive(
+        tmp_path / "best.pth.tar", published.export_file(made.options, made.state_dict(), {})
+    )
+    big_file(tmp_path / "features", {"a": np.ones((3, 5), np.float32)})
+
+    code = cli.main(
+        ["index", "--in", str(tmp_path / "features"), "--checkpoint",
+         str(tmp_path / "best.pth.tar"), "--out", str(tmp_path / "idx")]
+    )  # fmt: skip
+
+    assert code == 2
+    assert "import-checkpoint" in (err := capsys.readouterr().err) and "--vocab FILE" in err

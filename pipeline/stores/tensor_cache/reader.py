@@ -67,6 +67,35 @@ class TensorCache:
         """
         return cls(Path(path))
 
+    @classmethod
+    def open_kind(cls, path: Path, kind: Literal["frames", "features"]) -> "TensorCache":
+        """The cache of that kind in the folder of a tensors step, or the one in `path` itself.
+
+        Raises DataError as `open`, and for a cache of something else or without videos.
+        """
+        found = cls(path / kind if (path / kind).is_dir() else path)
+        if found.kind == kind and len(found):
+            return found
+        holds = f"holds {found.kind}, not {kind}" if len(found) else "is empty"
+        raise DataError(
+            f"this tensor cache {holds}",
+            where=found.path,
+            fix=f"Add `{kind}: {{}}` to the tensors step and run it again.",
+        )
+
+    def expect_size(self, size: int) -> None:
+        """DataError unless its frames are squares of that many pixels."""
+        found = self.shape(self.ids[0])[1:]
+        if found != (size, size, 3):
+            raise DataError(
+                f"its frames are {found[1]}x{found[0]} pixels, the model reads {size}x{size}",
+                where=self.path,
+                fix=(
+                    f"Set frames: {{size: {size}}} of the tensors step, or another backbone in the"
+                    " recipe."
+                ),
+            )
+
     def __reduce__(self):
         return TensorCache, (self.path,)
 
