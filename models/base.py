@@ -218,16 +218,38 @@ class RetrievalModel(nn.Module):
         A training run asks before it starts.
         """
 
+    def read_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
+        """Return what training makes of each text alone: tensors (B, ...), the encoding by default.
+
+        A row depends on its own text, so that a batch may be read in parts.
+        """
+        return self.encode_text(batch, shared)
+
+    def read_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
+        """Return what training makes of each video alone: tensors (B, ...), the encoding by
+        default.
+        """
+        return self.encode_video(batch, shared)
+
+    def losses(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses () of what was read of a whole batch, over all processes.
+
+        text and video: B rows of this process, as `read_text` and `read_video` return them.
+        """
+        text = gather(text, self.gather_rule)
+        video = gather(video, self.gather_rule)
+        targets = {name: batch[name] for name in self.targets if name in batch}
+        return self.loss(text, video, gather(targets, self.gather_rule))
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses () of a batch of B pairs per process, over all processes.
 
         A DDP wrapper sees this call, and no model writes a line on ranks.
         """
         shared = self.prepare()
-        text = gather(self.encode_text(batch, shared), self.gather_rule)
-        video = gather(self.encode_video(batch, shared), self.gather_rule)
-        targets = {name: batch[name] for name in self.targets if name in batch}
-        return self.loss(text, video, gather(targets, self.gather_rule))
+        text = self.read_text(batch, shared)
+        video = self.read_video(batch, shared)
+        return self.losses(text, video, batch)
 
 
 def load_init(model: RetrievalModel, assets: Assets) -> RetrievalModel:

@@ -7,6 +7,7 @@ writes files.
 import atexit
 import datetime
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,6 +102,31 @@ def share_buffers(model: nn.Module, world: World) -> None:
     if world.size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
+
+
+def share_weights(model: nn.Module, world: World) -> None:
+    """Give every rank the weights and buffers of rank 0."""
+    if world.size > 1:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                dist.broadcast(parameter, src=0)
+        share_buffers(model, world)
+
+
+def mean_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
+    """Put the mean over ranks into every gradient. One that no rank has stays None; one that some
+    have counts as 0 on the others.
+    """
+    if world.size == 1:
+        return
+    had = torch.tensor([p.grad is not None for p in parameters], device=parameters[0].device).int()
+    dist.all_reduce(had, dist.ReduceOp.MAX)
+    for parameter, is_used in zip(parameters, had.tolist(), strict=True):
+        if is_used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world.size
 
 
 def barrier(world: World) -> None:

@@ -70,10 +70,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one_with_the_same_global_batch(tmp_path):
+@pytest.mark.parametrize("more", [[], ["micro_batch=4"]])  # 4 of the 6 captions of a process
+def test_two_processes_train_like_one_with_the_same_global_batch(tmp_path, more):
     pairs.train(tmp_path / "one", {"optimizer": {"name": "adam", "lr": 0.01}})
 
-    result = torchrun(tmp_path / "two", 2, "optimizer={name: adam, lr: 0.01}")
+    result = torchrun(tmp_path / "two", 2, "optimizer={name: adam, lr: 0.01}", *more)
 
     assert result.returncode == 0, result.stderr
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

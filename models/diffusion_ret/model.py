@@ -200,16 +200,16 @@ class DiffusionRet(WordsFrames):
             return plain
         return self.second_stage.rerank(plain, text, video, how)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses () of a batch of B pairs per process, over all processes.
+    def losses(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses () of the B texts and videos that each process has read.
 
         As published, features are gathered: weights and scores come after it. Raises Mismatch for a
         batch that is too small.
         """
         n = len(batch["text"])
         first, processes = own_rows(n, batch["text"].device)
-        text = gather(self.read_text(batch), self.gather_rule)
-        video = gather(self.read_video(batch), self.gather_rule)
+        text = gather(text, self.gather_rule)
+        video = gather(video, self.gather_rule)
         targets = gather({name: batch[name] for name in self.targets}, self.gather_rule)
         targets |= _draws_of(batch)
         return self._losses(

@@ -11,7 +11,7 @@ docs/specs/drl.md, sections 3 to 8. Side by side with the published file:
     temporal.py                   Transformer, CrossModel of module_cross.py
     token_wise (interaction.py)   get_similarity_logits: ti_interaction, wti_interaction
     losses.py, _correlate         CDCR inside them
-    forward, gather               AllGather (dp, ti, wti), AllGather2 (xti)
+    losses, gather                AllGather (dp, ti, wti), AllGather2 (xti)
 
 Where we differ, and why:
 - Padding is not encoded. As published a padded frame or word counts as similarity 0 and may win a
@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.base import Assets, Batch, Encoding, Mismatch, gather, load_init, own_rows
+from models.base import Assets, Batch, Encoding, Mismatch, Shared, gather, load_init, own_rows
 from models.clip.build import build_clip
 from models.clip.towers import CLIP, full_precision
 from models.drl.options import Options
@@ -143,14 +143,12 @@ class Drl(WordsFrames):
         _, frames, width = video["frames"].shape
         return 16 * 4 * (1 + frames) * width
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses () of a batch of B pairs per process, over all processes.
+    def losses(self, text: Encoding, video: Encoding, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses () of the B texts and videos that each process has read.
 
         As published, features are gathered: weights and scores come after it (docs/specs/drl.md,
         section 8).
         """
-        text = self.read_text(batch)
-        video = self.read_video(batch)
         if self.options.interaction != "xti":
             text = gather(text, self.gather_rule)
             video = gather(video, self.gather_rule)
@@ -203,7 +201,7 @@ class Drl(WordsFrames):
             )
         return super().explain(text, video)
 
-    def read_text(self, batch: Batch) -> Encoding:
+    def read_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
         """Return what is gathered of texts, not normalised.
 
         That is vector (B, D), or features (B, words, D) with `real` (B, words).
@@ -212,7 +210,7 @@ class Drl(WordsFrames):
             return {"vector": self.word_features(batch, ends_only=True)}
         return super().read_text(batch) | self._draw(batch, "text")
 
-    def read_video(self, batch: Batch) -> Encoding:
+    def read_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
         """Return what is gathered of videos: features (B, T, D), not normalised, and `real` (B, T).
 
         The features are those behind the temporal module.

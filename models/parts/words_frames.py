@@ -161,14 +161,14 @@ class WordsFrames(RetrievalModel):
                 read = read[rows, real.sum(1) - 1]  # (B, W)
             return self.clip.project_text(read).float()
 
-    def read_text(self, batch: Batch) -> Encoding:
+    def read_text(self, batch: Batch, shared: Shared | None = None) -> Encoding:
         """Return what is gathered of texts: features (B, words, D), not normalised, and `real`."""
         return {
             "features": self.to_words(self.word_features(batch)),
             "real": self.to_words(batch["text_mask"]),
         }
 
-    def read_video(self, batch: Batch) -> Encoding:
+    def read_video(self, batch: Batch, shared: Shared | None = None) -> Encoding:
         """Return what is gathered of videos: features (B, T, D), not normalised, and `real`.
 
         They come from behind the temporal module. Raises Mismatch for videos that are empty or

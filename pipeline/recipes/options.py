@@ -233,10 +233,21 @@ class TrainOptions(BaseModel, extra="forbid"):
     expected_processes: int | None = Field(
         None, ge=1, description="processes the recipe was published with; a warning"
     )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "pairs encoded at once: the gradient of the whole batch in the memory of a part, for"
+            " one more forward pass"
+        ),
+    )
     accumulation: int = Field(
         1,
         ge=1,
-        description="batches per step; not the same as a larger batch for contrastive losses",
+        description=(
+            "batches per step; for contrastive losses not the same as a larger batch, see"
+            " micro_batch"
+        ),
     )
     clean_captions: bool = Field(
         True,

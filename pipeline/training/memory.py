@@ -30,22 +30,35 @@ def naming_knobs(doing: str, knobs: str) -> Iterator[None]:
 
 
 def step_and_knobs(
-    name: str, model: RetrievalModel, recipe: Recipe, n_captions: int, precision: str
+    name: str,
+    model: RetrievalModel,
+    recipe: Recipe,
+    n_captions: int,
+    precision: str,
+    in_parts: bool,
 ) -> tuple[str, str]:
     """What one training step works on, and which options would make it less, for `naming_knobs`.
 
-    name: of the training run. n_captions: in the batch of one process.
+    name: of the training run. n_captions: in the batch of one process. in_parts: whether the model
+    can be trained with `micro_batch`.
     """
     inputs, options = model.inputs, recipe.train
     device = next(model.parameters()).device
     frames = f", each with {inputs.frames} frames of {inputs.size} pixels" if inputs.frames else ""
-    knobs = f"Lower train.batch_size ({options.batch_size}), or use more processes (torchrun)"
+    part = min(options.micro_batch or n_captions, n_captions)
+    knobs = ""
+    if in_parts and part > 1:
+        knobs = (
+            f"Set train.micro_batch: {max(part // 4, 1)}, which has the gradient of the whole batch"
+            " in the memory of a part. "
+        )
+    knobs += f"Lower train.batch_size ({options.batch_size}), or use more processes (torchrun)"
     if precision == "float32" and device.type == "cuda":
         knobs += "; set train.precision: bfloat16"
     if hasattr(recipe.options, "recompute"):
         knobs += "; set options.recompute: true (a third more time)"
     return (
-        f"{name}: {n_captions} captions at once on {device}{frames}",
+        f"{name}: {part} captions at once on {device}{frames}",
         f"{knobs}. For contrastive losses train.accumulation is not the same as a larger batch. If"
         f" it was a validation: train.evaluation.batch_size ({options.evaluation.batch_size}).",
     )

@@ -187,7 +187,7 @@ class Setup:
         if options.accumulation > 1:
             log.warning(
                 f"{name}: {options.accumulation} accumulated batches are not one larger batch for"
-                " contrastive losses"
+                " contrastive losses; train.micro_batch is"
             )
 
     def _path(self, need: str) -> Path | None:

@@ -18,6 +18,7 @@ from pipeline.feeding.loader import Batch
 from pipeline.processes import World
 from pipeline.recipes.options import TrainOptions
 from pipeline.training import optimizer
+from pipeline.training.micro_batches import InParts
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "amp": torch.float16}
 
@@ -78,7 +79,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 class Stepper:
     """Makes steps. `model` maps a batch of tensors to named losses; `forward` is the same model or
-    DDP around it.
+    DDP around it. With `micro_batch` no DDP is needed: the gradients are averaged here.
     """
 
     def __init__(
@@ -125,10 +126,12 @@ class Stepper:
             if fault:
                 # the batches of a step that is given up are taken all the same: they belong to it
                 continue
-            terms = self._backward(batch, share=1 / count, last=n == count - 1)
+            terms = self._add_gradient(batch, share=1 / count, last=n == count - 1)
             if not math.isfinite(sum(terms.values())):
                 fault = NotFinite(f"the loss is {terms['loss']}", batch.video_ids)
             sums = {name: sums.get(name, 0.0) + value / count for name, value in terms.items()}
+        if not fault and self._options.micro_batch:
+            processes.mean_gradients(self._parameters, self._world)
         if not fault and not self._is_checked:
             self._check_all_used()
         norm = math.nan if fault else self._clip()
@@ -142,22 +145,36 @@ class Stepper:
         self._update()
         return StepResult(sums, norm)
 
-    def _backward(self, batch: Batch, share: float, last: bool) -> dict[str, float]:
-        kind = _AUTOCAST.get(self.precision)
-        wait = (
-            contextlib.nullcontext() if last or self._world.size == 1 else self._forward.no_sync()
-        )
-        with wait:
-            with torch.autocast(self._device.type, dtype=kind, enabled=kind is not None):
-                losses = self._forward(batch.to(self._device))
+    def _add_gradient(self, batch: Batch, share: float, last: bool) -> dict[str, float]:
+        """Add `share` of a batch's gradient to the weights; the terms of its loss, means over
+        ranks.
+        """
+        tensors = batch.to(self._device)
+        with self._synchronising(last):
+            if self._options.micro_batch:
+                parts = InParts(self._model, tensors, self._options.micro_batch, self._autocast)
+                losses, backward = parts.losses, parts.backward
+            else:
+                with self._autocast():
+                    losses = self._forward(tensors)
+                backward = Tensor.backward
             values = torch.stack([value.detach().float() for value in losses.values()])
             values = processes.mean_of(values, self._world).tolist()
             terms = dict(zip(losses, values, strict=True))
-            if math.isfinite(
-                sum(values)
-            ):  # the same on every rank, so all go into backward or none
-                self.scaler.scale(losses["loss"] * share).backward()
+            # the same on every rank, so all go into backward or none
+            if math.isfinite(sum(values)):
+                backward(self.scaler.scale(losses["loss"] * share))
         return terms
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        kind = _AUTOCAST.get(self.precision)
+        return torch.autocast(self._device.type, dtype=kind, enabled=kind is not None)
+
+    def _synchronising(self, last: bool) -> contextlib.AbstractContextManager:
+        """DDP averages the gradients of the last batch of a step, and with it those before."""
+        if last or self._world.size == 1 or self._options.micro_batch:
+            return contextlib.nullcontext()
+        return self._forward.no_sync()
 
     def _check_all_used(self) -> None:
         """Raise ConfigError naming parameters without gradient: DDP would wait for them in the next

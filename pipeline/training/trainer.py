@@ -26,7 +26,7 @@ from pipeline.feeding.loader import TrainBatches
 from pipeline.recipes.freeze import freeze
 from pipeline.recipes.options import TrainOptions
 from pipeline.recipes.recipe import Recipe
-from pipeline.training import moments
+from pipeline.training import micro_batches, moments
 from pipeline.training.memory import naming_knobs, step_and_knobs
 from pipeline.training.progress import (
     Conduct,
@@ -67,6 +67,9 @@ class Trainer:
         self._folder, self._conduct, self._world = Path(folder), conduct, conduct.world
         self.model = _synchronised(model, self._options, conduct).to(conduct.device)
         self._still_norms = freeze(self.model, self._options.freeze)
+        self._batch_norms = micro_batches.batch_norms(self.model, self._still_norms)
+        if self._options.micro_batch:
+            micro_batches.check(self._batch_norms)
         self._stepper = Stepper(
             model=self.model,
             forward=self._wrapped(),
@@ -199,7 +202,12 @@ class Trainer:
             self._saved_at = time.monotonic()
             n_captions = self._batches.batch_size // self._world.size
             doing, knobs = step_and_knobs(
-                self._conduct.name, self.model, self._recipe, n_captions, self._stepper.precision
+                self._conduct.name,
+                self.model,
+                self._recipe,
+                n_captions,
+                self._stepper.precision,
+                in_parts=not self._batch_norms,
             )
             stack.enter_context(naming_knobs(doing, knobs))
             yield
@@ -457,6 +465,9 @@ class Trainer:
 
     def _wrapped(self) -> nn.Module:
         if self._world.size == 1:
+            return self.model
+        if self._options.micro_batch:  # the stepper averages gradients itself
+            processes.share_weights(self.model, self._world)
             return self.model
         options, device = self._options.distributed, self._conduct.device
         return nn.parallel.DistributedDataParallel(

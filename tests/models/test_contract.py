@@ -1,5 +1,6 @@
 """What every model of the registry promises, whatever its system (models/base.py)."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,7 +14,13 @@ from models.base import RetrievalModel
 from pipeline import registry
 from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.archive_writer import write_archive
-from tests.models.contract_worker import gradients, train_without_chance
+from tests.models.contract_worker import (
+    IN_PARTS,
+    RULES,
+    gradients,
+    gradients_in_parts,
+    train_without_chance,
+)
 from tests.models.subject import Batch, cases, subject
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +32,20 @@ CLOSE = {"atol": 5e-6, "rtol": 1e-5}  # float32 products of another shape
 def score(model: RetrievalModel, batch: Batch) -> dict[str, Tensor]:
     shared = model.prepare()
     return model.score(model.encode_text(batch, shared), model.encode_video(batch, shared))
+
+
+@functools.cache
+def of_whole_batch(system: str, kind: str) -> dict[str, Tensor]:
+    own = subject(system)
+    return gradients(train_without_chance(own.model(**own.kinds[kind])), own.batch(5))
+
+
+def assert_equal_but_for_rounding(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Every gradient, within 3e-6 of the length of all of them: float32 sums in another order."""
+    length = torch.stack([grad.norm() for grad in expected.values()]).norm()
+    assert found.keys() == expected.keys()
+    far = {name: float((found[name] - grad).norm() / length) for name, grad in expected.items()}
+    assert max(far.values()) < 3e-6, max(far, key=far.get)
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +104,7 @@ def test_permuting_a_batch_permutes_the_scores(system: str, kind: str) -> None:
 def test_two_processes_have_the_gradients_of_one(
     system: str, kind: str, two_processes: dict[str, dict[str, Tensor]]
 ) -> None:
-    own = subject(system)
-
-    expected = gradients(train_without_chance(own.model(**own.kinds[kind])), own.batch(5))
+    expected = of_whole_batch(system, kind)
 
     found = two_processes[f"{system} {kind}"]
     assert found.keys() >= expected.keys()
@@ -95,6 +114,29 @@ def test_two_processes_have_the_gradients_of_one(
         torch.testing.assert_close(
             found[name], grad, atol=allowed, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+@CASES
+def test_parts_of_a_batch_have_the_gradients_of_the_whole(system: str, kind: str) -> None:
+    own = subject(system)
+
+    found = gradients_in_parts(
+        train_without_chance(own.model(**own.kinds[kind])), own.batch(5), n_pairs=2
+    )
+
+    assert_equal_but_for_rounding(found, of_whole_batch(system, kind))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("system", "kind"), IN_PARTS)
+def test_parts_have_the_gradients_of_the_whole_on_two_processes(
+    system: str, kind: str, rule: str, two_processes: dict[str, dict[str, Tensor]]
+) -> None:
+    whole = f"{system} {kind}" if rule == "full_gradient" else f"{rule} {system} {kind}"
+
+    found = two_processes[f"{rule} {system} {kind} in parts"]
+
+    assert_equal_but_for_rounding(found, two_processes[whole])
 
 
 @CASES

@@ -33,6 +33,18 @@ def test_other_errors_pass():
         raise RuntimeError("size mismatch")
 
 
+def test_out_of_memory_names_micro_batch_first_where_the_model_can_be_trained_in_parts(tmp_path):
+    still = {"freeze": {"match": r"\.norm\.", "norms_in_eval_mode": True}}
+    trainer = toy.trainer(tmp_path, micro_batch=8, **still)
+    trainer.model.text.register_forward_pre_hook(lambda *_: ask_for_too_much())
+
+    with pytest.raises(SystemRefused) as caught:
+        trainer.fit()
+
+    assert "8 captions at once on cpu" in caught.value.where
+    assert caught.value.fix.startswith("Set train.micro_batch: 2, ")
+
+
 def test_training_that_runs_out_of_memory_names_the_batch_size(tmp_path):
     trainer = toy.trainer(tmp_path)
     trainer.model.register_forward_pre_hook(lambda *_: ask_for_too_much())

@@ -39,6 +39,12 @@ RECIPES = {
     "plain": {},
     "everything": EVERYTHING,
     "adamw": {"optimizer": {"name": "adamw", "lr": 1e-2}, "log_every": 3},
+    "micro_batch": {
+        "micro_batch": 5,
+        "freeze": {"match": r"\.norm\.", "norms_in_eval_mode": True},
+        "ema": {"moment": 0.9},
+        "accumulation": 2,
+    },
 }
 
 
@@ -68,7 +74,7 @@ def send_after(trainer, step: int, number: int) -> None:
         if len(passes) == step:
             os.kill(os.getpid(), number)
 
-    trainer.model.register_forward_hook(count)
+    trainer.model.video.register_forward_hook(count)
 
 
 def stopped(folder: Path, step: int, train: dict) -> None:
