@@ -20,6 +20,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from models.parts.eager import eager
+
 Metric = Literal["euclidean", "cosine"]
 
 _TINY = 1e-6  # added to the lengths that tokens are divided by, as published
@@ -45,7 +47,7 @@ def join_rows(parts: list[Clusters]) -> Clusters:
     )
 
 
-@torch.compiler.disable  # the number of rounds depends on the data
+@eager
 @torch.no_grad()
 def kmedoids(
     tokens: Tensor,

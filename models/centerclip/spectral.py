@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from models.centerclip.kmedoids import Clusters, Metric, join_rows, kmedoids, squared_distances
+from models.parts.eager import eager
 
 Graph = Literal["knn", "heat"]
 
@@ -28,7 +29,7 @@ _FEWEST = 5  # neighbours; a smaller number means the automatic one, as publishe
 _CHUNK_BYTES = 128 << 20
 
 
-@torch.compiler.disable
+@eager
 @torch.no_grad()
 def spectral(
     tokens: Tensor,

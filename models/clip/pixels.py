@@ -18,7 +18,7 @@ class Pixels(nn.Module):
         super().__init__()
         self.size = size
         # no weight file brings these: they are real numbers on the CPU even if the rest of the
-        # model is built without memory (torch.device("meta"))
+        # model is built without memory (`unallocated`)
         mean = torch.tensor(variant.mean, device="cpu")
         std = torch.tensor(variant.std, device="cpu")
         self.register_buffer("mean", 255 * mean, persistent=False)

@@ -28,6 +28,7 @@ from models.clip.pixels import Pixels
 from models.clip.resnet import ModifiedResNet
 from models.clip.sizes import HEAD_WIDTH, OPENAI, Sizes, Variant
 from models.parts.keys import count_parts
+from models.parts.unallocated import unallocated
 
 _FIX = (
     "Is it a CLIP checkpoint? Names must be OpenAI's; models/clip/published.py renames those of"
@@ -121,7 +122,7 @@ class CLIP(nn.Module):
         loses the digits it loses there (`round_to_half`); OpenAI's own files are stored that way
         and do not change. Raises Mismatch that names everything that does not fit.
         """
-        with torch.device("meta"):
+        with unallocated():
             model = cls(sizes_of(state), variant)
         _check_names(model.state_dict(), state)
         copied = {}

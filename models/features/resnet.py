@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.parts.unallocated import unallocated
+
 LAYOUTS = {  # blocks per layer, groups, width per group
     "resnet152": ((3, 8, 36, 3), 1, 64),
     "resnext101_32x8d": ((3, 4, 23, 3), 32, 8),
@@ -92,7 +94,7 @@ class ResNet(nn.Module):
 
 
 def build_resnet(name: str) -> ResNet:
-    """Return an untrained network of LAYOUTS; inside `torch.device("meta")` it takes no memory."""
+    """Return an untrained network of LAYOUTS; inside `unallocated()` it takes no memory."""
     blocks, groups, width = LAYOUTS[name]
     return ResNet(blocks, groups, width)
 
@@ -104,7 +106,7 @@ def load_resnet(name: str, state: Mapping[str, Tensor]) -> ResNet:
     `fc` may be absent, and so may the batch counters that no inference uses. Raises ValueError that
     names all missing, unexpected and misshapen keys.
     """
-    with torch.device("meta"):
+    with unallocated():
         network = build_resnet(name)
     wanted = network.state_dict()
     _check_keys(name, wanted, state)

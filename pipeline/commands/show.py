@@ -57,14 +57,13 @@ def _parameters(recipe: Recipe, sizes: dict[str, int]) -> str:
 
     sizes: of the vocabularies and of a frame's features, for models that depend on them.
     """
-    import torch
-
     from models.base import Mismatch
+    from models.parts.unallocated import unallocated
     from pipeline.checkpoints import model_file
     from pipeline.recipes.freeze import count_parameters
 
     try:
-        with torch.device("meta"):
+        with unallocated():
             model = model_file.build_model(recipe, _facts(recipe, sizes))
     except Mismatch as error:
         return f"parameters: known with the data ({error.what})"
