@@ -5,7 +5,7 @@ The stand-in is written from docs/specs/clip-backbone.md, section 3: tokens as (
 products and a softmax of their own, QuickGELU in three passes, every row through the last block.
 Both sides have the same weights and normalised frames. "every row": without the short last block,
 as a system does that reads all tokens. On an AMD processor half of the difference are the products,
-which ours leaves to oneDNN there (models/clip/matmul.py).
+which ours leaves to oneDNN there (models/parts/matmul.py).
 
 Run: OMP_NUM_THREADS=1 python -m benchmarks.models.clip      (under a minute; CPU seconds of one
 thread, best of three)

@@ -10,7 +10,7 @@ fastest of `--rounds`) behind a warm-up; forward: as a part of the step. Memory:
 resident size of a process rises, gradients and the moments of AdamW included. Full tuning is
 measured to the end of its forward pass only, to save time: whatever its backward pass would add
 would be in our favour. Our layers choose the faster of two libraries for matrix products
-(models/clip/matmul.py), the plain form takes torch's; --same-products gives both torch's. Embedding
+(models/parts/matmul.py), the plain form takes torch's; --same-products gives both torch's. Embedding
 frames is what a cache of patches could save (docs/specs/dgl.md, section 15).
 """
 
@@ -151,7 +151,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     if arguments.same_products:
-        from models.clip import matmul
+        from models.parts import matmul
 
         matmul.mkl_is_slow = lambda: False
     if arguments.only:

@@ -1,7 +1,7 @@
 """Encoding in bfloat16 against float32: the time at ViT-B/32, and what it does to recall.
 
 Time: the vision tower on 24 frames, untrained weights; `float32, torch` multiplies by torch's own
-products, where ours choose others (models/clip/matmul.py). Recall: a tiny CLIP trained here on
+products, where ours choose others (models/parts/matmul.py). Recall: a tiny CLIP trained here on
 drawn clips of the demo's kind, its test split ranked with encodings of either precision;
 combinations of the test split never occur in training. Clips are ranked without their time
 reversals: the mean of the frames is the same for both, so that rounding would break the ties.
@@ -24,9 +24,9 @@ from torch import Tensor
 from models.base import Assets
 from models.centerclip.model import CenterCLIP, build
 from models.centerclip.options import Options
-from models.clip import matmul
 from models.clip.sizes import BACKBONES, OPENAI
 from models.clip.towers import VisionTransformer
+from models.parts import matmul
 from pipeline.datasets.parts import draw
 from pipeline.datasets.synthetic import Dataset
 from pipeline.datasets.synthetic import Options as Corpus

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.clip.matmul import linear
+from models.parts.matmul import linear
 
 Activation = Literal["quick_gelu", "gelu"]
 _QUICK_GELU = 1.702

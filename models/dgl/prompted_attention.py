@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.clip.blocks import Block, join_heads, split_heads
-from models.clip.matmul import linear
+from models.parts.matmul import linear
 
 
 class Keep(NamedTuple):

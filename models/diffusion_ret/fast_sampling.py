@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.clip.matmul import linear
 from models.diffusion_ret.noising import NoiseSchedule
+from models.parts.matmul import linear
 
 
 class Features(NamedTuple):

@@ -6,8 +6,8 @@ danieljf24/hybrid_space: model.py.
 
 Differs from it only in how, except where `masked` says otherwise (padding takes no part in means
 and maxima):
-- The GRU sees packed steps; the convolutions see sequences in chunks of similar length, not the
-  whole padding.
+- The GRU sees packed steps (models/dual_encoding/recurrence.py); the convolutions see sequences in
+  chunks of similar length, not the whole padding.
 - Only one position per filter and sequence survives the maximum, so the backward pass of
   convolution + maximum is a gather of those few windows and costs a fraction of two dense
     convolutions (CPU; GPUs take the dense way).
@@ -21,7 +21,8 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+
+from models.dual_encoding.recurrence import run_gru
 
 _CHUNK = 32  # sequences that share a padded length
 Padding = Literal["same", "full"]
@@ -196,7 +197,7 @@ class SequenceEncoder(nn.Module):
 
     def hidden(self, packed: Tensor, steps: Steps) -> Tensor:
         """GRU outputs of the packed steps, (N, width_gru)."""
-        return self.gru(PackedSequence(packed, steps.batch_sizes))[0].data
+        return run_gru(self.gru, packed, steps.batch_sizes)
 
     def responses(self, table: Tensor, steps: Steps) -> Tensor:
         """ReLU of the largest response of each filter, (B, width_conv), longest first."""

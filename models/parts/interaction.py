@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.parts.matmul import linear
+
 _TINY = 1e-12  # two empty concept vectors compare as 0, not NaN
 _BLOCK_ROWS = 64
 _CPU_BLOCK_BYTES = 4 << 20  # fits the cache
@@ -37,7 +39,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
     A zero row has cosine 0 with everything.
     """
-    return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
+    return linear(F.normalize(a, dim=-1), F.normalize(b, dim=-1))
 
 
 def euclidean(a: Tensor, b: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def euclidean_plain(a: Tensor, b: Tensor) -> Tensor:
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the products (n, m) of the rows of a (n, D) and b (m, D) as they are."""
-    return a @ b.T
+    return linear(a, b)
 
 
 def order(text: Tensor, video: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ def token_wise(
 def _token_wise_whole(text: Tokens, video: Tokens, padding_counts: bool) -> Tensor:
     words = text.vectors * text.real[..., None].to(text.vectors.dtype)  # (n, L, D), padding is 0
     frames = video.vectors * video.real[..., None].to(video.vectors.dtype)  # (m, T, D)
-    each = words.flatten(0, 1) @ frames.flatten(0, 1).T  # (n L, m T)
+    each = linear(words.flatten(0, 1), frames.flatten(0, 1))  # (n L, m T)
     each = each.unflatten(0, words.shape[:2]).unflatten(2, frames.shape[:2])  # (n, L, m, T)
     # max, not amax: among equals the first gets the whole gradient, as published
     best_frame = without(each, video.real, padding_counts).max(3).values  # (n, L, m)
@@ -165,13 +167,14 @@ def _token_wise_blocks(
         for left in range(0, m, n_columns):
             columns = slice(left, left + n_columns)
             frames = video.vectors[columns] * video.real[columns, :, None]  # (m', T, D)
-            frames = frames.transpose(0, 1).reshape(-1, dim).T  # (D, T m')
+            frames = frames.transpose(0, 1).reshape(-1, dim)  # (T m', D)
             frame_weight = video.weight[columns].T  # (T, m')
             for top in range(0, len(rows), n_rows):
                 some = rows[top : top + n_rows]
                 words = text.vectors[some, :length]  # (n', l, D)
                 words = words.transpose(0, 1).reshape(-1, dim)  # (l n', D)
-                each = (words @ frames).view(length, len(some), n_frames, -1)  # (l, n', T, m')
+                each = linear(words, frames)  # (l n', T m')
+                each = each.view(length, len(some), n_frames, -1)  # (l, n', T, m')
                 best_word = each.amax(0)  # (n', T, m')
                 if padding_counts and length < longest:
                     best_word.clamp_(min=0)  # padding words are 0

@@ -104,10 +104,12 @@ class _Product(torch.autograd.Function):
         if ctx.scale != 1 and is_small:
             scaled = rows * ctx.scale
         to_x = to_weight = to_bias = None
+        # oneDNN multiplies a transposed view by up to a fifth slower than its copy
         if needs_x:
-            to_x = _multiply(scaled, weight.T).view(x.shape)
+            to_x = _multiply(scaled, weight.T.contiguous()).view(x.shape)
         if needs_weight:
-            to_weight = _multiply(scaled.T, x.flatten(0, -2).T)
+            columns = x.flatten(0, -2).T.contiguous()  # (K, R)
+            to_weight = _multiply(scaled.T.contiguous(), columns)
         if ctx.scale != 1 and not is_small:
             for gradient in (to_x, to_weight):
                 if gradient is not None:

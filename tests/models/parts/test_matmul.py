@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.clip import matmul
+from models.parts import matmul
 
 BIASES = {"with": torch.linspace(-1, 1, 40), "without": None}
 
