@@ -119,10 +119,8 @@ def hardest(scores: Tensor) -> Tensor:
 
 
 def make_batch(rng: np.random.Generator) -> dict[str, Tensor]:
-    """Clips of 10 to 32 s at two frames per second, most of them short, as MSR-VTT's; captions of 4
-    to 25 words.
-    """
-    n_frames = np.clip(20 + rng.exponential(10, BATCH), 20, 64).astype(int)
+    """Clips of 10 to 20 s at two frames per second; captions of 4 to 25 words."""
+    n_frames = rng.integers(20, 41, BATCH)
     n_words = np.clip(rng.poisson(10, BATCH) + 2, 4, 25)
     frames = torch.zeros(BATCH, n_frames.max(), FEATURE_DIM)
     words = torch.zeros(BATCH, n_words.max(), dtype=torch.long)

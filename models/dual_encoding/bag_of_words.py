@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.parts.matmul import linear
+
 PAD = 0
 
 
@@ -58,7 +60,7 @@ class _BagLinear(torch.autograd.Function):
     def forward(ctx, rest: Tensor, weight: Tensor, bias: Tensor, bag: Bag) -> Tensor:
         """rest (B, R), weight (D, n_words + R), bias (D,) -> (B, D)."""
         ctx.save_for_backward(rest, weight, bag.columns, bag.counts)
-        out = torch.addmm(bias, rest, weight[:, bag.n_words :].T)
+        out = linear(rest, weight[:, bag.n_words :], bias)
         return out.addmm_(bag.counts.to(weight.dtype), weight.index_select(1, bag.columns).T)
 
     @staticmethod
@@ -68,10 +70,10 @@ class _BagLinear(torch.autograd.Function):
         """grad (B, D) -> those of rest (B, R), weight (D, n_words + R) and bias (D,)."""
         rest, weight, columns, counts = ctx.saved_tensors
         n_words = weight.shape[1] - rest.shape[1]
-        grad_rest = grad @ weight[:, n_words:] if ctx.needs_input_grad[0] else None
+        grad_rest = linear(grad, weight[:, n_words:].T) if ctx.needs_input_grad[0] else None
         grad_weight = None
         if ctx.needs_input_grad[1]:
             grad_weight = torch.zeros_like(weight)
-            grad_weight[:, n_words:] = grad.T @ rest
+            grad_weight[:, n_words:] = linear(grad.T, rest.T)
             grad_weight.index_copy_(1, columns, grad.T @ counts.to(grad.dtype))
         return grad_rest, grad_weight, grad.sum(0) if ctx.needs_input_grad[2] else None, None

@@ -48,6 +48,7 @@ from models.dual_encoding.options import Levels, LossOptions, Options
 from models.dual_encoding.sequence import Padding, Pool, SequenceEncoder, Steps
 from models.parts.interaction import cosine, jaccard
 from models.parts.losses import tag_loss, triplets
+from models.parts.matmul import linear
 
 Scaling = Literal["minmax", "shifted_max"]
 
@@ -198,7 +199,7 @@ class ProjectionHead(nn.Module):
     def forward(self, levels: Tensor, bag: Bag | None = None) -> Tensor:
         """Return the projection (B, out) of levels (B, width), or of a bag and levels behind it."""
         if bag is None:
-            out = self.linear(levels)
+            out = linear(levels, self.linear.weight, self.linear.bias)
         else:
             out = bag_linear(bag, levels, self.linear.weight, self.linear.bias)
         return self.norm(self.dropout(out))

@@ -144,7 +144,7 @@ class _Recurrence(torch.autograd.Function):
         _, needs_weight, needs_bias, _ = ctx.needs_input_grad
         to_weight = to_bias = None
         if needs_weight:
-            to_weight = linear(to_hidden.T.contiguous(), befores.T.contiguous())  # (3H, H)
+            to_weight = linear(to_hidden.T, befores.T)  # (3H, H)
         if needs_bias:
             to_bias = to_hidden.sum(0)
         return to_inputs, to_weight, to_bias, None

@@ -48,6 +48,7 @@ from models.dual_encoding.sequence import SequenceEncoder, Steps
 from models.hybrid_space.options import Options
 from models.parts.interaction import cosine, dot, euclidean, euclidean_plain, jaccard, order
 from models.parts.losses import tag_loss
+from models.parts.matmul import linear
 
 START, END, UNKNOWN, SPECIAL = 1, 2, 3, 4  # <pad>, <start>, <end>, <unk> open the vocabulary
 _MEASURES = {"cosine": cosine, "order": order, "euclidean": euclidean, "jaccard": jaccard}
@@ -257,7 +258,7 @@ class Head(nn.Module):
     def forward(self, levels: Tensor, bag: Bag | None = None) -> Tensor:
         """Return the projection (B, out) of levels (B, width), or of a bag and levels behind it."""
         if bag is None:
-            out = self.linear(levels)
+            out = linear(levels, self.linear.weight, self.linear.bias)
         else:
             out = bag_linear(bag, levels, self.linear.weight, self.linear.bias)
         return self.dropout(self.norm(out))

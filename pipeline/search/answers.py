@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.search.collection import Collection
 from pipeline.search.question import shown
-from pipeline.search.ranking import Ranked
+from pipeline.search.ranking import Ranked, are_equal
 from pipeline.stores.index.reader import Place
 
 
 @dataclass(frozen=True)
 class VideoAnswer:
-    """One answer. rank from 1; tied: how many rows have exactly this score. row: of the
+    """One answer. rank from 1; tied: how many rows have this score, up to rounding. row: of the
     collection. start, end: seconds; end None: the end of the video.
     """
 
@@ -101,14 +100,20 @@ def answers_of(
 def tie_words(answers: Sequence[VideoAnswer]) -> list[str]:
     """A line for each score that several rows share."""
     lines = []
-    for (score, tied), group in groupby(answers, key=lambda a: (a.score, a.tied)):
+    first = 0
+    while first < len(answers):
+        score, tied = answers[first].score, answers[first].tied
+        last = first
+        while last + 1 < len(answers) and are_equal(score, answers[last + 1].score):
+            last += 1
         if tied > 1:
-            ranks = [answer.rank for answer in group]
-            which = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+            ranks = [answers[first].rank, answers[last].rank]
+            which = f"rank {ranks[0]}" if first == last else f"ranks {ranks[0]} to {ranks[-1]}"
             lines.append(
-                f"a tie at {which}: {tied:,} windows have exactly the score {score:.4f}; their"
-                " order says nothing"
+                f"a tie at {which}: {tied:,} windows have the score {score:.4f} up to rounding;"
+                " their order says nothing"
             )
+        first = last + 1
     return lines
 
 

@@ -16,6 +16,7 @@ from pipeline.search.products import ROUNDING, exact_products, products
 CANDIDATES = 200  # scored by the model where summaries choose
 _SMALL = 1_000  # rows that are scored without a choice
 _BLOCK = 1_024
+_SAME = 1e-6  # of scores around 1: float32 rounds a sum of products by less
 _GROWTH = 8
 
 Scorer = Callable[[dict[str, np.ndarray], list[str]], np.ndarray]
@@ -47,7 +48,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Ranked:
-    """rows int64 (k,), best first, their scores float32, and how many rows have each of them.
+    """rows int64 (k,), best first, their scores float32, and how many rows have each of them, as
+    `count_equal` counts.
 
     considered: rows whose score was computed exactly; all of them unless candidates were chosen.
     """
@@ -132,9 +134,24 @@ def _answers(
     if choice.per_video:
         order = order[_turn(collection.videos[rows[order]]) < choice.per_video]
     order = order[: choice.top]
-    distinct, counts = np.unique(scores, return_counts=True)
-    tied = counts[np.searchsorted(distinct, scores[order])]
-    return Ranked(rows[order], scores[order], tied, len(rows))
+    return Ranked(rows[order], scores[order], count_equal(scores, scores[order]), len(rows))
+
+
+def are_equal(score: float, other: float) -> bool:
+    """Whether two scores differ by no more than rounding.
+
+    A processor rounds the score of one video differently at different places of a block.
+    """
+    return abs(score - other) <= _SAME * max(1.0, abs(score))
+
+
+def count_equal(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How many of scores (n,) equal each of wanted (k,) up to rounding, int64 (k,)."""
+    ranked = np.sort(scores)
+    reach = _SAME * np.maximum(1.0, np.abs(wanted))
+    return np.searchsorted(ranked, wanted + reach, "right") - np.searchsorted(
+        ranked, wanted - reach, "left"
+    )
 
 
 def _turn(videos: np.ndarray) -> np.ndarray:
