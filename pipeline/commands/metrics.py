@@ -127,6 +127,7 @@ _TIES = ["pessimistic", "optimistic", "average", "expanded"]
 def command(
     file: Path, as_json: bool, ks: str, nan: str, with_map: bool, **settings: object
 ) -> None:
+    from pipeline.evaluation.intervals import of_evaluation
     from pipeline.evaluation.metrics import check_finite, evaluate
     from pipeline.evaluation.scored_file import read_scored
 
@@ -148,13 +149,16 @@ def command(
     )
     found = count(t2v, v2t, ks=recall_at)
     metrics = found.metrics | {"nan": n_nan, "rerank": name} | tried
+    metrics["intervals"] = of_evaluation(found, scored.target, ks=recall_at)
     if with_map:
         _add_map(metrics, found, v2t, scored.target)
     click.echo(json.dumps(metrics, indent=1) if as_json else table(metrics))
 
 
 def table(metrics: dict) -> str:
-    """Both directions as aligned lines, rounded to one decimal."""
+    """Both directions as aligned lines, rounded to one decimal, with their intervals."""
+    from pipeline.evaluation.intervals import interval_words
+
     names = [key for key in metrics["t2v"] if key not in ("n", "tied")]
     titles = [f"R@{key[1:]}" if key[1:].isdigit() else key for key in names]
     lines = [f"{'':<15}" + "".join(f"{title:>8}" for title in [*titles, "n", "tied"])]
@@ -162,6 +166,10 @@ def table(metrics: dict) -> str:
         values = metrics[side]
         cells = "".join(f"{values[key]:8.{4 if key == 'mAP' else 1}f}" for key in names)
         lines.append(f"{words:<15}{cells}{values['n']:8,}{values['tied']:8,}")
+        limits = metrics["intervals"][side]
+        for place, name in enumerate(("  95 % from", "  to")):
+            cells = [f"{limits[key][place]:8.1f}" if key in limits else " " * 8 for key in names]
+            lines.append(f"{name:<15}{''.join(cells)}".rstrip())
     if "tried" in metrics:
         rows = [(row["beta"], row["t2v_R1"], row["v2t_R1"]) for row in metrics["tried"]]
         lines += [
@@ -171,6 +179,7 @@ def table(metrics: dict) -> str:
             f"best beta {metrics['beta']:g}: chosen by the t2v R@1 of these very queries, so"
             " optimistic"
         )
+    lines.append(interval_words(metrics["intervals"]))
     nan = f"; {metrics['nan']:,} NaN scores taken as lowest" if metrics.get("nan") else ""
     lines.append(
         f"{metrics['n']:,} texts, {metrics['videos']:,} videos; ties {metrics['tie_policy']}; video"

@@ -241,7 +241,30 @@ def table(step: Path) -> str:
         f"video -> text over {gallery}"
     )
     lines += [f"{name}: {words}" for name, words in said]
+    lines += _interval_lines(labels, rows, width)
+    if len(rows) > 1:
+        lines.append(f"whether they differ by more than chance: python cli.py compare {step}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _interval_lines(labels: list[str], rows: list[dict], width: int) -> list[str]:
+    """A block of 95 % intervals of R@1 and Rsum: a line for each row of the table."""
+    from pipeline.evaluation.intervals import interval_words
+
+    known = [row["intervals"] for row in rows if "intervals" in row]
+    if not known:
+        return []
+    titles = "".join(f"   {title:>16}" for title in ("t2v R@1", "v2t R@1", "Rsum"))
+    lines = ["", interval_words(known[0]), f"{'checkpoint':<{width}}{titles}"]
+    for label, row in zip(labels, rows, strict=True):
+        found = row.get("intervals")
+        if found is None:
+            lines.append(f"{label:<{width}}   ranked before intervals were: evaluate --force")
+            continue
+        limits = [found["t2v"]["R1"], found["v2t"]["R1"], found["Rsum"]]
+        cells = [f"{low:.1f} to {high:.1f}" for low, high in limits]
+        lines.append(f"{label:<{width}}" + "".join(f"   {cell:>16}" for cell in cells))
+    return lines
 
 
 def tie_policies(rows: Sequence[Mapping]) -> str:

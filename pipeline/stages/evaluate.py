@@ -412,7 +412,7 @@ def _rank(
     """metrics.json, the arrays of ranks.npz, the files of score matrices, if wanted, and what
     fusing a query alone needs of all scores.
     """
-    from pipeline.evaluation import results
+    from pipeline.evaluation import intervals, results
     from pipeline.evaluation.metrics import average_precisions
     from pipeline.evaluation.retrieve import rank_split
     from pipeline.report import breakdown
@@ -424,6 +424,7 @@ def _rank(
     for result in rank_split(split.opened.model, split.encoded, target, settings):
         for side, value in average_precisions(result.evaluation, result.v2t, target).items():
             result.metrics[side]["mAP"] = value
+        result.metrics["intervals"] = intervals.of_evaluation(result.evaluation, target)
         metrics["results"][result.rerank] = result.metrics
         metrics["attributes"][result.rerank] = breakdown.attribute_rates(
             result.t2v, target, attributes
