@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 from pipeline import config, registry
 from pipeline.commands._dataset import is_dataset, path_spec
 from pipeline.commands._shared import RUN_OPTIONS, settings_from
-from pipeline.core import ranks, runner
+from pipeline.core import ranks, runner, seeds
 from pipeline.core.artefact import Artefact, GivenArtefact
 from pipeline.core.execute import finished_parts
 from pipeline.core.plan import dataset_artefact, stage_options
@@ -88,9 +88,19 @@ def stage_command(name: str) -> click.Command:
     as_json = click.Option(["--json", "as_json"], is_flag=True, help="print the manifest as JSON")
     fields = kind.Options.model_fields
     limits = [option for option in fields if option in Limits.model_fields]
+    several = click.Option(
+        ["--seeds"],
+        type=click.IntRange(1, seeds.MOST),
+        metavar="INTEGER",
+        default=1,
+        help="train with this many seeds; the others beside OUT  [1]",
+    )
     sections = {
         "Inputs and output": [*_need_options(kind), out],
-        "Options": [_option(o, field) for o, field in fields.items() if o not in limits],
+        "Options": [
+            *(_option(o, field) for o, field in fields.items() if o not in limits),
+            *([several] if kind.is_seeded else []),
+        ],
         "Limits of a video": [_option(option, fields[option]) for option in limits],
         _LAST: [*(option() for option in RUN_OPTIONS), force, as_json],
     }
@@ -181,7 +191,7 @@ def _shown(default: object) -> str:
 
 def _run(name: str, kind: type[Stage], values: dict) -> None:
     settings = settings_from(values)
-    as_json, out = values.pop("as_json"), values.pop("out")
+    as_json, out, count = values.pop("as_json"), values.pop("out"), values.pop("seeds", 1)
     loaded = config.load(values.pop("config"))
     inputs = {
         need: _input(loaded, name, need=need, spec=spec, value=values.pop(_need_key(need)), out=out)
@@ -189,18 +199,21 @@ def _run(name: str, kind: type[Stage], values: dict) -> None:
     }
     chosen = {key: _parse(kind, key, value) for key, value in values.items() if value is not None}
     options = stage_options(kind, chosen, loaded, name)
-    _expect_apart(out, inputs)
-    stage = kind(options, inputs, out)
-    manifest = runner.run(
-        stage, name, settings, reuse_from=finished_parts(out) if settings.shard[1] == 1 else ()
-    )
-    folder = shard_folder(out, settings.shard)
-    if ranks.rank() > 0:
-        return
-    if as_json:
-        click.echo(json.dumps(manifest, indent=1, ensure_ascii=False))
-    else:
-        _report(folder, manifest)
+    for folder, of_run in seeds.repeated(kind, out.name, options, count):
+        target = out.with_name(folder) if count > 1 else out
+        _expect_apart(target, inputs)
+        manifest = runner.run(
+            kind(of_run, inputs, target),
+            name,
+            settings,
+            reuse_from=finished_parts(target) if settings.shard[1] == 1 else (),
+        )
+        if ranks.rank() > 0:
+            continue
+        if as_json:
+            click.echo(json.dumps(manifest, indent=1, ensure_ascii=False))
+        else:
+            _report(shard_folder(target, settings.shard), manifest)
 
 
 def _expect_apart(out: Path, inputs: dict[str, Artefact | list[Artefact] | None]) -> None:

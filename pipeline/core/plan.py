@@ -7,13 +7,15 @@ names another one:
 file or folder that lies ready (`init: data/weights/ViT-B-32.pt`).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from pipeline import registry
 from pipeline.config import Config, assign
+from pipeline.core import seeds
 from pipeline.core.artefact import Artefact, GivenArtefact
 from pipeline.core.manifest import effective_options, stage_fingerprint
 from pipeline.core.stage import Need, Stage
@@ -72,22 +74,34 @@ class Pipeline:
             for key in sorted(unknown)
         ]
         pipeline = cls(name, _dataset(config, entry.get("dataset"), where, faults))
-        for position, (step_name, values) in enumerate((entry.get("steps") or {}).items(), 1):
+        has_all = True
+        for step_name, values in (entry.get("steps") or {}).items():
             known = len(faults)
+            values = dict(values or {})
+            count = values.pop("seeds", 1)
             step = _step(
                 pipeline,
                 config,
                 name=step_name,
-                values=dict(values or {}),
+                values=values,
                 out=work / (folder or name) / step_name,
                 where=where,
                 faults=faults,
             )
-            if step:
-                pipeline.steps[step_name] = step
-                is_wired = len(pipeline.steps) == position and len(faults) == known
-                mistakes = step.kind.mistakes(step.options, step.wiring if is_wired else None)
-                faults += [f"{where}.steps.{step_name}: {mistake}" for mistake in mistakes]
+            if step is None:
+                has_all = False
+                continue
+            pipeline.steps[step_name] = step
+            is_wired = has_all and len(faults) == known
+            mistakes = step.kind.mistakes(step.options, step.wiring if is_wired else None)
+            if wrong := count != 1 and seeds.fault(step.kind, count):
+                mistakes = [*mistakes, f"seeds: {wrong}"]
+            faults += [f"{where}.steps.{step_name}: {mistake}" for mistake in mistakes]
+            if not mistakes:
+                runs = {run.name: run for run in _runs(step, count)}
+                taken = sorted(set(runs) & set(entry["steps"]) - {step_name})
+                faults += [f"{where}.steps.{n}: a run of {step_name} has this name" for n in taken]
+                pipeline.steps |= runs
         if faults:
             raise ConfigError("\n".join(faults))
         return pipeline
@@ -232,6 +246,12 @@ def _dataset_of(spec: dict) -> object:
     return module.Dataset(
         registry.options(module.Dataset.Options, values, f"dataset {spec['type']}")
     )
+
+
+def _runs(step: Step, count: int) -> Iterator[Step]:
+    """The step, and its runs with other seeds beside it."""
+    for name, options in seeds.repeated(step.kind, step.name, step.options, count):
+        yield replace(step, name=name, options=options, out=step.out.with_name(name))
 
 
 def _override(entry: dict, assignment: str, faults: list[str]) -> None:

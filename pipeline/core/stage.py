@@ -111,6 +111,8 @@ class Stage:
     watches_inputs: ClassVar[bool] = False
     # True: the result is too costly to lose: one that a run would replace is set aside
     keeps: ClassVar[bool] = False
+    # True: chance decides what it makes, and `seeds: N` makes it N times (`with_seed`)
+    is_seeded: ClassVar[bool] = False
     # options that name an entry of a section of pipelines.yaml; the plan replaces the name by the
     # resolved entry
     references: ClassVar[dict[str, str]] = {}
@@ -125,6 +127,14 @@ class Stage:
     def wanted(cls, options: BaseModel) -> dict[str, Need]:
         """The needs that these options read; a pipeline wires only those. Default: all."""
         return cls.needs
+
+    @classmethod
+    def with_seed(cls, options: BaseModel, place: int) -> tuple[BaseModel, int]:
+        """Return the options of the run number `place` of several, and its seed; 0: as they are.
+
+        Only stages that are seeded are asked.
+        """
+        raise TypeError(f"{cls.__module__} is not seeded")
 
     @classmethod
     def mistakes(cls, options: BaseModel, given: dict[str, list[str]] | None) -> list[str]:

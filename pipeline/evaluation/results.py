@@ -24,6 +24,7 @@ import numpy as np
 
 from pipeline.arrays import read_npz, write_npy, write_npz
 from pipeline.core.files import atomic_write, disk_name
+from pipeline.core.seeds import groups
 from pipeline.core.state import usable_records
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Evaluation
@@ -241,10 +242,37 @@ def table(step: Path) -> str:
         f"video -> text over {gallery}"
     )
     lines += [f"{name}: {words}" for name, words in said]
+    lines += _seed_lines(found)
     lines += _interval_lines(labels, rows, width)
     if len(rows) > 1:
         lines.append(f"whether they differ by more than chance: python cli.py compare {step}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _seed_lines(found: list[dict]) -> list[str]:
+    """A block for steps that were trained with several seeds: mean and spread of each."""
+    by_name = {metrics["checkpoint"]: metrics for metrics in found}
+    runs = groups(list(by_name))
+    if not runs:
+        return []
+    width = max(len(name) for name in [*runs, "checkpoint"])
+    titles = "".join(f"   {title:>14}" for title in ("t2v R@1", "v2t R@1", "Rsum"))
+    lines = [
+        "",
+        "mean over seeds, +- standard deviation",
+        f"{'checkpoint':<{width}}   seeds{titles}",
+    ]
+    for base, names in runs.items():
+        first = [next(iter(by_name[name]["results"].values())) for name in names]
+        cells = []
+        for values in (
+            [row["t2v"]["R1"] for row in first],
+            [row["v2t"]["R1"] for row in first],
+            [row["Rsum"] for row in first],
+        ):
+            cells.append(f"{np.mean(values):.1f} +- {np.std(values, ddof=1):.1f}")
+        lines.append(f"{base:<{width}}   {len(names):5}" + "".join(f"   {c:>14}" for c in cells))
+    return lines
 
 
 def _interval_lines(labels: list[str], rows: list[dict], width: int) -> list[str]:

@@ -101,6 +101,7 @@ class Stage(stage.Stage):
     makes = "checkpoint"
     runs = "inline"
     keeps = True
+    is_seeded = True
     Options = Options
     references = {"recipe": "recipes"}
     indifferent = frozenset(
@@ -117,6 +118,14 @@ class Stage(stage.Stage):
             return cls.needs
         unread = {need for need, what in _READ_FOR.items() if not reads & what}
         return {need: spec for need, spec in cls.needs.items() if need not in unread}
+
+    @classmethod
+    def with_seed(cls, options: Options, place: int) -> tuple[Options, int]:
+        """Return the options with the recipe's seed + `place`, and that seed."""
+        recipe = options.recipe
+        seed = parse(recipe).train.seed + place
+        train = recipe.get("train", {}) | {"seed": seed}
+        return options.model_copy(update={"recipe": recipe | {"train": train}}), seed
 
     @classmethod
     def mistakes(cls, options: Options, given: dict[str, list[str]] | None) -> list[str]:
