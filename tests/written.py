@@ -25,8 +25,10 @@ _PATH = re.compile(rf"(?<![\w/.<{{*-])(?:{'|'.join(_OURS)})/[\w./-]*\w")
 _FOREIGN = re.compile(
     r"[\w.-]+/[\w.-]+: (?:[\w./*-]+(?:, | and )?)+"
 )  # owner/repository: its files
-_OUTSIDE = re.compile(r"DESIGN|(?<![\w/])(?:\.\./)*shared/|(?<![\w.])/work/")
-_CODE = re.compile(r"\[O\d+\]|\(F\d+\)")  # of a specification, without its name
+_OUTSIDE = re.compile(r"DESIGN|(?<![\w/])(?:\.\./)+shared\b|(?<![\w/.])shared/|(?<![\w.])/work/")
+_CODE = re.compile(r"\[[A-Z]\d+\]|\([A-Z]\d+\)")  # of a specification, without its name
+_NAMED_THREAD = re.compile(r"[\w.-]+/[\w.-]+,? (?:issues?|pull requests?) #?\d+(?:(?:, | and )\d+)*")
+_THREAD = re.compile(r"\b[Ii]ssues? #?\d+")  # without its repository
 _MODULE = re.compile(rf"-m ((?:{'|'.join(_OURS)})\.[\w.]*\w)")
 _MEMBER = re.compile(r"`((?:\w+/)*\w+\.py)`: `([\w.]+)`")
 _COMMAND = re.compile(r"(?<![\w/])cli\.py ([a-z][\w-]*)")
@@ -112,10 +114,11 @@ def named() -> Iterator[tuple[str, str, str]]:
 
 
 def outside() -> Iterator[str]:
-    """Every hint at something that a clone does not have, outside tests, benchmarks and tools."""
+    """Every hint at something that a clone does not have, outside tests and tools."""
     for name in texts():
-        if name.partition("/")[0] not in ("tests", "benchmarks", "tools"):
+        if name.partition("/")[0] not in ("tests", "tools"):
             found = _OUTSIDE.findall(prose(name))
+            found += _THREAD.findall(_NAMED_THREAD.sub(" ", prose(name)))
             if not name.startswith("docs/specs/"):
                 found += _CODE.findall(prose(name))
             yield from (f"{name}: {word}" for word in found)

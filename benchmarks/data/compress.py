@@ -37,9 +37,7 @@ DEMANDS = {"320x240": (2.5, 3.5), "1280x720": (2.0, 2.0)}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=2, help="clips per size")
-    parser.add_argument(
-        "--real", type=Path, default=Path(__file__).parents[3] / "shared/data/videos"
-    )
+    parser.add_argument("--real", type=Path, help="folder of clips of your own, up to 1 MB each")
     options = parser.parse_args()
     print(
         f"{platform.processor() or platform.machine()}, ffmpeg: {ffmpeg.executable()}, PyAV"
@@ -55,7 +53,7 @@ def main() -> None:
             megabits = sum(clip.stat().st_size for clip in clips) * 8 / 1e6 / SECONDS / len(clips)
             print(f"{name}: {SECONDS} s at {megabits:.2f} Mbit/s each")
             report(name, clips, Path(folder), *DEMANDS[name])
-        real = sorted(options.real.glob("*.*4")) if options.real.is_dir() else []
+        real = sorted(options.real.glob("*.*4")) if options.real else []
         if real:
             small = [path for path in real if path.stat().st_size < 1 << 20]
             report("real files", small, Path(folder), 0, 0)

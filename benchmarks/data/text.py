@@ -2,9 +2,10 @@
 plain stand-ins.
 
 Stand-ins, in the same run: the published scheme for the vocabulary (one regular expression and one
-counter update per caption) and NLTK's own tagger for tags (its tagging alone, without lemmas; needs
-../shared/data/nltk). Captions are those of ../shared (ActivityNet train, MSR-VTT 1k-A test), else
-generated ones of MSR-VTT's length.
+counter update per caption) and, with --nltk FOLDER (NLTK's data: taggers/, corpora/), NLTK's own
+tagger for tags (its tagging alone, without lemmas). Captions are generated ones of MSR-VTT's
+length; with --annotations FOLDER those of activitynet/train.json and
+msrvtt/MSRVTT_JSFUSION_test.csv in it.
 
 Run: OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.data.text      (about 30 s; CPU seconds of one
 thread)
@@ -35,12 +36,14 @@ from pipeline.text.tags import Reader
 from pipeline.text.vocab import build
 from pipeline.text.words import count_words, tokens
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 ROW = "{:<52} {:>14} {:>12}"
 
 
-def main() -> None:
-    corpora = _corpora()
+@click.command(help=__doc__)
+@click.option("--annotations", type=click.Path(path_type=Path, exists=True))
+@click.option("--nltk", type=click.Path(path_type=Path, exists=True))
+def main(annotations: Path | None, nltk: Path | None) -> None:
+    corpora = _corpora(annotations)
     click.echo(
         f"{_processor()}, Python {platform.python_version()}; CPU seconds, one thread, best of 3"
     )
@@ -56,16 +59,16 @@ def main() -> None:
             _rate(lambda t=texts: build(count_words(t)), len(texts)),
             200_000,
         )
-        _tag_rows(texts[:20_000])
+        _tag_rows(texts[:20_000], nltk)
     _file_rows(next(iter(corpora.values())))
 
 
-def _tag_rows(texts: list[str]) -> None:
+def _tag_rows(texts: list[str], nltk: Path | None) -> None:
     """Tags cost most while every context is new: each measurement starts with an empty memory."""
     captions = [Caption(f"v{n // 5}#{n}", f"v{n // 5}", text) for n, text in enumerate(texts)]
     taggers = {"offline": tagger.find("offline")}
-    if (SHARED / "nltk" / "taggers").is_dir():
-        taggers["nltk"] = tagger.find("nltk", SHARED / "nltk")
+    if nltk is not None:
+        taggers["nltk"] = tagger.find("nltk", nltk)
         _row(
             "tags, NLTK's own tagger (tagging alone)",
             _nltk_rate(taggers["nltk"], texts[:2000]),
@@ -142,9 +145,8 @@ def _row(name: str, rate: float, target: int | None = None) -> None:
     click.echo(ROW.format(name, f"{rate:,.0f}", verdict))
 
 
-def _corpora() -> dict[str, list[str]]:
-    annotations = SHARED / "annotations"
-    if not annotations.is_dir():
+def _corpora(annotations: Path | None) -> dict[str, list[str]]:
+    if annotations is None:
         return {"generated": _generated(30_000)}
     videos = json.loads(
         (annotations / "activitynet" / "train.json").read_text(encoding="utf-8")
