@@ -192,10 +192,11 @@ class RetrievalModel(nn.Module):
         return {}
 
     def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:
-        """One vector per text or video, (n, S) float32; what products of them are: `summaries`.
+        """Return one vector per text or video, (n, S) float32; `summaries` says what products mean.
 
-        query: the statistics of the fusion, where the encoding is what is asked for; None: what is
-        searched, which must not depend on them. Raises TypeError if `summaries` is "none".
+        query: the statistics of the fusion, where the encoding is what is asked for. Without them
+        it is what is searched, which must not depend on them. Raises TypeError if `summaries` is
+        "none".
         """
         raise TypeError(f"{type(self).__name__} has no summary")
 
@@ -313,7 +314,7 @@ def _rows_of_each(n: int, device: torch.device | str) -> list[int]:
 
 
 class _Gather(torch.autograd.Function):
-    """(n, ...) of this rank -> (sum of rows, ...) of all."""
+    """Join the rows of all ranks: (n, ...) of this one become (sum of rows, ...)."""
 
     @staticmethod
     def forward(ctx, x: Tensor, rows: list[int], rule: GatherRule) -> Tensor:

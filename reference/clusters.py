@@ -19,7 +19,7 @@ def kmedoids(
     pre_norm: bool = False,
     lengths: np.ndarray | None = None,
 ) -> tuple[list[int], list[int]]:
-    """(medoids, number of each token's medoid) of one set of tokens."""
+    """Return the medoids of one set of tokens, and the number of each token's medoid."""
     lengths = np.linalg.norm(x, axis=1) if lengths is None else lengths
     x = x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-6) if pre_norm else x
     d = distances(x, metric, p)
@@ -88,7 +88,7 @@ def spectral(
     near: np.ndarray | None = None,
     **options: object,
 ) -> tuple[list[int], list[int]]:
-    """As `kmedoids`, of the rows of the k eigenvectors with the smallest eigenvalues."""
+    """Return what `kmedoids` finds in the rows of the k eigenvectors of the smallest eigenvalues."""
     n = len(x)
     w = np.array(
         [[np.exp(-((x[i] - x[j]) ** 2).sum() / (2 * sigma**2)) for j in range(n)] for i in range(n)]

@@ -168,7 +168,7 @@ class PublishedStep:
         return x
 
     def _attention(self, name: str, x: Tensor, mask: Tensor | None, heads: int) -> Tensor:
-        """As torch.nn.MultiheadAttention of that time: products, softmax and product apart."""
+        """Compute attention as torch did at that time: products, softmax and product apart."""
         p, (n, b, w) = self.p, x.shape
         q, k, v = F.linear(x, p[f"{name}attn.in_proj_weight"], p[f"{name}attn.in_proj_bias"]).chunk(
             3, -1

@@ -41,7 +41,7 @@ def scores(model: HybridSpace, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _levels(side: nn.Module, hidden: Tensor, length: int, pool: str, first: Tensor) -> Tensor:
-    """(level 1, GRU, filters) of one item; hidden (padded length, C) is zero from `length` on."""
+    """Return level 1, GRU and filters of one item; hidden (padded length, C) is 0 from `length`."""
     pooled = hidden[:length].mean(0) if pool == "mean" else hidden.max(0).values
     filters = []
     for conv in side.convs:

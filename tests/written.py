@@ -27,7 +27,9 @@ _FOREIGN = re.compile(
 )  # owner/repository: its files
 _OUTSIDE = re.compile(r"DESIGN|(?<![\w/])(?:\.\./)+shared\b|(?<![\w/.])shared/|(?<![\w.])/work/")
 _CODE = re.compile(r"\[[A-Z]\d+\]|\([A-Z]\d+\)")  # of a specification, without its name
-_NAMED_THREAD = re.compile(r"[\w.-]+/[\w.-]+,? (?:issues?|pull requests?) #?\d+(?:(?:, | and )\d+)*")
+_NAMED_THREAD = re.compile(
+    r"[\w.-]+/[\w.-]+,? (?:issues?|pull requests?) #?\d+(?:(?:, | and )\d+)*"
+)
 _THREAD = re.compile(r"\b[Ii]ssues? #?\d+")  # without its repository
 _MODULE = re.compile(rf"-m ((?:{'|'.join(_OURS)})\.[\w.]*\w)")
 _MEMBER = re.compile(r"`((?:\w+/)*\w+\.py)`: `([\w.]+)`")

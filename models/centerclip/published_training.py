@@ -52,7 +52,7 @@ def companion(name: str) -> str:
 def import_training(
     published: Content, side: Content, options: Options, weights: Weights
 ) -> Stopped | None:
-    """Return {"epoch" and "step" that were done, "moments", "scaler"}; None without a state.
+    """Return {"epoch" and "step" that were done, "moments", "scaler"}, or None without a state.
 
     published: CenterCLIP's file; side: CLIP4Clip's, {epoch from 0, optimizer_state_dict, loss}.
     Moments have the shapes of their parameters. `beside` holds the loss of CLIP4Clip's file, which
@@ -104,7 +104,7 @@ def _settings(group: Mapping[str, object]) -> dict[str, object]:
 def export_training(
     value: Content, options: Options, weights: Weights, stopped: Stopped
 ) -> tuple[Content, dict[str, object]]:
-    """(the file's content with the optimizer's state, what goes into the file beside it).
+    """Return the file's content with the optimizer's state, and what goes into the file beside it.
 
     value: as `export_file` gives it; stopped: as `import_training` gave it. CenterCLIP's state goes
     into the file itself, CLIP4Clip's into the one beside it.

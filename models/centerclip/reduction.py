@@ -66,7 +66,7 @@ class Shift(nn.Module):
         self.again = is_of_class  # also between attention and MLP
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B*T, 1+P, W) -> the same."""
+        """Shift some channels of tokens (B*T, 1+P, W) between frames; the shape stays."""
         return self.shift(tokens, self.frames)
 
 
@@ -78,7 +78,7 @@ class Pooling(nn.Module):
         self.length = before.frames // options.frames
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B*T, 1+P, W) -> (B*S, 1+P, W)."""
+        """Average tokens (B*T, 1+P, W) over the frames of each segment: (B*S, 1+P, W)."""
         return pool_frames(tokens, self.length)
 
     def origin(self, before: Tensor, tokens: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class TokenSelection(nn.Module):
         return segments.gather(1, chosen.cpu()[..., None].expand(-1, -1, before.shape[2]))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B*T, 1+P, W) -> (B*S, 1+K, W)."""
+        """Keep K of the patches of each segment: tokens (B*T, 1+P, W) become (B*S, 1+K, W)."""
         patches = segment_tokens(tokens, self.length)  # (B*S, N, W)
         clusters = self.choose(patches.detach())
         chosen = self.represent(patches, clusters)  # (B*S, K, W)
@@ -263,7 +263,7 @@ class Centres(nn.Module):
             self.add_module(f"ln{i}", nn.LayerNorm(out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., N) -> (..., K)."""
+        """Map the last axis from N to K: (..., N) becomes (..., K)."""
         for layer in self.children():
             x = layer(x)
         return x

@@ -36,17 +36,17 @@ class LayerNorm(nn.LayerNorm):
     """A layer norm computed in float32; its result has the type of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., W) -> (..., W)."""
+        """Normalise the last axis; the shape (..., W) stays."""
         return super().forward(x.float()).to(x.dtype)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, N, W) -> (B, heads, N, W / heads)."""
+    """Split the width among heads: (B, N, W) becomes (B, heads, N, W / heads)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:
-    """(B, heads, N, W / heads) -> (B, N, W)."""
+    """Join the heads again: (B, heads, N, W / heads) becomes (B, N, W)."""
     return x.transpose(1, 2).flatten(2)
 
 
@@ -87,7 +87,7 @@ class Mlp(nn.Module):
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., W) -> (..., W)."""
+        """Run both layers; the shape (..., W) stays."""
         up = self.c_fc
         down = self.c_proj
         if self.activation == "gelu":
@@ -124,7 +124,7 @@ class Block(nn.Module):
         return self.attn(q, kv, mask)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, W) -> (B, N, W)."""
+        """Run the block over tokens (B, N, W); the shape stays. `mask` as in `attend`."""
         return self._run(self._all, x, mask)
 
     def first(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -177,7 +177,10 @@ class Transformer(nn.Module):
             nn.init.normal_(block.mlp.c_proj.weight, std=std_of_output)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, W) -> (B, N, W); `mask` as in `Block.attend`, the same for all blocks."""
+        """Run all blocks over tokens (B, N, W); the shape stays.
+
+        mask: as in `Block.attend`, the same for all blocks.
+        """
         for block in self.resblocks:
             x = block(x, mask)
         return x

@@ -38,7 +38,7 @@ TokenPadding = Annotated[
 
 
 def vit_sizes(backbone: str) -> Sizes | None:
-    """Return the sizes of a ViT by its name; None for "given", where the weights say them.
+    """Return the sizes of a ViT by its name, or None for "given", where the weights say them.
 
     Raises ValueError for any other name.
     """

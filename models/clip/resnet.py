@@ -40,7 +40,7 @@ class PooledBottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 4 planes, H / stride, W / stride)."""
+        """Run the block: (N, C, H, W) becomes (N, 4 planes, H / stride, W / stride)."""
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(self._pool(y)))
@@ -67,7 +67,7 @@ class AttentionPool(nn.Module):
             nn.init.normal_(layer.weight, std=channels**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, G, G) -> (N, D)."""
+        """Pool a grid of features (N, C, G, G) into one vector each, (N, D)."""
         tokens = x.flatten(2).transpose(1, 2)  # (N, G*G, C)
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1)  # (N, 1+G*G, C)
         tokens = tokens + self.positional_embedding.to(tokens.dtype)

@@ -76,7 +76,7 @@ class VisionTransformer(nn.Module):
         return self.place(self.patches(frames))
 
     def project(self, tokens: Tensor) -> Tensor:
-        """(..., W) -> (..., D), not normalised to length 1."""
+        """Return tokens (..., W) in the joint space, (..., D), not normalised to length 1."""
         return self.ln_post(tokens) @ self.proj
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class CLIP(nn.Module):
         return tokens.to(self.text_projection.dtype)
 
     def project_text(self, tokens: Tensor) -> Tensor:
-        """(..., W) -> (..., D), not normalised to length 1."""
+        """Return tokens (..., W) in the joint space, (..., D), not normalised to length 1."""
         return self.ln_final(tokens) @ self.text_projection
 
     def read(self, ids: Tensor, real: Tensor | None = None) -> Tensor:

@@ -21,7 +21,10 @@ from models.parts.matmul import linear
 
 
 class Keep(NamedTuple):
-    """How many rows behind a block are needed: of `video`, and of each frame. None: all."""
+    """How many rows behind a block are needed: of `video`, and of each frame.
+
+    None stands for all of them.
+    """
 
     n_video: int | None = None
     n_tokens: int | None = None
@@ -51,7 +54,7 @@ def read_words(
 ) -> Tensor:
     """Texts (B, S, W) -> behind the block (B, S, W), or of the rows `ends` (B,) alone (B, 1, W).
 
-    prompts: keys and values (k, 2 W) behind the first token; None: plain CLIP. A row sees itself,
+    prompts: keys and values (k, 2 W) behind the first token; without them it is plain CLIP. A row sees itself,
     the rows before it and, except for the first, the prompts.
     """
     n_prompts = 0 if prompts is None else len(prompts)
@@ -162,13 +165,13 @@ def _project(
 
 
 def _queries(block: Block, normed: Tensor) -> Tensor:
-    """(..., W) -> (..., W)."""
+    """Project normed tokens (..., W) to queries (..., W)."""
     width = normed.shape[-1]
     return linear(normed, block.attn.in_proj_weight[:width], block.attn.in_proj_bias[:width])
 
 
 def _keys_and_values(block: Block, normed: Tensor) -> Tensor:
-    """(..., W) -> (..., 2 W)."""
+    """Project normed tokens (..., W) to keys and values (..., 2 W)."""
     width = normed.shape[-1]
     return linear(normed, block.attn.in_proj_weight[width:], block.attn.in_proj_bias[width:])
 

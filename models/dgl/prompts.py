@@ -95,7 +95,7 @@ class TextProjection(nn.Module):
         self.c_proj = nn.Linear(2 * width, text_width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., W) -> (..., Wt)."""
+        """Map prompts from the vision to the text width: (..., W) becomes (..., Wt)."""
         return self.c_proj(quick_gelu(self.c_fc(x)))
 
 

@@ -16,7 +16,7 @@ def companion(name: str) -> str:
 def import_training(
     published: Content, side: Content, options: Options, weights: Weights
 ) -> Stopped | None:
-    """Return {"epoch" and "step" that were done, "moments", "scaler"}; None without a state.
+    """Return {"epoch" and "step" that were done, "moments", "scaler"}, or None without a state.
 
     Moments have the shapes of their parameters. The files share the form of CenterCLIP's.
     """
@@ -29,7 +29,7 @@ def import_training(
 def export_training(
     value: Content, options: Options, weights: Weights, stopped: Stopped
 ) -> tuple[Content, dict[str, object]]:
-    """As that of CenterCLIP: (the file's content with the optimizer's state, nothing beside it)."""
+    """Return the file's content with the optimizer's state; nothing goes beside it."""
     order = parameter_order(value)
     numbers = {name: n for n, name in enumerate(name for group in order for name in group)}
     states = {}

@@ -98,11 +98,11 @@ class _Folded:
         self.steps = steps.float()
 
     def project(self, candidates: Tensor) -> Tensor:
-        """(..., D) -> (..., 4D + S + 2)."""
+        """Apply all linear maps of a candidate at once: (..., D) becomes (..., 4D + S + 2)."""
         return linear(candidates, self.columns)
 
     def project_each(self, candidates: Tensor) -> Tensor:
-        """(B, K, D) -> (B, K, 4D + S + 2), query by query.
+        """Apply them query by query: (B, K, D) becomes (B, K, 4D + S + 2).
 
         The rounding of a product depends on its number of rows, which is K here whatever B is.
         """

@@ -87,7 +87,7 @@ class NoiseSchedule:
 
 
 def schedule(name: Name, diffusion_steps: int, steps: int | None = None) -> NoiseSchedule:
-    """Return `steps` (None: all) evenly spaced steps of a schedule, the last one included.
+    """Return `steps`, or all, evenly spaced steps of a schedule, the last one included.
 
     Betas are recomputed from the cumulative products of the steps that are kept. The published code
     does so even where it keeps all of them, so they differ from `named_betas` in the last bits.

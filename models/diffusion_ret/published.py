@@ -149,7 +149,7 @@ def published_names(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _tables(state: Mapping[str, object]) -> dict[str, str]:
-    """{name of a sinusoid table in the file: why we do not need it}."""
+    """Say of each sinusoid table in the file why we do not need it."""
     names = [prefix + name for prefix in _DENOISERS for name in _TABLES]
     return {name: "computed where it is needed" for name in names if name in state}
 

@@ -44,7 +44,7 @@ class Way:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How the second stage ranks. steps: how many of the `diffusion_steps` are taken; None: all."""
+    """How the second stage ranks. steps: how many of the `diffusion_steps` are taken, else all."""
 
     schedule: Name = "cosine"
     diffusion_steps: int = 50

@@ -231,10 +231,10 @@ def mix(
     scaling: Scaling,
     statistics: Mapping[str, float] | None = None,
 ) -> Tensor:
-    """alpha * scale(latent) + (1 - alpha) * scale(concept), (n, m).
+    """Return alpha * scale(latent) + (1 - alpha) * scale(concept), (n, m).
 
-    statistics: the extremes of other, whole matrices, as `spans` finds them; None: of these. Makes
-    one new matrix and no other: at 59,800 captions x 2,990 videos each takes 0.7 GB.
+    statistics: the extremes of other, whole matrices, as `spans` finds them; without them those of
+    these. Makes one new matrix and no other: at 59,800 captions x 2,990 videos each takes 0.7 GB.
     """
     statistics = statistics or spans({"latent": latent, "concept": concept}, scaling)
     low, span = statistics["latent_low"], statistics["latent_span"]
@@ -246,7 +246,7 @@ def mix(
 
 
 def spans(scores: Mapping[str, Tensor], scaling: Scaling) -> dict[str, float]:
-    """{<score>_low, <score>_span} of whole matrices: a scaled score is (S - low) / span.
+    """Return {<score>_low, <score>_span} of whole matrices: a scaled score is (S - low) / span.
 
     minmax: the range, so that scores are in [0, 1]. shifted_max: the maximum, as published. Where
     the divisor would be 0, 1 takes its place.
@@ -261,7 +261,10 @@ def spans(scores: Mapping[str, Tensor], scaling: Scaling) -> dict[str, float]:
 
 
 def side_by_side(encoding: Encoding, alpha: float, query: Mapping[str, float] | None) -> Tensor:
-    """(n, D + K): latent and concept vectors of length 1; in a query weighted as `mix` does."""
+    """Return latent and concept vectors of length 1 side by side, (n, D + K).
+
+    query: the statistics by which the vectors of a query are weighted, as `mix` does.
+    """
     latent = F.normalize(encoding["latent"], dim=1)
     concept = F.normalize(encoding["concept"], dim=1)
     if query is None:

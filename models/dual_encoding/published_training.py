@@ -25,8 +25,7 @@ def companion(name: str) -> str:
 def import_training(
     published: Content, side: Content, options: Options, weights: Weights
 ) -> Stopped | None:
-    """{"epoch" and "step" that were done, "moments", "scaler"}; None if there is no optimizer
-    state.
+    """Return {"epoch" and "step" that were done, "moments", "scaler"}, or None without a state.
 
     side: the side file; weights: ours, in the order of the model. Raises Mismatch if they are of
     another model.
@@ -63,7 +62,7 @@ def import_training(
 def export_training(
     value: Content, options: Options, weights: Weights, stopped: Stopped
 ) -> tuple[Content, dict[str, object]]:
-    """(the file's content, that of the side file): epoch, best score, patience and the optimizer.
+    """Return the file's content and that of the side file: epoch, best score, patience, optimizer.
 
     value: as `export_file` gives it; stopped: as `import_training` gave it.
     """

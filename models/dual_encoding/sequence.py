@@ -256,7 +256,7 @@ def _dense_peaks(
 
 
 class _Peaks(torch.autograd.Function):
-    """As _dense_peaks, with a backward that touches only the windows that won."""
+    """The values of `_dense_peaks`, with a backward that touches only the windows that won."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)

@@ -53,7 +53,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 4 planes, H / stride, W / stride)."""
+        """Run the block: (N, C, H, W) becomes (N, 4 planes, H / stride, W / stride)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))

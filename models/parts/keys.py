@@ -16,7 +16,7 @@ class Rule:
     """One family of names: two prefixes, what may follow them, and how the tensors differ.
 
     rest: regular expression of what follows the prefix and is kept as it is. to_ours, to_theirs:
-    change a tensor on its way; None leaves it alone.
+    change a tensor on its way; without them it stays as it is.
     """
 
     theirs: str

@@ -73,7 +73,7 @@ def keep_zeros(model: RetrievalModel, pruned: Mapping[str, object]) -> None:
 
 
 def recognise(model: nn.Module) -> dict[str, object] | None:
-    """Return what `prune` must have done to a model whose file does not say; None for nothing.
+    """Return what `prune` must have done to a model whose file does not say, or None for nothing.
 
     {amount, weights, biases}, as `keep_zeros` takes it.
     """

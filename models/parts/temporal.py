@@ -42,7 +42,7 @@ class Mean(nn.Module):
     """Leaves frames as they are: all that meanP does happens in `mean_direction`."""
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) -> the same."""
+        """Return frames (B, T, D) as they are."""
         return frames
 
 
@@ -60,7 +60,7 @@ class Sequence(nn.Module):
         nn.init.normal_(self.positions.weight, std=_STD)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) -> each frame plus what it finds among the real frames, (B, T, D).
+        """Return each frame plus what it finds among the real frames, (B, T, D).
 
         Raises Mismatch for more frames than positions.
         """
@@ -81,7 +81,7 @@ class Recurrent(nn.Module):
         self.lstm = nn.LSTM(width, width, batch_first=True)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, D) -> each frame plus what the LSTM says up to it, (B, T, D)."""
+        """Return each frame plus what the LSTM says up to it, (B, T, D)."""
         lengths = mask.sum(1).clamp(min=1).cpu()
         packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
         packed, _ = self.lstm(packed)
@@ -188,6 +188,6 @@ def _first_positions(positions: nn.Embedding, length: int) -> Tensor:
 
 
 def _additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, T) bool -> (B, 1, 1, T): 0 where attention may look."""
+    """Return what a mask (B, T) bool adds to attention, (B, 1, 1, T): 0 where it may look."""
     least = max(_HIDDEN, torch.finfo(dtype).min)  # float16 ends at 65504
     return torch.where(mask, 0.0, least).to(dtype)[:, None, None]

@@ -19,7 +19,7 @@ State = Mapping[str, object]
 def unwrapped(
     value: object, anchors: Iterable[str]
 ) -> tuple[dict[str, object], dict[str, object]] | None:
-    """(state dict without prefixes, what lay beside it), or None if no anchor is anywhere.
+    """Return the state dict without prefixes and what lay beside it, or None without an anchor.
 
     value: what a file holds. The tensors are those given. Entries without the prefix keep their
     names, so that whoever reads the state dict can name them.
@@ -42,13 +42,13 @@ def unwrapped(
 
 
 def bare(value: object, anchor: str) -> object:
-    """The state dict alone, without prefixes; `value` itself if the anchor is not inside."""
+    """Return the state dict alone, without prefixes, or `value` itself without the anchor."""
     found = unwrapped(value, [anchor])
     return value if found is None else found[0]
 
 
 def in_dictionary(value: object, anchor: str) -> object:
-    """{"state_dict": without prefixes, and what lay beside it}; a bare one stays bare."""
+    """Return {"state_dict": without prefixes, and what lay beside it}; a bare one stays bare."""
     found = unwrapped(value, [anchor])
     if found is None:
         return value
@@ -57,7 +57,7 @@ def in_dictionary(value: object, anchor: str) -> object:
 
 
 def _prefix(names: Iterable[str], anchors: tuple[str, ...]) -> str | None:
-    """What stands in front of the first anchor that is there; None if there is none."""
+    """Return what stands in front of the first anchor that is there, or None without one."""
     for anchor in anchors:
         for name in names:
             if name == anchor or name.endswith(f".{anchor}"):
