@@ -88,7 +88,7 @@ def spectral(
     near: np.ndarray | None = None,
     **options: object,
 ) -> tuple[list[int], list[int]]:
-    """Return what `kmedoids` finds in the rows of the k eigenvectors of the smallest eigenvalues."""
+    """Return what `kmedoids` finds in the rows of the k eigenvectors of least eigenvalues."""
     n = len(x)
     w = np.array(
         [[np.exp(-((x[i] - x[j]) ** 2).sum() / (2 * sigma**2)) for j in range(n)] for i in range(n)]

@@ -46,8 +46,8 @@ def spectral(
 ) -> Clusters:
     """Return K medoids of each of R sets of N tokens (R, N, D) by their spectral embedding.
 
-    Ids refer to the tokens. neighbours: keep the affinities to this many nearest tokens,
-    without it all. near (N, N) bool: keep only these as well. The rest as `kmedoids`, which clusters the
+    Ids refer to the tokens. neighbours: keep the affinities to this many nearest tokens, without
+    it all. near (N, N) bool: keep only these as well. The rest as `kmedoids`, which clusters the
     embedding.
 
     Raises ValueError for k beyond N.

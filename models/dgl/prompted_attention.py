@@ -54,8 +54,8 @@ def read_words(
 ) -> Tensor:
     """Texts (B, S, W) -> behind the block (B, S, W), or of the rows `ends` (B,) alone (B, 1, W).
 
-    prompts: keys and values (k, 2 W) behind the first token; without them it is plain CLIP. A row sees itself,
-    the rows before it and, except for the first, the prompts.
+    prompts: keys and values (k, 2 W) behind the first token; without them it is plain CLIP. A row
+    sees itself, the rows before it and, except for the first, the prompts.
     """
     n_prompts = 0 if prompts is None else len(prompts)
     mask = _causal_mask(x.shape[1], n_prompts, x.device)  # (S, k + S)

@@ -25,8 +25,8 @@ def load_network(
 ) -> nn.Module:
     """Return a network by name on its device, ready for inference.
 
-    It maps uint8 RGB images (N, side, side, 3) to features (N, dim). state: its weights, or None for
-    tiny-random, which is always float32. Raises ValueError if they are not the weights of this
+    It maps uint8 RGB images (N, side, side, 3) to features (N, dim). state: its weights, or None
+    for tiny-random, which is always float32. Raises ValueError if they are not the weights of this
     network.
     """
     if name == TINY:

@@ -218,7 +218,7 @@ class WordsFrames(RetrievalModel):
             keep_in_half(self.clip)
 
     def to_words(self, x: Tensor) -> Tensor:
-        """Put zeros behind texts (B, L, ...): (B, words, ...), so that all batches have one length."""
+        """Put zeros behind texts (B, L, ...), so that all have one length: (B, words, ...)."""
         missing = self.options.words - x.shape[1]
         unpadded = (0, 0) * (x.ndim - 2)
         return F.pad(x, (*unpadded, 0, missing))
