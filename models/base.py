@@ -186,8 +186,8 @@ class RetrievalModel(nn.Module):
         return Ranking(only, only.T)
 
     def statistics(self, scores: Mapping[str, Tensor]) -> dict[str, float]:
-        """What `fuse` takes from a whole matrix of scores: with it one query alone is fused as it
-        was in the matrix. Empty where the rows of a fusion do not depend on each other.
+        """Return what `fuse` takes from a whole matrix of scores: with it one query alone is fused
+        as it was in the matrix. Empty where the rows of a fusion do not depend on each other.
         """
         return {}
 
@@ -201,7 +201,7 @@ class RetrievalModel(nn.Module):
         raise TypeError(f"{type(self).__name__} has no summary")
 
     def similar(self, video: Encoding, others: Encoding, statistics: Mapping[str, float]) -> Tensor:
-        """How alike videos are, (n, m), by the comparison that texts and videos have."""
+        """Return how alike videos are, (n, m), by the comparison that texts and videos have."""
         return self.fuse(
             self.score(video, others), video, others, Fusion(statistics=statistics)
         ).t2v
@@ -305,7 +305,7 @@ def _n_processes() -> int:
 
 
 def _rows_of_each(n: int, device: torch.device | str) -> list[int]:
-    """How many rows each process holds, in rank order; this one holds n."""
+    """Return how many rows each process holds, in rank order; this one holds n."""
     counts = [
         torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())
     ]

@@ -24,8 +24,8 @@ _FREE_BYTES = 64 << 20  # up to here an archive may expand as it likes
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """The array of a .npy file, mapped read-only. DataError if it is no such file, truncated, or
-    holds objects.
+    """Return the array of a .npy file, mapped read-only. DataError if it is no such file,
+    truncated, or holds objects.
     """
     try:
         with path.open("rb") as file:
@@ -45,7 +45,7 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz file by name.
+    """Return the arrays of a .npz file by name.
 
     DataError if it is no such file, damaged, or holds objects, or if a header promises another size
     than the archive holds (such a file could ask for any amount of memory).
@@ -110,7 +110,7 @@ def _check_expansion(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _what_begins_with(start: bytes) -> str:
-    """What a file is, by its first bytes, that should have been a .npy file."""
+    """Return what a file is, by its first bytes, that should have been a .npy file."""
     if start.startswith(_ZIP):
         return "a zip archive, as numpy.savez and torch.save write it, not one array"
     if start.startswith(b"\x89HDF"):

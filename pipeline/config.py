@@ -32,21 +32,21 @@ class Config:
     pipelines: dict[str, dict]
 
     def dataset(self, name: str) -> dict:
-        """{"type": ..., <options>} of a dataset."""
+        """Return {"type": ..., <options>} of a dataset."""
         return copy.deepcopy(self._entry("datasets", name))
 
     def pipeline(self, name: str) -> dict:
         return copy.deepcopy(self._entry("pipelines", name))
 
     def recipe(self, name: str) -> dict:
-        """{"name", "model", "options", "train"}: a recipe with all it extends merged in; `null`
-        deletes a key.
+        """Return {"name", "model", "options", "train"}: a recipe with all it extends merged in;
+        `null` deletes a key.
         """
         return {"name": name} | self._extend({"extends": name}, name)
 
     def resolve(self, section: str, value: object) -> object:
-        """What an option like `recipe: tiny_dual` names; for recipes also `{extends: tiny_dual,
-        options: {...}}`.
+        """Return what an option like `recipe: tiny_dual` names; for recipes also `{extends:
+        tiny_dual, options: {...}}`.
         """
         if (
             section == "recipes"
@@ -63,7 +63,7 @@ class Config:
         )
 
     def _extend(self, entry: dict, name: str) -> dict:
-        """A recipe's own entry with all it extends merged in."""
+        """Return a recipe's own entry with all it extends merged in."""
         entry = dict(entry)
         chain, seen = [entry], []
         while current := entry.pop("extends", None):
@@ -93,8 +93,8 @@ class Config:
 
 
 def load(path: Path | None = None) -> Config:
-    """The shipped configuration, with the user's file (`path`, else ./pipelines.yaml if it is
-    another file) over it.
+    """Return the shipped configuration, with the user's file (`path`, else ./pipelines.yaml if it
+    is another file) over it.
     """
     sections = _read(SHIPPED)
     for file in registry.recipe_files():
@@ -234,7 +234,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _twice(repeated: list[tuple[str, yaml.Node, int]], where: str) -> ConfigError:
-    """The error for keys that stand in one mapping twice."""
+    """Return the error for keys that stand in one mapping twice."""
     repeated = sorted(repeated, key=lambda found: found[1].start_mark.index)
     examples = [
         f"{key} in line {node.start_mark.line + 1} (first in line {line + 1})"

@@ -134,8 +134,8 @@ _FAILURES = {
 
 
 def refusal(error: OSError, path: object = "") -> SystemRefused | None:
-    """The SystemRefused for an OSError that no retry can mend (disk full, quota, read-only, size
-    limit), else None.
+    """Return the SystemRefused for an OSError that no retry can mend (disk full, quota, read-only,
+    size limit), else None.
     """
     if error.errno not in _REFUSALS:
         return None
@@ -156,7 +156,7 @@ def refusal(error: OSError, path: object = "") -> SystemRefused | None:
 
 
 def system_error(error: OSError, path: object = "") -> SystemRefused:
-    """The SystemRefused for any OSError that nothing nearer to its cause has explained.
+    """Return the SystemRefused for any OSError that nothing nearer to its cause has explained.
 
     path: what was worked on, said where the error itself names no file.
     """

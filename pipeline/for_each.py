@@ -24,8 +24,8 @@ _MOST_VALUES = 100_000  # that one entry may stand for
 
 
 def expand(entries: dict[str, dict], where: str, faults: list[str]) -> dict[str, dict]:
-    """The entries with every `for_each` worked out, in order. Mistakes are added to `faults`, each
-    with its path.
+    """Return the entries with every `for_each` worked out, in order. Mistakes are added to
+    `faults`, each with its path.
     """
     made: dict[str, dict] = {}
     for name, entry in entries.items():
@@ -67,7 +67,7 @@ def _worked_out(name: str, entry: dict, where: str, faults: list[str]) -> dict[s
 
 
 def _choices(value: object, where: str, faults: list[str]) -> dict[str, dict[str, dict]]:
-    """{variable: {value: further variables}}, checked; {} if anything is wrong."""
+    """Return {variable: {value: further variables}}, checked; {} if anything is wrong."""
     before = len(faults)
     if not isinstance(value, dict) or not value:
         faults.append(f"{where}: must be a mapping {{variable: [value, ...]}}, got {value!r:.60}.")
@@ -88,7 +88,7 @@ def _choices(value: object, where: str, faults: list[str]) -> dict[str, dict[str
 
 
 def _size(value: object) -> int:
-    """How many values an entry holds."""
+    """Return how many values an entry holds."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(map(_size, inner))
 

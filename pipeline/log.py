@@ -60,8 +60,8 @@ def once(message: str) -> None:
 
 
 def plain(text: str) -> str:
-    """A foreign name as it may be printed: control characters, marks of direction and bytes that
-    are no text are escaped.
+    """Return a foreign name as it may be printed: control characters, marks of direction and bytes
+    that are no text are escaped.
     """
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text

@@ -79,7 +79,7 @@ def any_of(flag: bool, world: World, device: torch.device) -> bool:
 
 
 def mean_of(values: torch.Tensor, world: World) -> torch.Tensor:
-    """The mean over ranks; the tensor itself in one process."""
+    """Return the mean over ranks; the tensor itself in one process."""
     if world.size == 1:
         return values
     dist.all_reduce(values, dist.ReduceOp.SUM)

@@ -32,7 +32,7 @@ _CONTRACT = "base"  # of the data sets: beside them, and none of them
 
 
 def names(kind: str) -> list[str]:
-    """All names of a kind (stage, dataset, model, command), sorted; commands have dashes for
+    """Return all names of a kind (stage, dataset, model, command), sorted; commands have dashes for
     underscores.
     """
     if kind == "model":
@@ -50,8 +50,8 @@ def find(kind: str, name: str) -> ModuleType:
 
 
 def model_part(name: str, part: str) -> ModuleType | None:
-    """The module `models/<name>/<part>.py` (options, published, published_training); None if the
-    model has none.
+    """Return the module `models/<name>/<part>.py` (options, published, published_training), or None
+    if the model has none.
     """
     if not (ROOT / _MODELS / known("model", name) / f"{part}.py").is_file():
         return None
@@ -59,12 +59,12 @@ def model_part(name: str, part: str) -> ModuleType | None:
 
 
 def model_options(name: str) -> "type[BaseModel]":
-    """The `Options` of a model, without importing torch."""
+    """Return the `Options` of a model, without importing torch."""
     return model_part(name, "options").Options
 
 
 def recipe_files() -> list[Path]:
-    """The `recipes.yaml` of every model, sorted by the model's name."""
+    """Return the `recipes.yaml` of every model, sorted by the model's name."""
     return sorted((ROOT / _MODELS).glob("*/recipes.yaml"))
 
 
@@ -77,7 +77,7 @@ def known(kind: str, name: str) -> str:
 
 
 def _path(kind: str, name: str) -> Path:
-    """The file of a component, relative to the root."""
+    """Return the file of a component, relative to the root."""
     name = known(kind, name)
     if kind == "model":
         return Path(_MODELS, name, "model.py")
@@ -90,8 +90,8 @@ def summary(kind: str, name: str) -> str:
 
 
 def help_text(kind: str, name: str) -> str:
-    """The whole docstring of a component, read without importing it; "" if it does not begin with
-    one.
+    """Return the whole docstring of a component, read without importing it; "" if it does not begin
+    with one.
     """
     text = (ROOT / _path(kind, name)).read_text(encoding="utf-8")
     end = text.find(_QUOTES, len(_QUOTES))
@@ -102,7 +102,7 @@ def help_text(kind: str, name: str) -> str:
 
 
 def suggest(word: str, choices: list[str]) -> str:
-    """A did-you-mean, else the choices; of very many the nearest ones."""
+    """Return a did-you-mean, else the choices; of very many the nearest ones."""
     close = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]}?"
@@ -123,7 +123,7 @@ def options(model: "type[BaseModel]", values: dict, where: str) -> "BaseModel":
 
 
 def describe(model: "type[BaseModel]", error: "ValidationError", where: str) -> list[str]:
-    """One line per mistake of a validation error: `where.path: what. Did you mean ...?`"""
+    """Return one line per mistake of a validation error: `where.path: what. Did you mean ...?`"""
     lines = []
     for fault in error.errors():
         path = ".".join([where, *map(str, fault["loc"])])
@@ -142,7 +142,9 @@ def describe(model: "type[BaseModel]", error: "ValidationError", where: str) -> 
 
 
 def _meaning(model: object, path: tuple) -> str:
-    """A second line that says what the option at a path is, or nothing where that is not known."""
+    """Return a second line that says what the option at a path is, or nothing where that is not
+    known.
+    """
     fields, description = getattr(model, "model_fields", {}), None
     for key in path:
         field = fields.get(key)

@@ -49,8 +49,8 @@ def distances(x: Row, metric: str, p: float) -> np.ndarray:
 
 
 def first(values: np.ndarray, best: object = np.argmin) -> int:
-    """The index of the smallest (or, with np.argmax, largest) value, of nearly equal ones the
-    first.
+    """Return the index of the smallest (or, with np.argmax, largest) value, of nearly equal ones
+    the first.
     """
     values = np.asarray(values, dtype=float)
     extreme = values[best(values)]

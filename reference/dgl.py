@@ -64,7 +64,7 @@ def prompts(model: Dgl, batch: int) -> tuple[Tensor, Tensor]:
 
 
 def text(model: Dgl, ids: Tensor) -> dict[str, Tensor]:
-    """The sentences (`text_feature`) and all rows on the way."""
+    """Return the sentences (`text_feature`) and all rows on the way."""
     clip, k = model.clip, model.options.prefix
     made = prompts(model, len(ids))[0]
     n_words, n_rows = ids.shape[1], ids.shape[1] + made.shape[2]
@@ -120,8 +120,8 @@ def video(model: Dgl, frames: Tensor) -> dict[str, Tensor]:
 
 
 def feature(g: Tensor, c: Tensor, name: str) -> Tensor:
-    """What stands for a video, (B, D), by the published name of the option, from global rows and
-    class tokens.
+    """Return what stands for a video, (B, D), by the published name of the option, from global rows
+    and class tokens.
     """
     both = torch.cat([g, c], 1)
     return {
@@ -134,7 +134,7 @@ def feature(g: Tensor, c: Tensor, name: str) -> Tensor:
 
 
 def loss(model: Dgl, ids: Tensor, frames: Tensor) -> Tensor:
-    """The loss of one step."""
+    """Return the loss of one step."""
     rows = video(model, frames)
     a = F.normalize(text(model, ids)["text_feature"], dim=-1)
     b = F.normalize(feature(rows["g"], rows["c"], model.options.feature), dim=-1)

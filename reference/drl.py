@@ -53,7 +53,7 @@ def weighted(
 
 
 def published_correlation(a: Tensor, b: Tensor, weight: Tensor, count: int) -> Tensor:
-    """The (N, D, D) tensor first, then its sum (docs/specs/drl.md, section 6)."""
+    """Return the (N, D, D) tensor first, then its sum (docs/specs/drl.md, section 6)."""
     a, b = ((x - x.mean(0)) / x.std(0) for x in (a, b))
     return (torch.einsum("nc,nd->ncd", a, b) * weight[:, None, None]).sum(0) / count
 

@@ -173,7 +173,7 @@ def _assign(d: Tensor, medoids: Tensor, tie: Tensor) -> Tensor:
 
 
 def _update(d: Tensor, assign: Tensor, k: int, tie: Tensor) -> Tensor:
-    """The token of each cluster with the smallest sum of distances to its members, (R, K).
+    """Return the token of each cluster with the smallest sum of distances to its members, (R, K).
 
     Ties go to the lowest index.
     """
@@ -188,7 +188,7 @@ def _update(d: Tensor, assign: Tensor, k: int, tie: Tensor) -> Tensor:
 
 
 def _distance_moved(x: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """The sum of the L2 distances between old and new medoids of each row, (R, 1)."""
+    """Return the sum of the L2 distances between old and new medoids of each row, (R, 1)."""
     row, place = (old != new).nonzero(as_tuple=True)
     steps = x[row, new[row, place]] - x[row, old[row, place]]
     return x.new_zeros(len(x)).index_add_(0, row, steps.norm(dim=-1))[:, None]
@@ -206,5 +206,5 @@ def _first_max(values: Tensor, tie: Tensor | None = None) -> Tensor:
 
 
 def _take(x: Tensor, ids: Tensor) -> Tensor:
-    """Rows `ids` (R, K) of each matrix of x (R, N, D): (R, K, D)."""
+    """Return rows `ids` (R, K) of each matrix of x (R, N, D): (R, K, D)."""
     return x.gather(1, ids[..., None].expand(-1, -1, x.shape[-1]))

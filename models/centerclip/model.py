@@ -192,7 +192,7 @@ class CenterCLIP(RetrievalModel):
         return visual.place(self.patches3d.embed(frames, n_frames))
 
     def _cluster_losses(self, n_videos: int) -> list[Tensor]:
-        """What each learned clustering has to minimise, (B,); in training only."""
+        """Return what each learned clustering has to minimise, (B,); in training only."""
         losses = []
         for module in self.reduce:
             if isinstance(module, Deep) and module.loss is not None:
@@ -270,7 +270,7 @@ def run_block(block: Block, reduce: nn.Module, tokens: Tensor, only_class: bool 
 
 
 def _build_reducers(options: Options, sizes: Sizes) -> list[nn.Module]:
-    """What stands in front of each block; nn.Identity where nothing does.
+    """Return what stands in front of each block; nn.Identity where nothing does.
 
     Raises Mismatch for blocks that do not exist and for numbers that do not fit.
     """

@@ -114,7 +114,9 @@ def as_published(value: object) -> object:
 
 
 def recognises(value: object) -> bool:
-    """Whether a file's content is of this system: its names alone, among them those of a CLIP."""
+    """Return whether a file's content is of this system: its names alone, among them those of a
+    CLIP.
+    """
     if not isinstance(value, Mapping):
         return False
     try:
@@ -186,7 +188,7 @@ def import_checkpoint(
 
 
 def _validated(values: Mapping[str, object]) -> Options:
-    """The options. Raises Mismatch for values that contradict each other.
+    """Return the options. Raises Mismatch for values that contradict each other.
 
     An example: segments that do not divide the frames.
     """
@@ -274,7 +276,7 @@ def ignored(state: Mapping[str, object]) -> dict[str, str]:
 
 
 def _rules(state: Mapping[str, object]) -> list[Rule]:
-    """The rules of all parts a published file may have."""
+    """Return the rules of all parts a published file may have."""
     of_reduction = re.compile(rf"{re.escape(_BLOCK)}(\d+)\.(tokencluster_inter|deepcluster)\.")
     matches = [of_reduction.match(name) for name in state]
     blocks = [int(match[1]) for match in matches if match]
@@ -293,14 +295,14 @@ def _reduction_rules(blocks: Iterable[int]) -> list[Rule]:
 
 
 def _temporal_of(state: Mapping[str, object]) -> str:
-    """The temporal option that the names tell."""
+    """Return the temporal option that the names tell."""
     firsts = {"lstm_visual": "lstm", "cross": "tight", "transformerClip": "sequence"}
     tops = {name.partition(".")[0] for name in state}
     return next((kind for top, kind in firsts.items() if top in tops), "mean")
 
 
 def _read_options(state: Mapping[str, object]) -> dict[str, object]:
-    """The options that the weights themselves tell."""
+    """Return the options that the weights themselves tell."""
     sizes = sizes_of(part_of(state, PREFIX))
     temporal = _temporal_of(state)
     told: dict[str, object] = {
@@ -320,7 +322,7 @@ def _read_options(state: Mapping[str, object]) -> dict[str, object]:
 
 
 def _graphs(options: Options, per_frame: int) -> dict[str, Tensor]:
-    """The space-time graphs that CenterCLIP keeps in its state dict."""
+    """Return the space-time graphs that CenterCLIP keeps in its state dict."""
     graphs = {}
     shape = TokenShape(frames=options.frames, tokens=per_frame, width=0)
     for block, reduce in sorted(options.reduce.items()):
@@ -332,7 +334,9 @@ def _graphs(options: Options, per_frame: int) -> dict[str, Tensor]:
 
 
 def _in_published_order(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries in the order of the published modules, by which optimizer states are numbered."""
+    """Return the entries in the order of the published modules, by which optimizer states are
+    numbered.
+    """
     followers: dict[str, list[str]] = {}
     for name in named:
         if anchor := _anchor(name):
@@ -349,7 +353,9 @@ def _in_published_order(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _anchor(name: str) -> str:
-    """The entry of CLIP behind which an entry comes that CLIP does not have; "" for all others."""
+    """Return the entry of CLIP behind which an entry comes that CLIP does not have; "" for all
+    others.
+    """
     if name == _POSITIONS:
         return "clip.visual.proj"
     if name == "clip.visual.conv2.weight":

@@ -103,7 +103,7 @@ def recipe(settings: Mapping[str, object]) -> dict[str, dict]:
 
 
 def says_training(settings: Mapping[str, object]) -> bool:
-    """Whether settings tell of a training run; those that `settings_of` writes do not."""
+    """Return whether settings tell of a training run; those that `settings_of` writes do not."""
     return bool({"optim", "lr", "epochs", "batch_size"} & settings.keys())
 
 
@@ -241,7 +241,7 @@ def settings_of(options: Options, blocks: int) -> dict[str, object]:
 
 
 def _reduce(settings: Mapping[str, object]) -> dict[int, dict[str, object]]:
-    """What stands in front of which block, from 1 (docs/specs/centerclip.md, section 4)."""
+    """Return what stands in front of which block, from 1 (docs/specs/centerclip.md, section 4)."""
     is_deep = bool(settings["deep_cluster"])
     if not (is_deep or settings["cluster_inter"]):
         return {}
@@ -297,7 +297,7 @@ def _reduce_of_block(
 
 
 def _reduce_settings(options: Options, blocks: int) -> dict[str, object]:
-    """The reductions as settings. Raises Mismatch for those that one setting cannot express."""
+    """Return the reductions as settings. Raises Mismatch for those that one setting cannot express."""
     if not options.reduce:
         return {
             "cluster_inter": 0,

@@ -125,7 +125,7 @@ def export_training(
 def with_optimizer(
     value: Mapping[str, object], stopped: Mapping[str, object], optimizer: Mapping[str, object]
 ) -> dict[str, object]:
-    """A file's content with counters, optimizer state and, if there was one, loss scaler."""
+    """Return a file's content with counters, optimizer state and, if there was one, loss scaler."""
     counted = {"epoch": stopped["epoch"], "global_step": stopped["step"], "optimizer": optimizer}
     return {**value, **counted} | ({"scaler": stopped["scaler"]} if stopped["scaler"] else {})
 
@@ -207,7 +207,7 @@ def as_state_dict(state: State, groups: Iterable[Mapping[str, object]]) -> dict[
 
 
 def _order(names: Iterable[str], optimizer: Mapping[str, object]) -> list[str]:
-    """The parameters as an optimizer numbers them. Raises Mismatch if its groups do not fit.
+    """Return the parameters as an optimizer numbers them. Raises Mismatch if its groups do not fit.
 
     CLIP4Clip's groups are told from CenterCLIP's by their sizes.
     """

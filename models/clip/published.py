@@ -42,7 +42,7 @@ _TOWERS = {"text_model": "", "vision_model": "visual."}
 
 
 def recognises(published: object) -> bool:
-    """Whether a file's content are the weights of a CLIP, whatever they are wrapped in.
+    """Return whether a file's content are the weights of a CLIP, whatever they are wrapped in.
 
     Files of whole systems hold such weights too, so ask those systems first.
     """
@@ -98,7 +98,9 @@ def _hugging_face_rules(state: Mapping[str, object]) -> list[Rule]:
 
 
 def _stack(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state with q, k and v as one matrix, in place of q. Raises Mismatch if one is missing."""
+    """Return the state with q, k and v as one matrix, in place of q. Raises Mismatch if one is
+    missing.
+    """
     stacked = {}
     missing = set()
     for name, value in state.items():

@@ -218,7 +218,8 @@ def full_precision(like: Tensor) -> AbstractContextManager:
 
 
 def half_arithmetic(is_on: bool, like: Tensor) -> AbstractContextManager:
-    """A context of float16 arithmetic on the device of `like` (...); else one that changes nothing.
+    """Return a context of float16 arithmetic on the device of `like` (...); else one that changes
+    nothing.
 
     What is stored in float16 can be multiplied with float32 only inside it.
     """

@@ -159,7 +159,9 @@ class Dgl(RetrievalModel):
         return feature.pool(rows[:, :n_video], rows[:, n_video:])
 
     def _start(self, frames: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first block reads: global rows (B, G, W) and tokens of frames (B, T, 1+N, W)."""
+        """Return what the first block reads: global rows (B, G, W) and tokens of frames (B, T, 1+N,
+        W).
+        """
         tokens = self.embed(frames)
         return video.expand(len(tokens), -1, -1).to(tokens.dtype), tokens
 

@@ -188,7 +188,7 @@ def _attend(block: Block, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> 
 
 
 def _weigh(block: Block, q: Tensor, kv: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The weights of `_attend`, (B, N, M), mean over heads."""
+    """Return the weights of `_attend`, (B, N, M), mean over heads."""
     k, _ = kv.chunk(2, -1)
     q = split_heads(q, block.attn.heads)  # (B, heads, N, W / heads)
     k = split_heads(k, block.attn.heads)
@@ -204,7 +204,7 @@ def _finish(block: Block, x: Tensor, attended: Tensor) -> Tensor:
 
 
 def _causal_mask(length: int, n_prompts: int, device: torch.device) -> Tensor:
-    """Which of k prompts and S words each word sees, (S, k + S).
+    """Return which of k prompts and S words each word sees, (S, k + S).
 
     The prompts stand behind the first word.
     """

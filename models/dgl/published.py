@@ -112,7 +112,9 @@ _NEW = "prompts."  # what CLIP does not have
 
 
 def _rules(space: str) -> list[Rule]:
-    """The names of a state dict, or of a part of one; the table has another name in each space."""
+    """Return the names of a state dict, or of a part of one; the table has another name in each
+    space.
+    """
     if space == "transformer":
         return _RULES
     others = [rule for rule in _RULES if rule.theirs != _UNIFIED]
@@ -120,7 +122,7 @@ def _rules(space: str) -> list[Rule]:
 
 
 def implied(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
-    """What of IMPLIED decides the scores of a model with these options and weights."""
+    """Return what of IMPLIED decides the scores of a model with these options and weights."""
     is_deeper = options.layers < sizes_of(part_of(state, PREFIX)).text_layers
     return IMPLIED if is_deeper else {"activation": IMPLIED["activation"]}
 
@@ -146,7 +148,7 @@ def as_published(value: object) -> object:
 
 
 def recognises(value: object) -> bool:
-    """Whether a file's content is of this system."""
+    """Return whether a file's content is of this system."""
     state = value.get("state_dict") if isinstance(value, Mapping) else None
     if not isinstance(state, Mapping):
         return False
@@ -223,7 +225,9 @@ def import_checkpoint(
 
 
 def _told_prompts(init: Mapping[str, Tensor], text_prompts: int) -> int | None:
-    """The text prompts of a linear space, if so few rows cannot be cut as the published 8 are."""
+    """Return the text prompts of a linear space, if so few rows cannot be cut as the published 8
+    are.
+    """
     n_rows = init["prompts.space.table"].shape[1]
     told = text_prompts if text_prompts // 2 <= 2 * n_rows else 2 * n_rows
     return None if told == Options().text_prompts else told
@@ -236,7 +240,7 @@ def _space_of(state: Mapping[str, object]) -> str:
 def _read_prompts(
     init: Mapping[str, Tensor], space: str, sizes: Sizes, text_prompts: int
 ) -> dict[str, object]:
-    """The options that the tables of prompts tell. Raises Mismatch if they fit no options."""
+    """Return the options that the tables of prompts tell. Raises Mismatch if they fit no options."""
     table = init.get("prompts.space.table")
     video = init.get("prompts.video")
     if table is None or video is None:
@@ -283,7 +287,7 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
 
 
 def _in_published_order(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries in the order of the published modules, in which an optimizer numbers them."""
+    """Return the entries in the order of the published modules, in which an optimizer numbers them."""
     last = [name for prefix in _LAST for name in named if name.startswith(prefix)]
     placed = {*_BEHIND, *last}
     order = []

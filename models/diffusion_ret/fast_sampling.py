@@ -136,7 +136,9 @@ class _Folded:
         return x
 
     def pair_bytes(self, n_frames: int) -> int:
-        """What sampling holds of a pair at its peak: its frames, and its projection three times."""
+        """Return what sampling holds of a pair at its peak: its frames, and its projection three
+        times.
+        """
         width = self.denoiser.width
         return 4 * (n_frames * width + 3 * (4 * width + len(self.plan)))
 

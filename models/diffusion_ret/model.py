@@ -300,7 +300,8 @@ def _draws_of(batch: Batch) -> dict[str, Tensor]:
 
 
 def _add_new_denoisers(model: DiffusionRet, assets: Assets) -> Assets:
-    """The assets, with first values for the denoisers where a second stage starts from a first one.
+    """Return the assets, with first values for the denoisers where a second stage starts from a
+    first one.
 
     Nothing else may be missing.
     """

@@ -44,7 +44,7 @@ def named_betas(name: Name, steps: int) -> np.ndarray:
 
 
 def _squared_cosine(time: float) -> float:
-    """The share of the signal that is left at a time from 0 to 1."""
+    """Return the share of the signal that is left at a time from 0 to 1."""
     return math.cos((time + _OFFSET) / (1 + _OFFSET) * math.pi / 2) ** 2
 
 

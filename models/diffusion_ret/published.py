@@ -58,7 +58,7 @@ _RULES = EXTRACTOR + [
 
 
 def as_published(value: object) -> object:
-    """The bare state dict that a file holds, whatever it was wrapped in."""
+    """Return the bare state dict that a file holds, whatever it was wrapped in."""
     return bare(value, ANCHOR)
 
 
@@ -84,7 +84,7 @@ def recognises(value: object) -> bool:
 
 
 def recipe_of(published: Mapping[str, object]) -> str:
-    """The recipe of pipelines.yaml that trains such a file: of the stage it is of."""
+    """Return the recipe of pipelines.yaml that trains such a file: of the stage it is of."""
     return (
         RECIPE
         if any(str(name).startswith(tuple(_DENOISERS)) for name in published)
@@ -139,7 +139,7 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
 def export_file(
     options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
 ) -> dict[str, Tensor]:
-    """The whole content of a published file."""
+    """Return the whole content of a published file."""
     return export_checkpoint(options, state)
 
 

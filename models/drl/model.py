@@ -248,7 +248,8 @@ class Drl(WordsFrames):
         return encoding
 
     def _draw(self, batch: Batch, side: str) -> Encoding:
-        """The numbers of cdcr 1, drawn with the features, so that all processes see the same.
+        """Return the numbers of cdcr 1, drawn with the features, so that all processes see the
+        same.
 
         A batch may bring them: text_draw, video_draw, (B,) int64.
         """
@@ -268,7 +269,7 @@ class Drl(WordsFrames):
 
 
 def _correlate(text: Encoding, video: Encoding, cdcr: int, padding_counts: bool) -> Tensor:
-    """The correlation of channels (D, D) over matched words and frames of the B pairs."""
+    """Return the correlation of channels (D, D) over matched words and frames of the B pairs."""
     words, is_word, word_weight = tokens(text)  # (B, L, D), (B, L), (B, L)
     frames, is_frame, frame_weight = tokens(video)  # (B, T, D), (B, T), (B, T)
     n_pairs = len(words)

@@ -62,7 +62,7 @@ def rules(wti_arch: int) -> list[Rule]:
 
 
 def as_published(value: object) -> object:
-    """The bare state dict that a file holds, whatever it was wrapped in."""
+    """Return the bare state dict that a file holds, whatever it was wrapped in."""
     return bare(value, ANCHOR)
 
 
@@ -89,7 +89,7 @@ def recognises(value: object) -> bool:
 
 
 def arch_of(state: Mapping[str, object]) -> int:
-    """The `wti_arch` that the names tell; 2 where there are no networks."""
+    """Return the `wti_arch` that the names tell; 2 where there are no networks."""
     if "text_weight_fc.weight" in state:
         return 1
     return 3 if "text_weight_fc.4.weight" in state else 2
@@ -140,7 +140,7 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
 def export_file(
     options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
 ) -> dict[str, Tensor]:
-    """The whole content of a published file."""
+    """Return the whole content of a published file."""
     return export_checkpoint(options, state)
 
 
@@ -150,14 +150,14 @@ def published_names(options: Options, values: Mapping[str, Tensor]) -> dict[str,
 
 
 def with_positions(init: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under our names; beside an LSTM with the positions that nothing reads."""
+    """Return a state dict under our names; beside an LSTM with the positions that nothing reads."""
     if aggregation_of(init) != "seqLSTM" or _UNREAD in init:
         return dict(init)
     return {**init, _UNREAD: init["clip.positional_embedding"].clone()}
 
 
 def aggregation_of(state: Mapping[str, Tensor]) -> str:
-    """The option that a state dict under our names tells."""
+    """Return the option that a state dict under our names tells."""
     if "temporal.lstm.weight_ih_l0" in state:
         return "seqLSTM"
     return "seqTransf" if "temporal.positions.weight" in state else "none"

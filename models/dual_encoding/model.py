@@ -163,7 +163,7 @@ class DualEncoding(RetrievalModel):
         return Ranking(fused, fused.T)
 
     def statistics(self, scores: Mapping[str, Tensor]) -> dict[str, float]:
-        """Where both scores begin and how far they reach, by the option `scaling`."""
+        """Return where both scores begin and how far they reach, by the option `scaling`."""
         return spans(scores, self.options.scaling)
 
     def summary(self, encoding: Encoding, query: Mapping[str, float] | None = None) -> Tensor:

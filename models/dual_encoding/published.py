@@ -93,12 +93,12 @@ def _rules(n_convs: Mapping[str, int]) -> list[Rule]:
 
 
 def as_published(value: object) -> object:
-    """A file's content in the form its program writes, whatever it was wrapped in."""
+    """Return a file's content in the form its program writes, whatever it was wrapped in."""
     return in_dictionary(value, _ANCHOR)
 
 
 def recognises(value: object) -> bool:
-    """Whether a file that was read is of this system."""
+    """Return whether a file that was read is of this system."""
     return isinstance(value, Mapping) and {"args", "state_dict"} <= value.keys()
 
 
@@ -114,7 +114,7 @@ def training_facts(
 
 
 def pruned(model: RetrievalModel) -> dict[str, object] | None:
-    """What its scripts/prune.py did to a model; the files do not say so."""
+    """Return what its scripts/prune.py did to a model; the files do not say so."""
     return recognise(model)
 
 
@@ -189,7 +189,7 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
 def export_file(
     options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
 ) -> dict[str, object]:
-    """The whole content of a published file."""
+    """Return the whole content of a published file."""
     return export_checkpoint(options, state)
 
 

@@ -18,7 +18,7 @@ _STATE = {"step", "exp_avg", "exp_avg_sq"}
 
 
 def companion(name: str) -> str:
-    """The file beside a checkpoint that has its optimizer state."""
+    """Return the file beside a checkpoint that has its optimizer state."""
     return f"{name}{SIDE_FILE}"
 
 

@@ -56,7 +56,7 @@ def run_gru(gru: nn.GRU, packed: Tensor, batch_sizes: Tensor) -> Tensor:
 
 
 def _steps(sizes: list[int], backwards: bool) -> list[_Step]:
-    """The steps in the order in which they are computed."""
+    """Return the steps in the order in which they are computed."""
     starts = [0]
     for size in sizes:
         starts.append(starts[-1] + size)
@@ -151,7 +151,7 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _before(outputs: Tensor, step: _Step, nothing: Tensor) -> Tensor:
-    """The outputs (b, H) of the step before; zeros where there was none."""
+    """Return the outputs (b, H) of the step before; zeros where there was none."""
     n_rows = step.end - step.start
     known = outputs[step.before : step.before + step.known]
     if step.known == n_rows:

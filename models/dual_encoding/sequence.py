@@ -188,7 +188,7 @@ class SequenceEncoder(nn.Module):
         return self.levels(self.hidden(packed, steps), steps, pool)
 
     def levels(self, hidden: Tensor, steps: Steps, pool: Pool = "mean") -> tuple[Tensor, Tensor]:
-        """Both levels from GRU outputs of the packed steps, (N, width_gru)."""
+        """Return both levels from GRU outputs of the packed steps, (N, width_gru)."""
         table = steps.table(hidden)  # (R, width_gru)
         pooled = (
             steps.maximum(hidden) if pool == "max" else steps.mean(table, pool == "padded_mean")
@@ -219,7 +219,7 @@ class SequenceEncoder(nn.Module):
 
 
 def _windows(table: Tensor, chunk: Chunk, kernel: Kernel, before: int) -> Tensor:
-    """The rows of a chunk that the windows of a kernel cover, (items, C, time), a view."""
+    """Return the rows of a chunk that the windows of a kernel cover, (items, C, time), a view."""
     part = table[chunk.start : chunk.start + chunk.items * chunk.rows].unflatten(
         0, (chunk.items, chunk.rows)
     )

@@ -55,7 +55,7 @@ _MEASURES = {"cosine": cosine, "order": order, "euclidean": euclidean, "jaccard"
 
 
 def build(options: Options, assets: base.Assets) -> "HybridSpace":
-    """The model, initialised as published or from `assets.init`.
+    """Return the model, initialised as published or from `assets.init`.
 
     Needs n_words and feature_dim, n_tags for the hybrid space, and bag_columns where bags have
     their own vocabulary. Raises Mismatch if something is missing or unfit.

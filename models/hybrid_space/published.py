@@ -78,7 +78,7 @@ _FOREIGN = "Give a model_best.pth.tar of danieljf24/hybrid_space or danieljf24/d
 
 
 def implied(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
-    """What of IMPLIED decides the scores of a model with these options."""
+    """Return what of IMPLIED decides the scores of a model with these options."""
     idle = set()
     if options.text_norm and options.video_norm:
         idle.add("normalise")
@@ -110,8 +110,8 @@ def words_beside(name: str, published: Mapping[str, object]) -> dict[str, list[s
 
 
 def as_published(value: object) -> object:
-    """A file's content with no prefix in front of the names of its four state dicts, out of what it
-    was wrapped in.
+    """Return a file's content with no prefix in front of the names of its four state dicts, out of
+    what it was wrapped in.
     """
     inner = (part for part in value.values()) if isinstance(value, Mapping) else ()
     if not recognises(value) and (whole := next(filter(recognises, inner), None)):
@@ -123,15 +123,15 @@ def as_published(value: object) -> object:
 
 
 def recognises(value: object) -> bool:
-    """Whether a file that was read is of this system (or of its ancestor)."""
+    """Return whether a file that was read is of this system (or of its ancestor)."""
     return isinstance(value, Mapping) and {"opt", "model"} <= value.keys()
 
 
 def training_facts(
     published: Mapping[str, object], side: Mapping[str, object]
 ) -> dict[str, object]:
-    """What is known of the training: epoch, the best sum of recalls, steps, and `opt`, all options
-    of its program.
+    """Return what is known of the training: epoch, the best sum of recalls, steps, and `opt`, all
+    options of its program.
     """
     names = ("epoch", "best_rsum", "Eiters")
     known = {
@@ -178,7 +178,7 @@ def import_checkpoint(published: Mapping[str, object]) -> tuple[Options, Assets]
 def export_file(
     options: Options, state: Mapping[str, Tensor], training: Mapping[str, object]
 ) -> dict[str, object]:
-    """The whole content of a published file.
+    """Return the whole content of a published file.
 
     "opt" holds every option that its program has when it loads, resumes and tests: what the model
     is built from; the others as they were imported, else as our recipe and its parser say.
@@ -199,7 +199,7 @@ def export_file(
 
 
 def _trained(train: Mapping[str, object]) -> dict[str, object]:
-    """The options of training as its program calls them, of our resolved ones."""
+    """Return the options of training as its program calls them, of our resolved ones."""
     if not train:
         return {}
     optimizer = train["optimizer"]
@@ -268,7 +268,7 @@ def _opt(options: Options, state: Mapping[str, Tensor]) -> dict[str, object]:
 
 
 def export_model(options: Options, state: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The list "model" of a published file from our weights."""
+    """Return the list "model" of a published file from our weights."""
     renamed = published_names(options, state)
     return [
         {

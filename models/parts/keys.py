@@ -78,7 +78,9 @@ def count_parts(names: Iterable[str], prefix: str) -> int:
 
 
 def _rename(state: Mapping[str, Tensor], rules: list[Rule]) -> dict[str, Tensor]:
-    """The entries renamed from `theirs` to `ours`. Raises Mismatch for what no one rule fits."""
+    """Return the entries renamed from `theirs` to `ours`. Raises Mismatch for what no one rule
+    fits.
+    """
     renamed: dict[str, Tensor] = {}
     unknown = []
     for key, value in state.items():

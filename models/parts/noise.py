@@ -65,10 +65,10 @@ def keys(names: Sequence[str | bytes]) -> np.ndarray:
 
 
 def _next(state: np.ndarray) -> np.ndarray:
-    """The next number of SplitMix64 from `state`, uint64."""
+    """Return the next number of SplitMix64 from `state`, uint64."""
     return mix(state + STEP)
 
 
 def _to_unit(x: np.ndarray) -> np.ndarray:
-    """The upper 53 bits as a float64 between 0 and 1, neither of which occurs."""
+    """Return the upper 53 bits as a float64 between 0 and 1, neither of which occurs."""
     return ((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53

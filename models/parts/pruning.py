@@ -113,7 +113,7 @@ def masks(tensors: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
 
 
 def _largest(values: Tensor, n: int) -> Tensor:
-    """Which n of the values (N,) are largest, bool (N,). Ties go to the highest index."""
+    """Return which n of the values (N,) are largest, bool (N,). Ties go to the highest index."""
     n_others = len(values) - n
     if n_others == 0 or n == 0:
         return torch.full_like(values, n > 0, dtype=torch.bool)

@@ -260,7 +260,8 @@ def tokens(encoding: Encoding) -> Tokens:
 
 
 def weighted_mean(encoding: Encoding) -> Tensor:
-    """The directions of words or frames, averaged by their learnt weights: (n, D), not normalised.
+    """Return the directions of words or frames, averaged by their learnt weights: (n, D), not
+    normalised.
 
     Weights and directions are those of the token-wise score, so the product of two means is that
     score with means in the place of both maxima.
@@ -299,7 +300,7 @@ def weigher(layers: int, width: int, hidden: int) -> nn.Module:
 
 
 def _check_lengths(real: Tensor, side: str, limit: int) -> int:
-    """The most real entries of a row of `real` (B, L).
+    """Return the most real entries of a row of `real` (B, L).
 
     Raises Mismatch for a row without any, or for more than the options allow.
     """

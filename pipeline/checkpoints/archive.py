@@ -22,7 +22,7 @@ _PICKLES_OF_OLDER = 5  # magic number, version, byte order, values, names of the
 
 
 def read_archive(path: Path, published: bool = False) -> object:
-    """What a torch archive holds, on the CPU. Nothing in it is executed.
+    """Return what a torch archive holds, on the CPU. Nothing in it is executed.
 
     published: also admit what the published files contain, numpy arrays of floats (they become
     tensors), numpy's single numbers (Python's own) and argparse.Namespace (a dict); nothing else
@@ -128,7 +128,7 @@ def _refused(path: Path, error: Exception) -> DataError:
 
 
 def _published_names() -> list:
-    """The allow-list of docs/specs/dual-encoding.md, section 2.9, with stand-ins of ours for
+    """Return the allow-list of docs/specs/dual-encoding.md, section 2.9, with stand-ins of ours for
     everything of numpy.
     """
     return [

@@ -10,8 +10,9 @@ from pipeline.recipes.recipe import Recipe
 
 
 def clip_model(file: Path, recipe: Recipe) -> tuple[RetrievalModel, ModelInfo]:
-    """The model of a recipe around a CLIP file, in eval mode. Raises DataError for
-    what is no CLIP, or another size than the recipe names."""
+    """Return the model of a recipe around a CLIP file, in eval mode. Raises DataError for what is
+    no CLIP, or another size than the recipe names.
+    """
     facts = {"feature_dim": 0, "vocabulary": {}, "tags": [], "word_dim": None, "inputs": {}}
     try:
         model = model_file.build_model(recipe, facts, clip=clip_weights.read(file))

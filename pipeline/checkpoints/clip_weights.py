@@ -17,8 +17,8 @@ from pipeline.errors import DataError
 
 
 def read(path: Path, backbone: str | None = None) -> dict[str, Tensor]:
-    """A state dict under OpenAI's names, on the CPU, for `models.clip.towers.CLIP.from_state_dict`.
-    Nothing is executed.
+    """Return a state dict under OpenAI's names, on the CPU, for
+    `models.clip.towers.CLIP.from_state_dict`. Nothing is executed.
 
     backbone: "ViT-B/32", ...: the file must be byte for byte the one OpenAI publishes under this
     name; checked first.

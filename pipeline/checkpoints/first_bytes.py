@@ -60,7 +60,7 @@ def _what(path: Path, head: bytes) -> tuple[str, str]:
 
 
 def what_it_is(path: Path) -> str:
-    """What was saved in the place of a file that should hold text; empty for other faults."""
+    """Return what was saved in the place of a file that should hold text; empty for other faults."""
     try:
         with path.open("rb") as file:
             head = file.read(_LOOKED_AT)
@@ -71,7 +71,9 @@ def what_it_is(path: Path) -> str:
 
 
 def _foreign(path: Path) -> list[str]:
-    """Names in a zip archive that torch did not write; [] for one of torch, or a damaged one."""
+    """Return names in a zip archive that torch did not write; [] for one of torch, or a damaged
+    one.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -82,7 +84,7 @@ def _foreign(path: Path) -> list[str]:
 
 
 def _text(head: bytes) -> str:
-    """The beginning of a text; empty for anything else."""
+    """Return the beginning of a text; empty for anything else."""
     if any(byte < 32 and byte not in b"\t\r\n" for byte in head) or any(b > 126 for b in head):
         return ""
     return head.decode("ascii").strip()[:40]

@@ -40,8 +40,8 @@ class ModelInfo:
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The vocabulary of its captions, that of its bags behind it; None for a model that needs
-        none.
+        """The vocabulary of its captions, that of its bags behind it, or None for a model that
+        needs none.
         """
         words = _vocabulary(self.facts, "vocabulary")
         bag = _vocabulary(self.facts, "bag")
@@ -56,8 +56,8 @@ class ModelInfo:
 
 
 def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
-    """The model of a best.pt (or of the folder of a train step), on the CPU, in eval mode. Needs no
-    other file.
+    """Return the model of a best.pt (or of the folder of a train step), on the CPU, in eval mode.
+    Needs no other file.
 
     Raises DataError for what is no such file, or holds weights that do not fit its own recipe.
     """
@@ -107,7 +107,7 @@ def build_model(
     clip: Mapping | None = None,
     is_start: bool = False,
 ) -> RetrievalModel:
-    """A model from its recipe and the facts of its data.
+    """Return a model from its recipe and the facts of its data.
 
     init: a state dict of it (is_start: or of its stage before); clip: one of a CLIP, for its
     backbone; vectors:

@@ -31,7 +31,7 @@ def kind_of_weights(path: Path) -> Kind:
 
 
 def open_any(path: Path, kind: Kind, recipe: str | dict = "") -> tuple[RetrievalModel, ModelInfo]:
-    """A model in eval mode on the CPU, and what is known of it.
+    """Return a model in eval mode on the CPU, and what is known of it.
 
     A published file is imported as `import-checkpoint` does; weights of a CLIP become the mean of
     the frames (the zero-shot row of the papers). recipe: of such files, by its name (default: the

@@ -33,12 +33,12 @@ _WORTH = (
 
 
 def left_out(about: Mapping) -> frozenset[str]:
-    """Names of the weights that `about` (facts) says to lie in the backbone."""
+    """Return names of the weights that `about` (facts) says to lie in the backbone."""
     return frozenset(about.get(KEY, {}).get("names", ()))
 
 
 def trained(weights: Mapping[str, Tensor], about: Mapping) -> dict[str, Tensor]:
-    """A state dict without what lies in the backbone."""
+    """Return a state dict without what lies in the backbone."""
     names = left_out(about)
     return {name: value for name, value in weights.items() if name not in names}
 
@@ -52,8 +52,8 @@ def load_trained(model: nn.Module, weights: Mapping[str, Tensor], about: Mapping
 def facts(
     model: nn.Module, options: TrainOptions, init: Path | None, folder: Path
 ) -> dict[str, object]:
-    """{"backbone": what a checkpoint in `folder` can leave to the file of `init`}, {} if that is
-    less than half of it.
+    """Return {"backbone": what a checkpoint in `folder` can leave to the file of `init`}, {} if
+    that is less than half of it.
 
     {"file", "sha256", "names", "rounded"}: the file's place relative to the folder, the digest of
     these weights, their names, and which of them were rounded through float16 when they were taken.
@@ -85,8 +85,8 @@ def digest(weights: Mapping[str, Tensor], names: Iterable[str]) -> str:
 def without(
     path: Path, about: Mapping, weights: Mapping[str, object]
 ) -> tuple[dict, Mapping[str, object]]:
-    """(facts, weights) to write at `path`: without those of the backbone, if it is there and they
-    are still its own.
+    """Return (facts, weights) to write at `path`: without those of the backbone, if it is there and
+    they are still its own.
     """
     backbone = about.get(KEY)
     if backbone is None:
@@ -105,7 +105,7 @@ def without(
 
 
 def completed(path: Path, about: Mapping, weights: Mapping[str, object]) -> dict[str, object]:
-    """All weights of a checkpoint read from `path`: its own, and those that it leaves to its
+    """Return all weights of a checkpoint read from `path`: its own, and those that it leaves to its
     backbone.
 
     The backbone is looked for where the checkpoint says, then beside it as backbone.pt (or its own
@@ -152,7 +152,7 @@ def completed(path: Path, about: Mapping, weights: Mapping[str, object]) -> dict
 
 
 def read_model(path: Path) -> dict:
-    """The content of a checkpoint of a model, with all its weights: unpacked and completed.
+    """Return the content of a checkpoint of a model, with all its weights: unpacked and completed.
 
     Raises DataError if it is no such checkpoint, contradicts itself, or lacks its backbone.
     """
@@ -167,7 +167,7 @@ def read_model(path: Path) -> dict:
 
 
 def _given(file: Path) -> dict[str, Tensor]:
-    """The weights in a file by the names that models have for them: one of ours, or one of a
+    """Return the weights in a file by the names that models have for them: one of ours, or one of a
     CLIP.
     """
     if file.suffix != ".safetensors" and not torchscript.is_program(file):

@@ -110,8 +110,8 @@ def save(made: Pruned, path: Path) -> None:
 
 
 def file_suffix(facts: dict) -> str:
-    """What the published script puts behind a file's name for a pruned model ("_pruned_wb_0.3"),
-    else "".
+    """Return what the published script puts behind a file's name for a pruned model
+    ("_pruned_wb_0.3"), else "".
     """
     done = facts.get("pruned")
     if not done:
@@ -123,7 +123,7 @@ def file_suffix(facts: dict) -> str:
 def _by_module(
     counts: dict[str, tuple[int, int]], kept: dict[str, Tensor]
 ) -> dict[str, dict[str, list[int]]]:
-    """{module: {"weight" or "bias": [zeros, entries]}} of the modules in the pool, in order."""
+    """Return {module: {"weight" or "bias": [zeros, entries]}} of the modules in the pool, in order."""
     modules: dict[str, dict[str, list[int]]] = {}
     for name in kept:
         module, _, parameter = name.rpartition(".")

@@ -44,7 +44,7 @@ ZERO_SHOT = "centerclip_zero_shot"
 
 
 def formats() -> dict[str, ModuleType]:
-    """The module of each model that has a published form, by the model's name."""
+    """Return the module of each model that has a published form, by the model's name."""
     modules = {name: registry.model_part(name, "published") for name in registry.names("model")}
     return {name: module for name, module in modules.items() if hasattr(module, "recognises")}
 
@@ -52,7 +52,7 @@ def formats() -> dict[str, ModuleType]:
 def import_file(
     file: Path, files: Files, loaded: Config, recipe: str = "", overrides: Sequence[str] = ()
 ) -> tuple[ModelInfo, dict[str, Tensor]]:
-    """A published checkpoint as what `model_file.write_model` takes.
+    """Return a published checkpoint as what `model_file.write_model` takes.
 
     files: of its words, as far as the user names them (`beside`). recipe: of `loaded`; how to train
     on and how to read captions (default: the published one of its system). overrides: "options.x=1"
@@ -109,7 +109,7 @@ def import_file(
 
 
 def _assigned(overrides: Sequence[str]) -> dict:
-    """What "a.b=1" assignments say, as a part of a recipe."""
+    """Return what "a.b=1" assignments say, as a part of a recipe."""
     changed: dict = {}
     for assignment in overrides:
         assign(changed, assignment, "--set")
@@ -117,8 +117,8 @@ def _assigned(overrides: Sequence[str]) -> dict:
 
 
 def _of_form(module: ModuleType, value: Mapping, settings: list) -> str:
-    """The recipe that the form of a file tells, where a module reads files of two systems; empty:
-    its usual one.
+    """Return the recipe that the form of a file tells, where a module reads files of two systems;
+    empty: its usual one.
     """
     return "" if settings or not hasattr(module, "recipe_of") else module.recipe_of(value)
 
@@ -137,7 +137,9 @@ def _facts(words: Words, assets: Assets) -> dict:
 
 
 def is_clip(file: Path) -> bool:
-    """Whether a file holds weights of a CLIP and no system around it, of whoever published it."""
+    """Return whether a file holds weights of a CLIP and no system around it, of whoever published
+    it.
+    """
     if file.suffix == ".safetensors" or torchscript.is_program(file):
         return True
     value = read_archive(file, published=True)
@@ -174,7 +176,7 @@ class Export:
 
 
 def export_file(source: Path) -> Export:
-    """A checkpoint of ours in its published form.
+    """Return a checkpoint of ours in its published form.
 
     Raises DataError if the model has no published form, or has a size that its form cannot say.
     """
@@ -230,7 +232,9 @@ def _recognised(file: Path, wanted: str) -> tuple[str, ModuleType, Mapping]:
 
 
 def _system_of(value: object, wanted: str = "") -> tuple[str, ModuleType, Mapping] | None:
-    """(model, its module, the value in the form of its program), or None for an unknown file."""
+    """Return (model, its module, the value in the form of its program), or None for an unknown
+    file.
+    """
     known = formats()
     for name in sorted(known, key=lambda name: name != wanted):
         form = known[name].as_published(value)
@@ -297,8 +301,8 @@ def _recipe(
     settings: list[Mapping],
     changed: dict,
 ) -> Recipe:
-    """The named recipe with the model options of the file over its own; by default that of the
-    settings beside it.
+    """Return the named recipe with the model options of the file over its own; by default that of
+    the settings beside it.
     """
     values = loaded.recipe(name or module.RECIPE)
     if settings and not name:
@@ -318,7 +322,9 @@ def _recipe(
 def _assumptions(
     module: ModuleType, recipe: Recipe, told: Mapping, settings: list[Mapping], changed: Mapping
 ) -> list[str]:
-    """What neither the file, nor settings beside it, nor the user said: "option value: reason"."""
+    """Return what neither the file, nor settings beside it, nor the user said: "option value:
+    reason".
+    """
     if settings:
         return module.assumptions(*settings)
     values = recipe.options.model_dump(mode="json")
@@ -333,7 +339,7 @@ def _assumptions(
 
 
 def _settings(file: Path, module: ModuleType) -> list[Mapping]:
-    """What the settings file beside a checkpoint says, in a list; [] where there is none."""
+    """Return what the settings file beside a checkpoint says, in a list; [] where there is none."""
     name = getattr(module, "SETTINGS_FILE", "")
     places = [file.with_name(f"{file.name}.{name}"), file.with_name(name)] if name else []
     path = next((path for path in places if path.is_file()), None)

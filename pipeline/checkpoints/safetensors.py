@@ -31,8 +31,8 @@ _TYPES = {
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors by name, on the CPU, views of the file's bytes in memory. DataError if damaged or
-    of another kind.
+    """Return the tensors by name, on the CPU, views of the file's bytes in memory. DataError if
+    damaged or of another kind.
     """
     path = Path(path)
     try:

@@ -22,14 +22,14 @@ _KEYS = {"shape", "kept", "values"}
 
 
 def packed(weights: Mapping[str, Tensor]) -> dict[str, object]:
-    """A state dict with each floating tensor packed where that is smaller; the others as they
-    are.
+    """Return a state dict with each floating tensor packed where that is smaller; the others as
+    they are.
     """
     return {name: _pack(tensor) for name, tensor in weights.items()}
 
 
 def unpacked(weights: Mapping[str, object]) -> dict[str, object]:
-    """The state dict again, with new tensors for packed entries; zeros are +0.0 there.
+    """Return the state dict again, with new tensors for packed entries; zeros are +0.0 there.
 
     Raises Mismatch if a packed entry contradicts itself. It grows to at most 32 times its size in
     the file.
@@ -76,7 +76,7 @@ def _unpack(name: str, value: Mapping) -> Tensor:
 
 
 def _checked(name: str, value: Mapping) -> tuple[list[int], Tensor, Tensor]:
-    """The parts of a packed entry, none of which was trusted before."""
+    """Return the parts of a packed entry, none of which was trusted before."""
     shape = value.get("shape")
     kept = value.get("kept")
     values = value.get("values")

@@ -10,8 +10,8 @@ VERSION = 1
 
 
 def read_format(path: Path, expected: str) -> dict:
-    """A checkpoint this toolkit wrote, checked to be of the format `expected` and of a version we
-    know.
+    """Return a checkpoint this toolkit wrote, checked to be of the format `expected` and of a
+    version we know.
     """
     value = read_archive(path)
     kind = value.get("format") if isinstance(value, dict) else None
@@ -35,8 +35,8 @@ def read_format(path: Path, expected: str) -> dict:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The weight file that `path` means: itself, or checkpoints/best.pt below it. DataError if
-    there is none.
+    """Return the weight file that `path` means: itself, or checkpoints/best.pt below it. DataError
+    if there is none.
     """
     path = Path(path)
     ours = (path / "checkpoints" / "best.pt", path / "best.pt")

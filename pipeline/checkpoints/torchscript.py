@@ -51,7 +51,7 @@ _TRUST = "Nothing in it was executed. Download the file again, or use one from a
 
 
 def is_program(path: Path) -> bool:
-    """Whether a file is a TorchScript archive: a zip that holds constants besides its data."""
+    """Return whether a file is a TorchScript archive: a zip that holds constants besides its data."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(
@@ -63,8 +63,8 @@ def is_program(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The parameters and buffers of the archive by their dotted names, on the CPU, in its order and
-    types.
+    """Return the parameters and buffers of the archive by their dotted names, on the CPU, in its
+    order and types.
 
     Attributes that are no tensors are left out. Two names of one storage share its memory, as they
     did when saved.
@@ -170,7 +170,7 @@ class _Archive:
             raise ValueError("its numbers are not little-endian")
 
     def bytes(self, name: str, largest: int) -> bytes:
-        """An entry, its checksum verified."""
+        """Return an entry, its checksum verified."""
         if name not in self._entries:
             raise ValueError(f"{name} is missing")
         info = self._entries[name]
@@ -181,7 +181,7 @@ class _Archive:
         return self._archive.read(info)
 
     def tensors(self, views: Mapping[str, _View]) -> dict[str, Tensor]:
-        """What the views show. Every storage is read once."""
+        """Return what the views show. Every storage is read once."""
         storages = {
             storage: self._numbers(storage) for storage in {view.storage for view in views.values()}
         }
@@ -233,8 +233,8 @@ class _Reader(pickle.Unpickler):
         self._data = data
 
     def tree(self) -> object:
-        """The pickle's object. Its opcodes are looked at first: some can exhaust the memory by a
-        single number.
+        """Return the pickle's object. Its opcodes are looked at first: some can exhaust the memory
+        by a single number.
         """
         for opcode, argument, _ in pickletools.genops(self._data):
             if opcode.name not in _OPCODES:
@@ -258,8 +258,8 @@ class _Reader(pickle.Unpickler):
         raise _Refused(f"it asks for {module}.{name}")
 
     def persistent_load(self, pid: object) -> _Storage:
-        """A storage from ("storage", its type, key, device, count). The device it was made on does
-        not matter.
+        """Return a storage from ("storage", its type, key, device, count). The device it was made
+        on does not matter.
         """
         kind, dtype, key, _, count = pid
         if (
@@ -295,7 +295,7 @@ def _view(storage: object, offset: object, size: object, stride: object, *_: obj
 
 
 def _walk(root: object) -> dict[str, _View]:
-    """The tensors below a module, named by the attributes that lead to them."""
+    """Return the tensors below a module, named by the attributes that lead to them."""
     found: dict[str, _View] = {}
     waiting: list[tuple[tuple[str, ...], object]] = [((), root)]
     for _ in range(_MOST_PARTS):

@@ -42,8 +42,8 @@ class Words:
 def read(
     checkpoint: Path, named: Files, known: Mapping[str, Sequence[str]], n_words: int, n_tags: int
 ) -> Words:
-    """The words of a checkpoint with n_words entries in its vocabulary and n_tags concepts (0: it
-    has none).
+    """Return the words of a checkpoint with n_words entries in its vocabulary and n_tags concepts
+    (0: it has none).
 
     Raises ConfigError naming the file that is missing, DataError for one that is unreadable.
     """
@@ -80,7 +80,9 @@ def _tags(path: Path | None) -> list[str] | None:
 
 
 def _find(checkpoint: Path, name: str, candidates: Sequence[str]) -> Path | None:
-    """The first candidate that exists, in the nearest folder above the checkpoint that has one."""
+    """Return the first candidate that exists, in the nearest folder above the checkpoint that has
+    one.
+    """
     for folder in checkpoint.resolve().parents[:_LEVELS]:
         for candidate in candidates:
             if (folder / candidate).is_file():

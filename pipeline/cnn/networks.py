@@ -30,7 +30,7 @@ class Network:
     fixed: Preprocess | None = None
 
     def preprocess(self, profile: Profile, ten_crops: bool) -> Preprocess:
-        """How this network sees a frame."""
+        """Return how this network sees a frame."""
         if self.fixed:
             return self.fixed
         if profile == "vcf":
@@ -52,7 +52,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def how_to_get(*names: str) -> str:
-    """What to do when the weights of these networks are missing."""
+    """Return what to do when the weights of these networks are missing."""
     files = {name: NETWORKS[name].files[0] for name in names}
     lines = [
         f"Download https://download.pytorch.org/models/{file} (SHA-256 begins with {digits(file)})"
@@ -67,5 +67,5 @@ def how_to_get(*names: str) -> str:
 
 
 def digits(file: str) -> str:
-    """The first digits of the SHA-256 of a published weight file, as its name tells them."""
+    """Return the first digits of the SHA-256 of a published weight file, as its name tells them."""
     return file.removesuffix(".pth").rpartition("-")[2]

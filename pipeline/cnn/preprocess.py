@@ -36,8 +36,8 @@ class Preprocess:
 
 
 def shrink(frame: np.ndarray, way: Preprocess, max_long_side: int = 4096) -> np.ndarray:
-    """The part of a frame that the crops need, uint8 (H, W, 3): resized, and for one crop already
-    cut out.
+    """Return the part of a frame that the crops need, uint8 (H, W, 3): resized, and for one crop
+    already cut out.
 
     Raises ItemError("extreme_aspect") if the resized frame would have a side longer than
     `max_long_side`.
@@ -51,7 +51,7 @@ def shrink(frame: np.ndarray, way: Preprocess, max_long_side: int = 4096) -> np.
 
 
 def crops(shrunk: np.ndarray, way: Preprocess) -> Iterator[np.ndarray]:
-    """The crops of a frame made by `shrink`, uint8 (crop, crop, 3) views.
+    """Yield the crops of a frame made by `shrink`, uint8 (crop, crop, 3) views.
 
     Ten: centre, top left, bottom left, top right, bottom right, then the same of the mirrored
     frame.

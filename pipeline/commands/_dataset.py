@@ -33,7 +33,7 @@ def find_dataset(
 
 
 def is_dataset(loaded: Config, name: str) -> bool:
-    """Whether a name that a command was given means an entry of pipelines.yaml, not a path.
+    """Return whether a name that a command was given means an entry of pipelines.yaml, not a path.
 
     An entry goes before a folder of that name in the working folder, unless only the folder is
     there: an entry without files is of no use to anyone. Where both could be meant, it is said
@@ -72,9 +72,9 @@ def _spec(loaded: Config, name: str, videos: Path | None) -> dict:
 
 
 def path_spec(path: Path, videos: Path | None = None) -> dict:
-    """The dataset at a path: a folder of one's own videos, a table of captions (of `videos`, of the
-    videos beside it where a folder's captions are called so, else alone), or the Dual Encoding
-    layout.
+    """Return the dataset at a path: a folder of one's own videos, a table of captions (of `videos`,
+    of the videos beside it where a folder's captions are called so, else alone), or the Dual
+    Encoding layout.
     """
     if path.is_dir() and not (path / "TextData").is_dir():
         return {"type": "folder", "root": str(path)}
@@ -89,5 +89,5 @@ def path_spec(path: Path, videos: Path | None = None) -> dict:
 
 
 def short_name(dataset: str) -> str:
-    """A folder name for what a command writes about a dataset."""
+    """Return a folder name for what a command writes about a dataset."""
     return Path(dataset).name or "dataset"

@@ -19,7 +19,7 @@ _I3D = "https://eric-xw.github.io/vatex-website/download.html (I3D features, an 
 
 
 def source_of(path: Path) -> str:
-    """Where to get the file or folder that a pipeline expects at `path`, "" if it is not a
+    """Return where to get the file or folder that a pipeline expects at `path`, "" if it is not a
     published one.
     """
     from models.clip.sizes import FILES

@@ -39,8 +39,8 @@ class OneVideo:
         return path if path.is_file() else None
 
     def pictures(self, model: "RetrievalModel", info: "ModelInfo") -> "dict[str, Tensor] | None":
-        """A batch of its frames as the model is tested on it; None if neither a file nor --frames
-        is given. Raises TvrError for what cannot be read.
+        """Return a batch of its frames as the model is tested on it, or None if neither a file nor
+        --frames is given. Raises TvrError for what cannot be read.
         """
         if self.frames is not None:
             from pipeline.explain.word_match import read_frames
@@ -53,7 +53,7 @@ class OneVideo:
         return frames_of_file(model, self.file, info.recipe.train.frames)
 
     def encoding(self, model: "RetrievalModel", info: "ModelInfo") -> "Encoding":
-        """What the model makes of it, of one row. Raises TvrError for what cannot be read."""
+        """Return what the model makes of it, of one row. Raises TvrError for what cannot be read."""
         import torch
 
         from pipeline.evaluation.locate import find_results
@@ -70,7 +70,9 @@ class OneVideo:
             return encode_rows(model, features_of_file(self.file, self._features_step()))
 
     def _features_step(self) -> Path:
-        """The features step that is named, or the only one in the nearest folder that has any."""
+        """Return the features step that is named, or the only one in the nearest folder that has
+        any.
+        """
         if self.features is not None:
             return self.features
         folders = map(_steps, self.checkpoint.resolve().parents[:4])

@@ -11,7 +11,7 @@ from pipeline.errors import DataError
 def step_folders(
     target: str, path: Path | None, work: Path, overrides: list[str]
 ) -> dict[str, Path]:
-    """{name: folder} of the steps of a pipeline, or of the steps at a place on disk.
+    """Return {name: folder} of the steps of a pipeline, or of the steps at a place on disk.
 
     A name of a pipeline comes first; `./NAME` is a folder in any case. Raises DataError if there
     are no steps.

@@ -101,7 +101,7 @@ def captions(request: "Request", searcher: "Searcher", results: "Evaluated") -> 
 
 
 def record(request: "Request", details: dict, answers: "Answers") -> dict[str, object]:
-    """The record that alro923/DRL builds of a query; answers: the whole gallery."""
+    """Return the record that alro923/DRL builds of a query; answers: the whole gallery."""
     from pipeline.search.search_record import record_of
 
     own = details.get("video")
@@ -137,7 +137,7 @@ def _warn(unknown: list[str]) -> None:
 
 
 def plain(request: "Request", details: dict, answers: "Answers", unknown: list[str]) -> dict:
-    """A query and its answers as plain values."""
+    """Return a query and its answers as plain values."""
     found: list[VideoAnswer] = list(answers)
     results = [answer.plain() for answer in found]
     for value, answer in zip(results, found, strict=True):
@@ -163,13 +163,13 @@ def _searched(answers: "Answers") -> str:
 
 
 def _path(answer: "VideoAnswer", template: str) -> str:
-    """Where the file of an answer is, else what --paths calls it; empty if neither says so."""
+    """Return where the file of an answer is, else what --paths calls it; empty if neither says so."""
     named = "" if template == "{}" else template.replace("{}", answer.video_id)
     return str(answer.path or named)
 
 
 def _short(path: str) -> str:
-    """A path as short as it can be said from here."""
+    """Return a path as short as it can be said from here."""
     try:
         return str(Path(path).relative_to(Path.cwd())) if path else ""
     except ValueError:

@@ -56,7 +56,7 @@ def _typed(what: str) -> str | None:
 
 
 def _sentence(line: str | None) -> "tuple[list[question.Part], dict] | None":
-    """What a line asks for, and what to say of it; None for an empty one."""
+    """Return what a line asks for, and what to say of it, or None for an empty one."""
     if not line or not line.strip():
         return None
     parts = question.parse_line(line.strip())

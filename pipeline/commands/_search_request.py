@@ -33,7 +33,7 @@ class Request:
     as_json: bool
 
     def parts(self) -> list[Part]:
-        """What is asked for, as far as the command line says."""
+        """Return what is asked for, as far as the command line says."""
         parts = question.parse_words(self.query) if self.query else []
         if self.video is not None:
             parts.append(question.video_part(self.video))

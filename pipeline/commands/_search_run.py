@@ -79,7 +79,7 @@ def _expect_fit(request: Request, is_index: bool) -> None:
 
 
 def _found(target: Path) -> Path:
-    """The file of a checkpoint. DataError: it is neither that nor an index."""
+    """Return the file of a checkpoint. DataError: it is neither that nor an index."""
     from pipeline.checkpoints.toolkit_file import find_checkpoint
 
     try:
@@ -96,7 +96,7 @@ def _found(target: Path) -> Path:
 
 
 def _is_about_captions(request: Request) -> bool:
-    """A video alone, asked of results: these have captions to rank."""
+    """Return a video alone, asked of results: these have captions to rank."""
     return request.video is not None and not request.query
 
 

@@ -60,8 +60,8 @@ class StageCommand(click.Command):
 
 
 def _record(option: click.Parameter, context: click.Context) -> tuple[str, str]:
-    """(names, text) of an option, short enough for one line where that can be: the choices stand in
-    the text, and `--x / --no-x` is `--[no-]x`.
+    """Return (names, text) of an option, short enough for one line where that can be: the choices
+    stand in the text, and `--x / --no-x` is `--[no-]x`.
     """
     names, text = option.get_help_record(context)
     if option.secondary_opts:
@@ -76,7 +76,9 @@ def _record(option: click.Parameter, context: click.Context) -> tuple[str, str]:
 
 
 def stage_command(name: str) -> click.Command:
-    """The click command that runs one stage without YAML. Same code and state files as `run`."""
+    """Return the click command that runs one stage without YAML. Same code and state files as
+    `run`.
+    """
     kind = registry.find("stage", name).Stage
     out = click.Option(
         ["-o", "--out", "out"],
@@ -117,12 +119,12 @@ def stage_command(name: str) -> click.Command:
 
 
 def _without_sources(text: str) -> str:
-    """A docstring without the paragraph that cites sources: it is for readers of the code."""
+    """Return a docstring without the paragraph that cites sources: it is for readers of the code."""
     return "\n\n".join(p for p in text.split("\n\n") if not p.startswith("Source: "))
 
 
 def _need_options(kind: type[Stage]) -> list[click.Option]:
-    """A flag for every need; the first one is also called --in."""
+    """Return a flag for every need; the first one is also called --in."""
     options = []
     for position, (need, spec) in enumerate(kind.needs.items()):
         flags = ["--in"] * (position == 0) + [f"--{need.replace('_', '-')}"]
@@ -177,7 +179,7 @@ def _simple_type(annotation: object) -> object:
 
 
 def _shown(default: object) -> str:
-    """A default as help shows it: "  [...]", or nothing where there is none to name."""
+    """Return a default as help shows it: " [...]", or nothing where there is none to name."""
     if default is PydanticUndefined:
         return "  [required]"
     if isinstance(default, BaseModel):
@@ -251,7 +253,7 @@ def _input(
 
 
 def _artefact(loaded: config.Config, spec: Need, value: str, out: Path) -> Artefact:
-    """A dataset's name, the output folder of a step, or a raw file or folder."""
+    """Return a dataset's name, the output folder of a step, or a raw file or folder."""
     if spec.kind in ("annotations", "video_files") and is_dataset(loaded, value):
         return dataset_artefact(loaded.dataset(value), spec.kind)
     path = Path(value)

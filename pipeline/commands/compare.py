@@ -84,7 +84,7 @@ def _pairs(
 
 
 def _one(found: dict) -> str:
-    """Every metric of two models."""
+    """Return every metric of two models."""
     from pipeline.evaluation.compare import SIDES
 
     lines = [f"A  {visible(found['a'])}", f"B  {visible(found['b'])}"]

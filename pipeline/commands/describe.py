@@ -96,7 +96,7 @@ def _lines(table: list[list[str]], out: Path) -> str:
 
 
 def _table(figures: Mapping[str, dict]) -> list[list[str]]:
-    """Rows of text, the first one with the names of the splits."""
+    """Return rows of text, the first one with the names of the splits."""
     cells = [[name, *_column(facts)] for name, facts in figures.items()]
     limit = next(iter(figures.values()))["cut_at"] if figures else 0
     heads = ["split", *(f"cut at {limit} tokens" if row == "cut" else row for row in _ROWS)]

@@ -34,7 +34,7 @@ def command() -> None:
 
 
 def _checks() -> Iterator[tuple[str, bool, str, bool]]:
-    """(what, is it there, detail or cure, is it needed)."""
+    """Yield (what, is it there, detail or cure, is it needed)."""
     version = sys.version_info
     yield (
         "python",

@@ -265,7 +265,7 @@ def _kept(model: "RetrievalModel", info: "ModelInfo", request: Explained, checkp
 def _needed_pictures(
     model: "RetrievalModel", info: "ModelInfo", request: Explained, why: str
 ) -> dict:
-    """The frames of the video. Raises ConfigError if no file or step has them."""
+    """Return the frames of the video. Raises ConfigError if no file or step has them."""
     batch = request.video and request.video.pictures(model, info)
     if batch is None:
         raise ConfigError(

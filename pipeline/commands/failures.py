@@ -72,6 +72,6 @@ def command(
 
 
 def _failed(step: Step, everything: bool = False) -> list[Record]:
-    """The failed items of a step; also the damaged ones, if `everything` is asked for."""
+    """Return the failed items of a step; also the damaged ones, if `everything` is asked for."""
     records = Journal(step.out / STATE / "items.jsonl").load().records.values()
     return [r for r in records if not r.usable or (everything and r.status == "damaged")]

@@ -156,7 +156,7 @@ def command(
 
 
 def table(metrics: dict) -> str:
-    """Both directions as aligned lines, rounded to one decimal, with their intervals."""
+    """Return both directions as aligned lines, rounded to one decimal, with their intervals."""
     from pipeline.evaluation.intervals import interval_words
 
     names = [key for key in metrics["t2v"] if key not in ("n", "tied")]
@@ -189,8 +189,8 @@ def table(metrics: dict) -> str:
 
 
 def _clean(scored: "Scored", nan: str) -> tuple["np.ndarray", "np.ndarray", int]:
-    """The matrices, with NaN replaced by less than the lowest score if that was asked for, and how
-    many there were.
+    """Return the matrices, with NaN replaced by less than the lowest score if that was asked for,
+    and how many there were.
     """
     import numpy as np
 
@@ -215,7 +215,7 @@ def _scaled(t2v: "np.ndarray", v2t: "np.ndarray", scale: float) -> dict[str, "np
 
 
 def _read_banks(sides: dict[str, "np.ndarray"], settings: dict) -> dict[str, "np.ndarray"]:
-    """The banks that were given, scaled like the scores; {} where they are not asked for."""
+    """Return the banks that were given, scaled like the scores; {} where they are not asked for."""
     import numpy as np
 
     from pipeline.evaluation import rerank
@@ -267,7 +267,7 @@ def _reranked(
 
 
 def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarray", "np.ndarray"]:
-    """The scores, with what sampling says of the best candidates of each row added to them."""
+    """Return the scores, with what sampling says of the best candidates of each row added to them."""
     from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.evaluation.denoiser import equal_rows, open_saved_reranker
 
@@ -299,8 +299,8 @@ def _searched(
     settings: dict,
     count: "Callable[..., Evaluation]",
 ) -> dict:
-    """The best beta and what each gave: {"beta", "tried": [{beta, t2v_R1, v2t_R1}]}; {} if no
-    search was asked for.
+    """Return the best beta and what each gave: {"beta", "tried": [{beta, t2v_R1, v2t_R1}]}; {} if
+    no search was asked for.
     """
     from pipeline.evaluation.rerank import search_beta
 

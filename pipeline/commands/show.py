@@ -52,8 +52,8 @@ def command(recipe: str, words: int, tags: int, feature_dim: int | None, path: P
 
 
 def _parameters(recipe: Recipe, sizes: dict[str, int]) -> str:
-    """How many parameters the model has and how many train, of all of them. No memory is taken for
-    them.
+    """Return how many parameters the model has and how many train, of all of them. No memory is
+    taken for them.
 
     sizes: of the vocabularies and of a frame's features, for models that depend on them.
     """
@@ -79,7 +79,7 @@ def _parameters(recipe: Recipe, sizes: dict[str, int]) -> str:
 
 
 def _facts(recipe: Recipe, sizes: dict[str, int]) -> dict:
-    """What a model of words and features is built from; the others read nothing of it."""
+    """Return what a model of words and features is built from; the others read nothing of it."""
     if "words" not in recipe.reads:
         return {}
     return {

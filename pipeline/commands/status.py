@@ -44,7 +44,7 @@ def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_j
 
 
 def _notes(state: State) -> Iterator[str]:
-    """What a row has no room for: the names of bad items, and what was set aside."""
+    """Yield what a row has no room for: the names of bad items, and what was set aside."""
     for word, count in (("damaged", state.damaged), ("failed", state.failed)):
         if count:
             yield f"{count:,} {word}{log.names(state.named.get(word) or [], count)}"

@@ -64,7 +64,7 @@ def command(
 
 
 def _results(folders: dict[str, Path]) -> Iterator[tuple[str, Path]]:
-    """Every finished result of the steps: the present one, and those that were set aside."""
+    """Yield every finished result of the steps: the present one, and those that were set aside."""
     for name, folder in folders.items():
         yield name, folder
         for kept in generations.kept_results(folder):
@@ -95,7 +95,7 @@ def _verify(folder: Path, jobs: int) -> dict:
 
 
 def _adopted(folder: Path, manifest: dict) -> dict[str, str]:
-    """What is wrong with files elsewhere that the step `adopt` points to."""
+    """Return what is wrong with files elsewhere that the step `adopt` points to."""
     from pipeline.core.adopted import POINTER, resolve
 
     if manifest["stage"] != "adopt" or not (folder / POINTER).is_file():

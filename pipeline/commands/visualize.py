@@ -150,8 +150,8 @@ def command(video: str, out: Path | None, captions: tuple[str, ...], **values: o
 
 
 def _sampling(loaded: config.Config, recipe: str | None, fps: float) -> tuple[int, str, int]:
-    """(frames, mode, every n-th of `fps` a second) of a recipe, as it is tested; the published
-    defaults without one.
+    """Return (frames, mode, every n-th of `fps` a second) of a recipe, as it is tested; the
+    published defaults without one.
     """
     from pipeline.feeding.frame_choice import stride
     from pipeline.recipes.options import FrameOptions
@@ -177,7 +177,7 @@ def _sampling(loaded: config.Config, recipe: str | None, fps: float) -> tuple[in
 def _source(
     loaded: config.Config, video: str, dataset: str | None, videos: Path | None
 ) -> tuple[Path, list[str]]:
-    """The file, and what the dataset says about it. DataError if there is no such file."""
+    """Return the file, and what the dataset says about it. DataError if there is no such file."""
     path = Path(video)
     if dataset is None:
         if not path.is_file():
@@ -201,7 +201,9 @@ def _source(
 
 
 def _id(annotations: Annotations, path: Path, video: str) -> str | None:
-    """The id that a file or a word stands for: of the video with this file, else with this name."""
+    """Return the id that a file or a word stands for: of the video with this file, else with this
+    name.
+    """
     here = next(
         (
             v.id
@@ -214,8 +216,8 @@ def _id(annotations: Annotations, path: Path, video: str) -> str | None:
 
 
 def _look(source: Path, view: _View) -> tuple["np.ndarray", list[str], str]:
-    """(frames uint8 (T, size, size, 3), a label for each, a title). DataError if the video cannot
-    be used.
+    """Return (frames uint8 (T, size, size, 3), a label for each, a title). DataError if the video
+    cannot be used.
     """
     import numpy as np
 

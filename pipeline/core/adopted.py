@@ -17,8 +17,8 @@ _LARGEST = 64 << 10
 
 
 def resolve(path: Path, format: str = "") -> Path:
-    """The folder to read: `path` itself, or the one that the pointer in it names (checked: format,
-    files, sizes).
+    """Return the folder to read: `path` itself, or the one that the pointer in it names (checked:
+    format, files, sizes).
 
     Raises DataError when the pointer is damaged, is of another format, or what it names has changed
     or gone.

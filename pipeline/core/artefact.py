@@ -37,13 +37,13 @@ class Artefact:
 
     @property
     def manifest(self) -> dict | None:
-        """The manifest of the step that made it; None for a raw file or folder, or an unfinished
+        """The manifest of the step that made it, or None for a raw file or folder, or an unfinished
         step.
         """
         return read_manifest(self.path)
 
     def records(self) -> list[Record]:
-        """The usable items of the step that made it, in item order; [] for raw files and
+        """Return the usable items of the step that made it, in item order; [] for raw files and
         folders.
         """
         return usable_records(self.path)

@@ -30,7 +30,7 @@ class Selection:
 
 
 def selected(pipeline: Pipeline, selection: Selection) -> list[Step]:
-    """The steps a selection names, in order. ConfigError for unknown names."""
+    """Return the steps a selection names, in order. ConfigError for unknown names."""
     for name in (selection.until, selection.only, *selection.force):
         if name:
             pipeline.step(name)
@@ -136,7 +136,7 @@ def _merge(stage: Stage, name: str, settings: Settings, lineage: dict, again: st
 
 
 def remade(manifest: dict, out: Path) -> Stage:
-    """The stage that a manifest tells of, with its inputs as they are on disk now."""
+    """Return the stage that a manifest tells of, with its inputs as they are on disk now."""
     kind = registry.find("stage", manifest["stage"]).Stage
     options = registry.options(kind.Options, manifest.get("options", {}), str(out))
 

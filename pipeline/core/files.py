@@ -108,7 +108,7 @@ def expect_no_links(folder: Path) -> None:
 
 
 def open_no_link(path: Path, flags: int) -> int:
-    """A descriptor of `path`, created if it is missing. DataError if a link lies there."""
+    """Return a descriptor of `path`, created if it is missing. DataError if a link lies there."""
     try:
         return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -122,8 +122,8 @@ def open_no_link(path: Path, flags: int) -> int:
 
 
 def disk_name(item_id: str, suffix: str = "") -> str:
-    """The relative path of an id below an output folder: each part percent-encoded, hashed beyond
-    200 bytes.
+    """Return the relative path of an id below an output folder: each part percent-encoded, hashed
+    beyond 200 bytes.
 
     `/` separates folders; "", "." and ".." and a leading "_state" can never come out. Injective for
     distinct ids.
@@ -146,7 +146,7 @@ def _safe_part(part: str, suffix: str = "") -> str:
 
 
 def json_lines(data: bytes) -> list:
-    """The values of whole lines of JSON, in order; torn or foreign lines are left out."""
+    """Return the values of whole lines of JSON, in order; torn or foreign lines are left out."""
     whole = data[: data.rfind(b"\n") + 1].splitlines()
     try:
         return json.loads(b"[" + b",".join(whole) + b"]")  # one call: twice as fast as one per line
@@ -168,7 +168,7 @@ def file_digest(path: Path) -> str:
 
 
 def written(path: Path) -> dict:
-    """{"bytes", "sha256"} of a file just written: the value of `Outcome.outputs`."""
+    """Return {"bytes", "sha256"} of a file just written: the value of `Outcome.outputs`."""
     return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
@@ -192,7 +192,7 @@ class DigestCache:
                 self._known[name] = entry
 
     def __call__(self, path: Path) -> str:
-        """The digest of `path`. Raises OSError if it cannot be read."""
+        """Return the digest of `path`. Raises OSError if it cannot be read."""
         name = str(path)
         stat = os.stat(name)  # noqa: PTH116  (a Path per file doubles the time)
         mark = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

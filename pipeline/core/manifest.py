@@ -29,7 +29,7 @@ def stage_name(stage: Stage) -> str:
 
 
 def effective_options(stage: Stage) -> dict:
-    """The options that change the result, as plain JSON values."""
+    """Return the options that change the result, as plain JSON values."""
     return stage.options.model_dump(mode="json", exclude=set(stage.indifferent))
 
 
@@ -52,7 +52,7 @@ def build_manifest(
     summary: dict,
     lineage: dict[str, dict],
 ) -> dict:
-    """The manifest without its run facts (times, versions of Python): plain JSON values."""
+    """Return the manifest without its run facts (times, versions of Python): plain JSON values."""
     counts = Counter({"ok": 0, "damaged": 0, "failed": 0})
     counts.update(r.status for r in records)
     return {

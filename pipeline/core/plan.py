@@ -114,13 +114,13 @@ class Pipeline:
         return self.steps[name]
 
     def stage(self, step: Step) -> Stage:
-        """The stage of a step with its inputs as they are on disk now."""
+        """Return the stage of a step with its inputs as they are on disk now."""
         inputs = {need: self._input(step, need, spec) for need, spec in step.kind.needs.items()}
         return step.kind(step.options, inputs, step.out)
 
     def artefact(self, name: str, kind: str, remembered: Path | None = None) -> Artefact:
-        """What a step (or the dataset) hands on; `content` is "" until it is made as configured
-        now. remembered: where digests of files that lie ready are kept.
+        """Return what a step (or the dataset) hands on; `content` is "" until it is made as
+        configured now. remembered: where digests of files that lie ready are kept.
         """
         if name == DATASET:
             return dataset_artefact(self.dataset, kind)
@@ -146,7 +146,7 @@ class Pipeline:
         )
 
     def lineage(self, step: Step) -> dict[str, dict]:
-        """The options that matter of every step this one depends on, itself included."""
+        """Return the options that matter of every step this one depends on, itself included."""
         found: dict[str, dict] = {}
         for sources in step.wiring.values():
             for source in sources:
@@ -159,7 +159,7 @@ class Pipeline:
         return found | {step.name: effective_options(self.stage(step))}
 
     def upstream(self, step: Step) -> list[Step]:
-        """The steps this one reads from directly."""
+        """Return the steps this one reads from directly."""
         return [
             self.steps[s] for sources in step.wiring.values() for s in sources if s in self.steps
         ]
@@ -174,7 +174,7 @@ class Pipeline:
 
 
 def dataset_artefact(spec: dict, kind: str) -> Artefact:
-    """The artefact of a dataset: annotations, or the video files it names.
+    """Return the artefact of a dataset: annotations, or the video files it names.
 
     content: digest of the annotation files; "" if they cannot be read yet (the step that needs them
     says why).
@@ -198,13 +198,15 @@ def dataset_artefact(spec: dict, kind: str) -> Artefact:
 
 
 def is_path(source: str) -> bool:
-    """Whether a step's source is a file or folder that lies ready, and not the name of a step."""
+    """Return whether a step's source is a file or folder that lies ready, and not the name of a
+    step.
+    """
     return "/" in source
 
 
 def given_artefact(path: Path, kind: str, remembered: Path | None = None) -> Artefact:
-    """A file or folder that lies ready. content: its digest; "" while it is not there. remembered:
-    where digests of unchanged files are kept.
+    """Return a file or folder that lies ready. content: its digest; "" while it is not there.
+    remembered: where digests of unchanged files are kept.
     """
     manifest = read_manifest(path)
     if manifest:
@@ -220,8 +222,8 @@ def given_artefact(path: Path, kind: str, remembered: Path | None = None) -> Art
 
 
 def dataset_fault(spec: dict, kinds: set[str]) -> str:
-    """Why a dataset cannot be read, "" if it can: every file it expects when one of `kinds` is
-    missing, else what is wrong with what it holds.
+    """Return why a dataset cannot be read, "" if it can: every file it expects when one of `kinds`
+    is missing, else what is wrong with what it holds.
     """
     dataset = _dataset_of(spec)
     try:
@@ -238,7 +240,7 @@ def dataset_fault(spec: dict, kinds: set[str]) -> str:
 
 
 def _dataset_of(spec: dict) -> object:
-    """The reader of {"type": ..., <its options>}."""
+    """Return the reader of {"type": ..., <its options>}."""
     module, values = (
         registry.find("dataset", spec["type"]),
         {k: v for k, v in spec.items() if k != "type"},
@@ -249,7 +251,7 @@ def _dataset_of(spec: dict) -> object:
 
 
 def _runs(step: Step, count: int) -> Iterator[Step]:
-    """The step, and its runs with other seeds beside it."""
+    """Yield the step, and its runs with other seeds beside it."""
     for name, options in seeds.repeated(step.kind, step.name, step.options, count):
         yield replace(step, name=name, options=options, out=step.out.with_name(name))
 
@@ -363,7 +365,7 @@ def _wire(
     where: str,
     faults: list[str],
 ) -> dict[str, list[str]]:
-    """A source for every need."""
+    """Return a source for every need."""
     wiring: dict[str, list[str]] = {}
     for need, spec in needs.items():
         sources = named.get(need) or _default_sources(pipeline, spec)

@@ -15,7 +15,7 @@ def rank() -> int:
 
 
 def size() -> int:
-    """How many processes torchrun started; 1 without it."""
+    """Return how many processes torchrun started; 1 without it."""
     return max(1, _number("WORLD_SIZE"))
 
 

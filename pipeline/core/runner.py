@@ -128,8 +128,8 @@ def _bring_up_to_date(
 
 
 def _place(work: StepRun, identity: str, old: dict | None) -> Path:
-    """Where the result is built: in its own folder if there is none yet (or its files are replaced
-    one by one), else in `_new`.
+    """Return where the result is built: in its own folder if there is none yet (or its files are
+    replaced one by one), else in `_new`.
     """
     stage, folder = work.stage, work.folder
     restores = stage.keeps and not work.settings.force

@@ -76,7 +76,7 @@ class Outcome:
 
     @classmethod
     def of(cls, judged: Judged, value: object, facts: dict) -> "Outcome":
-        """What `judged`, a reader, a decoded clip or a record, says of a video, and `value`."""
+        """Return what `judged`, a reader, a decoded clip or a record, says of a video, and `value`."""
         return cls(judged.status, value, facts=facts, reason=judged.reason, message=judged.message)
 
 
@@ -125,7 +125,7 @@ class Stage:
 
     @classmethod
     def wanted(cls, options: BaseModel) -> dict[str, Need]:
-        """The needs that these options read; a pipeline wires only those. Default: all."""
+        """Return the needs that these options read; a pipeline wires only those. Default: all."""
         return cls.needs
 
     @classmethod
@@ -138,8 +138,8 @@ class Stage:
 
     @classmethod
     def mistakes(cls, options: BaseModel, given: dict[str, list[str]] | None) -> list[str]:
-        """What is wrong with options of the right types, one text per mistake, in the words that
-        `items` would raise. A pipeline asks every step before the first one runs.
+        """Return what is wrong with options of the right types, one text per mistake, in the words
+        that `items` would raise. A pipeline asks every step before the first one runs.
 
         given: the sources of every need; None where a step before this one is wrong itself, so that
         nothing is said of inputs.
@@ -152,7 +152,7 @@ class Stage:
         self.options, self.inputs, self.out = options, inputs, Path(out)
 
     def items(self) -> Iterable[Item]:
-        """All items, in the order in which their results are committed. Ids are unique."""
+        """Return all items, in the order in which their results are committed. Ids are unique."""
         raise TypeError(f"{type(self).__name__}.items is not defined")
 
     def process(self, item: Item) -> Outcome:
@@ -177,9 +177,9 @@ class Stage:
         return []
 
     def reuse(self, item: Item, record: Record, folder: Path) -> Outcome:
-        """The outcome of an item that was finished in the complete store in `folder` (the previous
-        generation of this step, or a shard of it), read back instead of processed again. For
-        store="files" the engine links the files.
+        """Return the outcome of an item that was finished in the complete store in `folder` (the
+        previous generation of this step, or a shard of it), read back instead of processed again.
+        For store="files" the engine links the files.
         """
         raise TypeError(f"{type(self).__name__}.reuse is not defined")
 
@@ -199,8 +199,8 @@ class Stage:
         return {}
 
     def finish(self, records: list[Record]) -> dict:
-        """All items answered. Write index files, rename partial stores. The returned summary goes
-        into the manifest.
+        """All items are answered: write index files, rename partial stores. The returned summary
+        goes into the manifest.
 
         `records`: the usable (ok or damaged) records in item order.
         """
@@ -217,7 +217,7 @@ class Stage:
         return []
 
     def input_name(self, item_id: str) -> str:
-        """What an item stands for in the input; removed inputs are counted by it."""
+        """Return what an item stands for in the input; removed inputs are counted by it."""
         return item_id
 
     @property
@@ -230,5 +230,7 @@ class Stage:
         """Release what `open` took. Called in every case."""
 
     def estimate(self) -> str:
-        """One line for --dry-run about cost (disk, time) when it is known beforehand, else ""."""
+        """Return one line for --dry-run about cost (disk, time) when it is known beforehand, else
+        "".
+        """
         return ""

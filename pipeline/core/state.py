@@ -146,7 +146,7 @@ class Journal:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The whole lines of a journal file, oldest first; nothing if the file is missing."""
+    """Yield the whole lines of a journal file, oldest first; nothing if the file is missing."""
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -181,13 +181,13 @@ def manifest_path(folder: Path) -> Path:
 
 
 def replacing(folder: Path) -> Path:
-    """Where a step notes that its new result is taking the place of the old one."""
+    """Return where a step notes that its new result is taking the place of the old one."""
     return folder / STATE / "replacing"
 
 
 def read_manifest(folder: Path) -> dict | None:
-    """The manifest of a finished step, or None: unfinished, damaged, or killed while a new result
-    took the place of the old one.
+    """Return the manifest of a finished step, or None: unfinished, damaged, or killed while a new
+    result took the place of the old one.
     """
     found = read_json(manifest_path(folder))
     if found is None or not found.keys() >= _IN_MANIFEST or replacing(folder).exists():
@@ -196,7 +196,9 @@ def read_manifest(folder: Path) -> dict | None:
 
 
 def read_json(path: Path) -> dict | None:
-    """The JSON object in a state file; None if there is no file, or it holds something else."""
+    """Return the JSON object in a state file, or None if there is no file, or it holds something
+    else.
+    """
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -205,8 +207,8 @@ def read_json(path: Path) -> dict | None:
 
 
 def usable_records(folder: Path) -> list[Record]:
-    """The ok and damaged records of a finished step, in item order (`finish` compacts the journal
-    to it).
+    """Return the ok and damaged records of a finished step, in item order (`finish` compacts the
+    journal to it).
     """
     last = {}
     for record in read_records(folder / STATE / "items.jsonl"):
@@ -223,7 +225,7 @@ def stored_bytes(records: Iterable[Record]) -> int:
 
 
 def failure_path(folder: Path, item_id: str) -> Path:
-    """Where the quarantine of a step keeps what went wrong with an item."""
+    """Return where the quarantine of a step keeps what went wrong with an item."""
     return folder / STATE / "failed" / disk_name(item_id.replace("/", "%2F"), ".json")
 
 

@@ -54,7 +54,7 @@ class State:
 
 
 def assess_all(pipeline: Pipeline) -> dict[str, State]:
-    """The state of every step, by name, in order."""
+    """Return the state of every step, by name, in order."""
     states: dict[str, State] = {}
     for step in pipeline.steps.values():
         states[step.name] = _assess(pipeline, step, states)
@@ -64,8 +64,8 @@ def assess_all(pipeline: Pipeline) -> dict[str, State]:
 def missing_inputs(
     pipeline: Pipeline, source_of: Callable[[Path], str] = lambda path: ""
 ) -> dict[str, str]:
-    """What a run would look for and not find: {"dataset" or "step.option": what, where and what to
-    do}.
+    """Return what a run would look for and not find: {"dataset" or "step.option": what, where and
+    what to do}.
 
     source_of: where to get the published file that belongs at a path, "" if that is not known.
     Steps that still wait for others are asked too, so that everything can be put into place at
@@ -117,7 +117,7 @@ def _absent(path: Path, source: str) -> str:
 
 
 def _given(step: Step) -> Iterator[tuple[str, list[Path], str]]:
-    """Paths that a step is given: (need or option, paths, what it is)."""
+    """Yield paths that a step is given: (need or option, paths, what it is)."""
     for need, sources in step.wiring.items():
         yield (
             need,
@@ -235,7 +235,7 @@ def _compare(
 
 
 def replaced(step: Step) -> str:
-    """What a run of a step that has a complete result does with it."""
+    """Return what a run of a step that has a complete result does with it."""
     if step.kind.keeps:
         return f"the present result would be kept in {step.out / generations.PREVIOUS}"
     return "the present result would stay until the new one is complete"

@@ -42,7 +42,7 @@ class StepRun:
 
 
 def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
-    """An item's shard depends on its id alone: sha256(id) mod N."""
+    """Return an item's shard depends on its id alone: sha256(id) mod N."""
     index, count = shard
     return (
         int(hashlib.sha256(item_id.encode("utf-8", "surrogateescape")).hexdigest(), 16) % count
@@ -51,12 +51,12 @@ def in_shard(item_id: str, shard: tuple[int, int]) -> bool:
 
 
 def shard_folder(out: Path, shard: tuple[int, int]) -> Path:
-    """Where a part of a sharded run lives; the whole run's own folder for 1 shard."""
+    """Return where a part of a sharded run lives; the whole run's own folder for 1 shard."""
     return out if shard[1] == 1 else out / "_parts" / f"{shard[0]:03d}-of-{shard[1]:03d}"
 
 
 def list_items(stage: Stage, shard: tuple[int, int] = (0, 1)) -> list[Item]:
-    """The items of a stage (of one shard of it). DataError if two share an id."""
+    """Return the items of a stage (of one shard of it). DataError if two share an id."""
     seen: dict[str, Item] = {}
     for item in stage.items():
         if item.id in seen:
@@ -72,7 +72,7 @@ def list_items(stage: Stage, shard: tuple[int, int] = (0, 1)) -> list[Item]:
 def is_current(
     manifest: dict, work: StepRun, items: list[Item], records: dict[str, Record]
 ) -> bool:
-    """Whether a complete result is the one that is asked for, and all of it is there."""
+    """Return whether a complete result is the one that is asked for, and all of it is there."""
     settings = work.settings
     return (
         not settings.force
@@ -85,7 +85,7 @@ def is_current(
 
 
 def choose(work: StepRun, items: list[Item]) -> set[str]:
-    """Ids that need no work."""
+    """Return ids that need no work."""
     keys = {item.id: item.key for item in items}
     valid = [
         r
@@ -116,8 +116,8 @@ def _come_back(work: StepRun, keys: dict[str, str]) -> list[Record]:
 
 
 def _choose_prefix(work: StepRun, items: list[Item], valid: set[str]) -> set[str]:
-    """A single-writer store holds its items in order: what counts is the longest valid beginning of
-    the journal.
+    """A single-writer store holds its items in order: what counts is the longest valid
+    beginning of the journal.
     """
     journal = work.journal
     records = list(journal.records.values())
@@ -173,7 +173,7 @@ def items_digest(items: list[Item]) -> str:
 
 
 def reusable(work: StepRun, todo: list[Item]) -> dict[str, tuple[Record, Path]]:
-    """What finished stores can lend: {item id: (its record there, the store's folder)}."""
+    """Return what finished stores can lend: {item id: (its record there, the store's folder)}."""
     found: dict[str, tuple[Record, Path]] = {}
     keys = {item.id: item.key for item in todo}
     for folder in work.sources:
@@ -186,7 +186,7 @@ def reusable(work: StepRun, todo: list[Item]) -> dict[str, tuple[Record, Path]]:
 
 
 def reuse(work: StepRun, item: Item, record: Record, folder: Path) -> Answer:
-    """The answer of an item that a finished store lends."""
+    """Return the answer of an item that a finished store lends."""
     work.borrowed += 1
     if not record.usable:
         return Answer(

@@ -105,8 +105,8 @@ class Dataset(Benchmark):
 
 
 def _read_captions(path: Path, faults: Faults) -> dict[str, tuple[float, list[str]]]:
-    """{video id: (end in whole seconds, sentences)}: the published segment, which is the whole
-    video.
+    """Return {video id: (end in whole seconds, sentences)}: the published segment, which is the
+    whole video.
     """
     captions = {}
     for video_id, entry in read_json(path, "captions of ActivityNet")[1].items():

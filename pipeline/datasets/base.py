@@ -67,7 +67,8 @@ class Annotations:
     origin: str = "as published"
 
     def split(self, name: str) -> Split:
-        """A split by its name; `all` is every one of them together, captions and videos once.
+        """Return a split by its name; `all` is every one of them together, captions and videos
+        once.
 
         Raises DataError for a name that no split has.
         """
@@ -86,7 +87,7 @@ class Annotations:
         )
 
     def said(self, name: str) -> str:
-        """A split in words: how many of all videos and captions, and how the split was made."""
+        """Return a split in words: how many of all videos and captions, and how the split was made."""
         part = self.split(name)
         return (
             f"split {name}: {len(part.video_ids):,} of {len(self.videos):,} videos and"
@@ -94,7 +95,7 @@ class Annotations:
         )
 
     def texts(self, split: str) -> list[Caption]:
-        """The captions of a split, in order."""
+        """Return the captions of a split, in order."""
         return [self.captions[i] for i in self.split(split).caption_ids]
 
     def targets(self, split: str) -> np.ndarray:
@@ -171,21 +172,21 @@ class Dataset:
         raise TypeError(f"{type(self).__name__}.digest is not defined")
 
     def expected_files(self) -> list[ExpectedFile]:
-        """Every file that somebody has to put into place, with its status; [] for a reader that
-        needs none.
+        """Return every file that somebody has to put into place, with its status; [] for a reader
+        that needs none.
         """
         return []
 
     def published_counts(self) -> dict[str, tuple[int | None, int | None]]:
-        """{split: (videos, texts)} of the published protocol under these options; None where a
-        figure is not known.
+        """Return {split: (videos, texts)} of the published protocol under these options, or None
+        where a figure is not known.
         """
         return {}
 
 
 def load(annotations: Artefact) -> Annotations:
-    """The annotations an artefact of kind "annotations" stands for; what the reader noticed is said
-    once per command.
+    """Return the annotations an artefact of kind "annotations" stands for; what the reader noticed
+    is said once per command.
     """
     loaded = open_dataset(annotations.options).load()
     for note in loaded.notes:
@@ -194,7 +195,9 @@ def load(annotations: Artefact) -> Annotations:
 
 
 def open_dataset(spec: dict) -> Dataset:
-    """The dataset of {"type": name, <its options>}; ConfigError for an unknown type or option."""
+    """Return the dataset of {"type": name, <its options>}; ConfigError for an unknown type or
+    option.
+    """
     values = dict(spec)
     module = registry.find("dataset", values.pop("type"))
     return module.Dataset(
@@ -225,7 +228,7 @@ class Faults:
         return bool(self._found)
 
     def __len__(self) -> int:
-        """How many faults there are, of all kinds together."""
+        """Return how many faults there are, of all kinds together."""
         return sum(map(len, self._found.values()))
 
     @property

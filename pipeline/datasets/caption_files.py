@@ -73,8 +73,8 @@ class Dataset(base.Dataset):
         return digest({split: file_digest(path) for split, path in self.files().items()})
 
     def expected_files(self) -> list[ExpectedFile]:
-        """The caption files of a collection that has none; [] where there are some, or they are
-        named by options.
+        """Return the caption files of a collection that has none; [] where there are some, or they
+        are named by options.
         """
         options, folder = self.options, self.options.root / "TextData"
         given = any(getattr(options, split) for split in SPLITS) or options.root.is_file()
@@ -92,7 +92,7 @@ class Dataset(base.Dataset):
         ]
 
     def files(self) -> dict[str, Path]:
-        """{split: its caption file}. DataError if there is none, or it is not clear which."""
+        """Return {split: its caption file}. DataError if there is none, or it is not clear which."""
         options = self.options
         if options.root.is_file():
             return {options.split: options.root}
@@ -160,7 +160,7 @@ class Dataset(base.Dataset):
 
 
 def first_captions(lines: Iterable[Line], n_videos: int) -> Iterator[Line]:
-    """The lines at which the video changes, the first `n_videos` of them: the published tiny
+    """Yield the lines at which the video changes, the first `n_videos` of them: the published tiny
     captions.
     """
     before = None

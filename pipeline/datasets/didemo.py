@@ -94,7 +94,7 @@ class Dataset(Benchmark):
 
 
 def _read_descriptions(path: Path, faults: Faults) -> dict[str, list[str]]:
-    """{file name: descriptions in file order}, in order of first appearance."""
+    """Return {file name: descriptions in file order}, in order of first appearance."""
     texts: dict[str, list[str]] = {}
     seen: set[object] = set()
     for n, entry in enumerate(read_json(path, "captions of DiDeMo")[1]):

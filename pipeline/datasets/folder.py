@@ -176,8 +176,8 @@ class Dataset(base.Dataset):
         return {} if self.options.captions_only else dict(list_folder(root))
 
     def _caption_files(self) -> list[Path]:
-        """The caption file, if there is one. DataError if one is named and missing, or several lie
-        there.
+        """Return the caption file, if there is one. DataError if one is named and missing, or
+        several lie there.
         """
         root, options = self.options.root, self.options
         if options.captions:
@@ -275,7 +275,7 @@ class _Made:
         self.captions[caption_id] = Caption(caption_id, video_id, found.text)
 
     def list_videos(self) -> dict[str, Video]:
-        """All videos but the films that captions name only by their moments."""
+        """Return all videos but the films that captions name only by their moments."""
         hidden = self._films - self._counts.keys()
         return {i: video for i, video in self.videos.items() if i not in hidden}
 
@@ -298,8 +298,8 @@ class _Made:
         return ", ".join(examples) + ", ..." * (len(ids) > 3)
 
     def _film(self, found: Spoken, faults: Faults) -> str | None:
-        """The id of the video a caption names. A video that is not there keeps its name, to be
-        missed later.
+        """Return the id of the video a caption names. A video that is not there keeps its name, to
+        be missed later.
         """
         ids = self._names.find(found.video)
         if len(ids) == 1:

@@ -85,7 +85,7 @@ class Dataset(Benchmark):
 
 
 def _read_lines(path: Path, faults: Faults) -> list[tuple[str, str]]:
-    """(clip id, sentence) of each line."""
+    """Return (clip id, sentence) of each line."""
     texts = []
     for where, line in read_lines(path):
         fields = line.strip().split("\t")

@@ -166,7 +166,7 @@ class Dataset(Benchmark):
 
 
 def _read_captions(path: Path, faults: Faults) -> tuple[list[Text], str]:
-    """(video id, caption) of all captions in file order, and the layout they were in."""
+    """Return (video id, caption) of all captions in file order, and the layout they were in."""
     layout, value = read_json(path, _SENTENCES, _ANNOTATIONS)
     entries, key = (
         (value["sentences"], "video_id")
@@ -201,7 +201,7 @@ def read_list(path: Path, faults: Faults) -> list[str]:
 
 
 def _own_texts(path: Path, faults: Faults) -> list[Text] | None:
-    """The captions that a split file brings itself, else None."""
+    """Return the captions that a split file brings itself, else None."""
     if path.suffix == ".json":
         layout, value = read_json(path, _FORK, "a list of ids")
         return _fork_texts(path, value, faults) if layout == _FORK else None

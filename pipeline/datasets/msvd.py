@@ -70,8 +70,8 @@ class Dataset(Benchmark):
 
 
 def read_captions(path: Path, faults: Faults) -> dict[str, list[str]]:
-    """{video id: captions} of raw-captions.pkl or of the JSON made from it. DataError if it is
-    something else.
+    """Return {video id: captions} of raw-captions.pkl or of the JSON made from it. DataError if it
+    is something else.
     """
     value = (
         read_json(path, "lists of captions by video")[1]
@@ -97,7 +97,7 @@ def read_captions(path: Path, faults: Faults) -> dict[str, list[str]]:
 
 
 def _text(entry: object, where: str, faults: Faults) -> str:
-    """A caption, which the pickle keeps as a list of words."""
+    """Return a caption, which the pickle keeps as a list of words."""
     if isinstance(entry, list | tuple) and all(isinstance(word, str) for word in entry):
         entry = " ".join(entry)
     return caption_text(entry, where, faults)

@@ -82,7 +82,7 @@ class Dataset(base.Dataset):
     Options: ClassVar[type[BaseModel]] = Options
 
     def clips(self) -> list[DrawnClip]:
-        """All clips in split order; the second of each two is the first played backwards."""
+        """Return all clips in split order; the second of each two is the first played backwards."""
         combinations = held_out(Chooser(self.options.seed, "held out"))
         return [clip for split in SPLITS for clip in self._split(split, combinations[split])]
 

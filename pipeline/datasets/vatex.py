@@ -82,7 +82,7 @@ class Dataset(Benchmark):
         return files
 
     def _captions_there(self) -> tuple[str, ...]:
-        """The first of the published caption files that is there; DGL's if none is."""
+        """Return the first of the published caption files that is there; DGL's if none is."""
         root = self.options.root
         return next(
             (names for names in _CAPTION_FILES if (root / names[0]).is_file()), _CAPTION_FILES[0]
@@ -103,7 +103,7 @@ class Dataset(Benchmark):
 
 
 def _read_captions(path: Path, faults: Faults) -> tuple[dict[str, list[str]], str]:
-    """{video id: English captions}, and the layout they were in."""
+    """Return {video id: English captions}, and the layout they were in."""
     layout, value = read_json(path, _DGL, _EMCL, _RELEASE)
     captions: dict[str, list[str]] = {}
     for video_id, entry in _released(value, path, faults) if layout == _RELEASE else value.items():
@@ -119,7 +119,7 @@ def _read_captions(path: Path, faults: Faults) -> tuple[dict[str, list[str]], st
 
 
 def _released(entries: list, path: Path, faults: Faults) -> Iterator[tuple[str, dict]]:
-    """(video id, entry) of the released layout."""
+    """Yield (video id, entry) of the released layout."""
     for n, entry in enumerate(entries):
         if isinstance(entry, dict) and isinstance(entry.get("videoID"), str):
             yield entry["videoID"], entry

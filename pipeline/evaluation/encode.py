@@ -134,8 +134,8 @@ def _known(
 
 
 def text_keys(texts: Sentences, rows: np.ndarray) -> np.ndarray:
-    """A number for what a model reads of each of the texts `rows`, uint64: the same wherever the
-    text is met.
+    """Return a number for what a model reads of each of the texts `rows`, uint64: the same wherever
+    the text is met.
     """
     tokens = (texts.batch(np.array([n]))["text"].numpy().ravel() for n in rows)
     return keys([np.trim_zeros(ids, "b").astype("<i8").tobytes() for ids in tokens])
@@ -146,8 +146,8 @@ def _evenly(n: int, wanted: int) -> np.ndarray:
 
 
 def distinct(texts: Sentences) -> tuple[np.ndarray, np.ndarray]:
-    """The first of each set of captions with the same tokens, and the place of each caption among
-    them, both int64.
+    """Return the first of each set of captions with the same tokens, and the place of each caption
+    among them, both int64.
 
     Equal captions computed in batches of different shape may differ in the last bit, and then
     neither a tie policy nor a reader knows why one of them won.

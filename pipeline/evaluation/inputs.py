@@ -26,8 +26,8 @@ class Opened:
     store: VideoStore
 
     def corpus(self, annotations: Annotations, split: str) -> Corpus:
-        """A split with the captions as the ids this model was trained on. DataError if nothing of
-        it can be read.
+        """Return a split with the captions as the ids this model was trained on. DataError if
+        nothing of it can be read.
 
         Warns if most of their words are unknown to the model: its vocabulary is of another corpus.
         """
@@ -65,8 +65,8 @@ class EvaluatedSplit:
 def open_model(
     path: Path, device: torch.device, given: Given, threads: int | None = None
 ) -> Opened:
-    """The model of a checkpoint and what it reads of videos. DataError if one of them cannot be
-    used, or both together.
+    """Return the model of a checkpoint and what it reads of videos. DataError if one of them cannot
+    be used, or both together.
 
     threads: that read frames.
     """

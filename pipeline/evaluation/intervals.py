@@ -95,7 +95,7 @@ def bootstrap(
 
 
 def _draws(n_videos: int, seed: int, resamples: int, size: int) -> Iterator[np.ndarray]:
-    """How often each video is drawn, float64 (at most size, n_videos) at a time."""
+    """Yield how often each video is drawn, float64 (at most size, n_videos) at a time."""
     random = np.random.default_rng(seed)
     for start in range(0, resamples, size):
         count = min(size, resamples - start)
@@ -106,7 +106,7 @@ def _draws(n_videos: int, seed: int, resamples: int, size: int) -> Iterator[np.n
 
 
 def _metrics(queries: Queries, weights: np.ndarray, ks: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """The metrics of draws whose weights are (b, n_videos): float64 (b,) each."""
+    """Return the metrics of draws whose weights are (b, n_videos): float64 (b,) each."""
     n_videos = weights.shape[1]
     ranks = queries.ranks
     n = weights @ queries.per_video(np.ones_like(ranks), n_videos)
@@ -176,7 +176,7 @@ def of_evaluation(
 
 
 def interval_words(found: Mapping) -> str:
-    """How intervals were computed, in one line. found: as `intervals` returns them."""
+    """Return how intervals were computed, in one line. found: as `intervals` returns them."""
     return (
         f"{found['level']} % intervals: {found['resamples']:,} draws of the {found['videos']:,}"
         f" videos that have captions, seed {found['seed']}"

@@ -63,7 +63,9 @@ class KeptEncodings:
     _used: set[str] = field(default_factory=set)
 
     def side(self, name: str, parts: Sequence[Sequence[int]], keys: Sequence[bytes]) -> "KeptSide":
-        """What is kept of the groups `parts` of a side ("text" or "video"). keys: of the items."""
+        """Return what is kept of the groups `parts` of a side ("text" or "video"). keys: of the
+        items.
+        """
         side = KeptSide([], [], lambda where, rows: self._keep(name, names[tuple(where)], rows))
         names = {}
         for part in parts:
@@ -85,7 +87,7 @@ class KeptEncodings:
                 file.unlink(missing_ok=True)
 
     def _read(self, file: str, n: int) -> Encoding | None:
-        """The rows, or None where there are none that can be used."""
+        """Return the rows, or None where there are none that can be used."""
         if not (self.folder / file).is_file():
             return None
         try:
@@ -116,8 +118,8 @@ class KeptSide:
 def video_keys(
     store: VideoStore, given: Given, video_ids: Sequence[str], frames: FrameOptions
 ) -> list[bytes]:
-    """A digest of what a model reads of each video: of features their numbers, else what the steps
-    that made its frames say of it (of a store that no step of ours made: the whole of it).
+    """Return a digest of what a model reads of each video: of features their numbers, else what the
+    steps that made its frames say of it (of a store that no step of ours made: the whole of it).
 
     Random choices of frames belong to a place in the split, so that is part of it then.
     """
@@ -148,7 +150,9 @@ def _contents(made: Artefact) -> tuple[dict[str, str], str]:
 
 
 def folder_of(out: Path, checkpoint: str) -> Path:
-    """Where the encodings of a checkpoint are kept for results in `out`, or built in `out`/_new."""
+    """Return where the encodings of a checkpoint are kept for results in `out`, or built in
+    `out`/_new.
+    """
     place = out.parent if out.name == "_new" else out
     return place / STATE / _FOLDER / disk_name(checkpoint)
 

@@ -12,8 +12,8 @@ from pipeline.recipes.recipe import parse
 
 
 def find_results(checkpoint: Path, given: Path | None) -> Path:
-    """The folder of results that holds this checkpoint's encodings: in `given`, else in a step
-    beside the checkpoint's.
+    """Return the folder of results that holds this checkpoint's encodings: in `given`, else in a
+    step beside the checkpoint's.
 
     Raises DataError if there is none, or if the encodings are another checkpoint's.
     """
@@ -43,7 +43,7 @@ def find_results(checkpoint: Path, given: Path | None) -> Path:
 
 
 def _inputs(checkpoint: Path) -> str:
-    """The options of `evaluate` that give this checkpoint's model what it looks at."""
+    """Return the options of `evaluate` that give this checkpoint's model what it looks at."""
     try:
         reads = parse(read_format(checkpoint, MODEL)["recipe"]).reads
     except (TvrError, KeyError):  # the file itself is at fault: `evaluate` says so

@@ -231,8 +231,8 @@ def evaluate(
     ks: tuple[int, ...] = KS,
     t2v_median: Median = "mean",
 ) -> Evaluation:
-    """Both directions: t2v (N_t, N_v), v2t (N_v, N_t), target int64 (N_t,): gallery column of each
-    text's own video.
+    """Return both directions: t2v (N_t, N_v), v2t (N_v, N_t), target int64 (N_t,): gallery column
+    of each text's own video.
 
     metrics: {"t2v": {R1, ..., MdR, MnR, Rsum, n, tied}, "v2t": {...}, "Rsum", "n" texts, "videos",
     "tied" queries both ways, "tie_policy", "v2t_definition"}; R in percent. Under "expanded" a

@@ -133,7 +133,8 @@ def beta_grid(start: float, stop: float, step: float) -> list[float]:
 
 
 def search_beta(betas: list[float], value: Callable[[float], float]) -> Found:
-    """The inverse temperature of `qb_norm` at which `value` is largest; the first of equal values.
+    """Return the inverse temperature of `qb_norm` at which `value` is largest; the first of equal
+    values.
 
     Source: knightyxp/DGL: search_for_best_r1_with_qb_norm.py, where the value is the recall of the
     very queries that are reported, so such numbers are optimistic.

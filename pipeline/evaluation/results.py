@@ -110,7 +110,7 @@ def save_concepts(
 
 
 def rank_arrays(name: str, found: Evaluation) -> dict[str, np.ndarray]:
-    """What ranks.npz holds of the way of ranking called `name`."""
+    """Return what ranks.npz holds of the way of ranking called `name`."""
     arrays = {f"{name}/v2t_rows": found.v2t_rows}
     for side, counts in (("t2v", found.t2v), ("v2t", found.v2t)):
         arrays |= {f"{name}/{side}_above": counts.above, f"{name}/{side}_tied": counts.tied}
@@ -142,7 +142,8 @@ def read_metrics(folder: Path) -> dict:
 
 
 def searched(folder: Path) -> str:
-    """What a search in these results looks through, in words: how many videos, of which split.
+    """Return what a search in these results looks through, in words: how many videos, of which
+    split.
 
     Raises DataError as `read_gallery` does.
     """
@@ -154,8 +155,8 @@ def searched(folder: Path) -> str:
 
 
 def read_ranks(folder: Path, rerank: str) -> dict[str, np.ndarray]:
-    """{"t2v", "v2t"}: pessimistic ranks from 1 of every query, int64. DataError if they were not
-    saved.
+    """Return {"t2v", "v2t"}: pessimistic ranks from 1 of every query, int64. DataError if they were
+    not saved.
     """
     arrays = read_npz(folder / RANKS)
     try:
@@ -179,8 +180,8 @@ def read_gallery(folder: Path) -> Gallery:
 
 
 def read_vectors(folder: Path) -> Vectors:
-    """The encodings as saved, float32. DataError if they are missing, damaged or not a row per
-    id.
+    """Return the encodings as saved, float32. DataError if they are missing, damaged or not a row
+    per id.
     """
     gallery = read_gallery(folder)
     sides: Vectors = {"text": {}, "video": {}}
@@ -197,7 +198,7 @@ def read_vectors(folder: Path) -> Vectors:
 
 
 def read_encodings(folder: Path) -> "dict[str, Encoding]":
-    """{"text", "video"}: the encodings as tensors, float32 on the CPU.
+    """Return {"text", "video"}: the encodings as tensors, float32 on the CPU.
 
     Raises DataError as `read_vectors` does.
     """
@@ -210,7 +211,7 @@ def read_encodings(folder: Path) -> "dict[str, Encoding]":
 
 
 def table(step: Path) -> str:
-    """The metrics of an evaluate step as aligned lines: a row for each checkpoint and way of
+    """Return the metrics of an evaluate step as aligned lines: a row for each checkpoint and way of
     ranking, and chance.
 
     trained: the share of the parameters that the recipe trains.
@@ -250,7 +251,7 @@ def table(step: Path) -> str:
 
 
 def _seed_lines(found: list[dict]) -> list[str]:
-    """A block for steps that were trained with several seeds: mean and spread of each."""
+    """Return a block for steps that were trained with several seeds: mean and spread of each."""
     by_name = {metrics["checkpoint"]: metrics for metrics in found}
     runs = groups(list(by_name))
     if not runs:
@@ -276,7 +277,7 @@ def _seed_lines(found: list[dict]) -> list[str]:
 
 
 def _interval_lines(labels: list[str], rows: list[dict], width: int) -> list[str]:
-    """A block of 95 % intervals of R@1 and Rsum: a line for each row of the table."""
+    """Return a block of 95 % intervals of R@1 and Rsum: a line for each row of the table."""
     from pipeline.evaluation.intervals import interval_words
 
     known = [row["intervals"] for row in rows if "intervals" in row]
@@ -296,12 +297,12 @@ def _interval_lines(labels: list[str], rows: list[dict], width: int) -> list[str
 
 
 def tie_policies(rows: Sequence[Mapping]) -> str:
-    """How ties were counted in these metrics: one name, or all, in their order."""
+    """Return how ties were counted in these metrics: one name, or all, in their order."""
     return ", ".join(dict.fromkeys(row["tie_policy"] for row in rows))
 
 
 def gain_words(gain: dict) -> str:
-    """What sampling adds, in one line."""
+    """Return what sampling adds, in one line."""
     both = ", ".join(f"{words} R@1 {gain[side]['R1']:+z.1f}" for side, words in _SIDES.items())
     return f"sampling, against {ALONE[gain['over']]}: {both}"
 

@@ -54,7 +54,7 @@ class Encoded:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def noise(self, seed: int) -> KeyedNoise | None:
-        """For models that sample; None where nobody said what the rows are."""
+        """For models that sample, or None where nobody said what the rows are."""
         if self.text_keys is None or self.video_keys is None:
             return None
         return KeyedNoise(seed, self.text_keys, self.video_keys)
@@ -119,7 +119,7 @@ def encode(
     world: World = World(),
     side: KeptSide | None = None,
 ) -> Encoding:
-    """Rows of all n items in order, on the CPU, whichever process encoded them.
+    """Return rows of all n items in order, on the CPU, whichever process encoded them.
 
     batches: all of them, or this process's share. side: what is kept of them already; `batches`
     then holds the rest. Raises DataError if they do not cover every
@@ -188,8 +188,8 @@ def score(
     budget: int = BLOCK_BYTES,
     world: World = World(),
 ) -> dict[str, Tensor]:
-    """Every named score (n_t, n_v), float32 on the CPU, computed on the model's device in blocks of
-    `budget` bytes.
+    """Return every named score (n_t, n_v), float32 on the CPU, computed on the model's device in
+    blocks of `budget` bytes.
 
     Of several processes each scores its share of the texts.
     """
@@ -259,8 +259,8 @@ def finite_scores(
 def fuse_scores(
     model: RetrievalModel, scores: dict[str, Tensor], encoded: Encoded, how: Fusion
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the model makes of scores of distinct texts: t2v and v2t with a row per caption, as
-    `rankings`.
+    """Return what the model makes of scores of distinct texts: t2v and v2t with a row per caption,
+    as `rankings`.
     """
     try:
         found = model.fuse(scores, encoded.text, encoded.video, how)

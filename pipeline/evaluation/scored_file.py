@@ -57,7 +57,7 @@ def read_scored(
 
 
 def read_matrix(path: Path) -> np.ndarray:
-    """One matrix of real numbers from a .npy or .npz file (a bank of queries)."""
+    """Return one matrix of real numbers from a .npy or .npz file (a bank of queries)."""
     return _matrix(
         read_npz(path) if path.suffix.lower() == ".npz" else {"sim": read_npy(path)}, path
     )

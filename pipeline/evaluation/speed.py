@@ -67,7 +67,7 @@ class Speed:
 
 
 def measure(encoded: Encoded, device: torch.device, rank_seconds: float) -> Speed:
-    """The speed of one evaluation that has just ended."""
+    """Return the speed of one evaluation that has just ended."""
     return Speed(
         device=str(device),
         passes=1,
@@ -83,7 +83,7 @@ def measure(encoded: Encoded, device: torch.device, rank_seconds: float) -> Spee
 def repeat(
     model: RetrievalModel, encode: Callable[[], Encoded], passes: int, world: World = World()
 ) -> Speed:
-    """The mean speed of `passes` passes over a split, after one that warms up."""
+    """Return the mean speed of `passes` passes over a split, after one that warms up."""
     device = next(model.parameters()).device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -119,7 +119,7 @@ def save_speed(out: Path, checkpoint: str, speed: Speed) -> None:
 
 
 def read_speed(out: Path, checkpoint: str) -> Speed | None:
-    """What `save_speed` wrote; None where nothing usable lies."""
+    """Return what `save_speed` wrote, or None where nothing usable lies."""
     path = out / STATE / _FOLDER / disk_name(checkpoint, ".json")
     try:
         values = json.loads(path.read_bytes())

@@ -39,7 +39,7 @@ class Looks:
     block: int
 
     def rows(self) -> list[dict]:
-        """[{"frame", and by who looks the sum over the patches of this frame}], from 0."""
+        """Return [{"frame", and by who looks the sum over the patches of this frame}], from 0."""
         sums = {_TITLES[name]: maps.sum((1, 2)) for name, maps in self.maps.items()}
         return [
             {"frame": t} | {name: round(float(values[t]), 5) for name, values in sums.items()}
@@ -48,7 +48,7 @@ class Looks:
 
 
 def read(model: RetrievalModel, frames: torch.Tensor, block: int | None = None) -> Looks:
-    """Where a model with `attention_maps` looks in the frames (1, T, S, S, 3) of a video.
+    """Return where a model with `attention_maps` looks in the frames (1, T, S, S, 3) of a video.
 
     block: None for the last one. Raises models.base.Mismatch for a block that there is not.
     """
@@ -60,7 +60,7 @@ def read(model: RetrievalModel, frames: torch.Tensor, block: int | None = None) 
 
 
 def overlaid(looks: Looks, name: str, per_video: bool = False) -> np.ndarray:
-    """The frames with the maps of one kind over them, uint8 (T, S, S, 3).
+    """Return the frames with the maps of one kind over them, uint8 (T, S, S, 3).
 
     per_video: the colours mean the same in all frames; otherwise each frame has its own scale, as
     published.
@@ -78,8 +78,8 @@ def overlaid(looks: Looks, name: str, per_video: bool = False) -> np.ndarray:
 
 
 def picture(looks: Looks, title: str, per_video: bool = False) -> bytes:
-    """A PNG: the frames (at most 12, evenly spaced), a row for each kind of map, and the share of
-    attention per frame.
+    """Return a PNG: the frames (at most 12, evenly spaced), a row for each kind of map, and the
+    share of attention per frame.
 
     Equal looks give equal bytes.
     """

@@ -32,8 +32,8 @@ class Reading:
     video: np.ndarray | None = None
 
     def top(self, side: str, n: int) -> list[dict]:
-        """The n heaviest tags of "text" or "video": [{"tag", "weight"}]; [] for a side that was not
-        asked for.
+        """Return the n heaviest tags of "text" or "video": [{"tag", "weight"}]; [] for a side that
+        was not asked for.
         """
         weights = getattr(self, side)
         if weights is None:
@@ -49,8 +49,8 @@ class Reading:
         )
 
     def rank_shared(self, n: int) -> list[dict]:
-        """The n tags that add most to the similarity: [{"tag", "text", "video", "share"}]; []
-        without both sides.
+        """Return the n tags that add most to the similarity: [{"tag", "text", "video", "share"}];
+        [] without both sides.
         """
         if self.text is None or self.video is None:
             return []
@@ -94,8 +94,8 @@ def _concepts(encoding: Encoding, info: ModelInfo, checkpoint: Path) -> np.ndarr
 
 
 def picture(reading: Reading, titles: Sequence[str], n: int) -> bytes:
-    """A PNG: the heaviest tags of each side as bars, the video's to the left, the sentence's to the
-    right.
+    """Return a PNG: the heaviest tags of each side as bars, the video's to the left, the sentence's
+    to the right.
 
     titles: of the video and of the sentence. Tags that add most to the similarity stand on top.
     Equal readings give equal bytes.

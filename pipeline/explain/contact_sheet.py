@@ -66,7 +66,7 @@ def sheet(
 
 
 def covered(images: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """A copy of uint8 (T, S, S, 3) with grey over every 32 x 32 patch that was not kept.
+    """Return a copy of uint8 (T, S, S, 3) with grey over every 32 x 32 patch that was not kept.
 
     kept: int (segments, n), ids of a segment's patches: frame in the segment * patches of a frame +
     row * columns + column. DataError if they do not fit the frames.
@@ -101,7 +101,7 @@ def covered(images: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def cover(image: np.ndarray, shows: np.ndarray) -> np.ndarray:
-    """A copy of uint8 (S, S, 3) with grey over the patches that do not show: bool (n, n).
+    """Return a copy of uint8 (S, S, 3) with grey over the patches that do not show: bool (n, n).
 
     Pixels that no whole patch reaches are covered with the last one.
     """
@@ -112,8 +112,8 @@ def cover(image: np.ndarray, shows: np.ndarray) -> np.ndarray:
 
 
 def patches(image: np.ndarray) -> Iterator[np.ndarray]:
-    """The 32 x 32 tiles of uint8 (H, W, 3), column by column, as views; what is left at the edges
-    is left out.
+    """Yield the 32 x 32 tiles of uint8 (H, W, 3), column by column, as views; what is left at the
+    edges is left out.
     """
     for x in range(0, image.shape[1] - PATCH + 1, PATCH):
         for y in range(0, image.shape[0] - PATCH + 1, PATCH):

@@ -46,7 +46,9 @@ class KeptPatches:
         return len(self.ids[max(self.ids)]) if self.ids else len(self.frames)
 
     def rows(self) -> list[dict]:
-        """[{"segment", "frames", maybe "similarity", maybe "kept" by block}], counted from 0."""
+        """Return [{"segment", "frames", maybe "similarity", maybe "kept" by block}], counted from
+        0.
+        """
         length = len(self.frames) // self.segments
         found = []
         for n in range(self.segments):
@@ -57,7 +59,7 @@ class KeptPatches:
         return found
 
     def mask(self, block: int) -> np.ndarray:
-        """Whether each patch is left in front of a block: bool (T, grid, grid)."""
+        """Return whether each patch is left in front of a block: bool (T, grid, grid)."""
         ids = self.ids[block]
         shows = np.zeros((len(ids), len(self.frames) // len(ids) * self.grid**2), bool)
         np.put_along_axis(shows, ids, True, axis=1)
@@ -68,7 +70,7 @@ class KeptPatches:
 def read(
     model: RetrievalModel, info: ModelInfo, batch: dict[str, torch.Tensor], text: str | None
 ) -> KeptPatches:
-    """What a model with `kept_patches` keeps of one video, and how it fits a sentence.
+    """Return what a model with `kept_patches` keeps of one video, and how it fits a sentence.
 
     batch: frames (1, T, S, S, 3) uint8, video_mask (1, T).
     """

@@ -62,8 +62,8 @@ class WordMatch:
         return f"({t2v:.3f} + {v2t:.3f})/2 = {(t2v + v2t) / 2:.3f}"
 
     def rows(self) -> dict[str, list[dict]]:
-        """{"words": [{word, weight, similarity, frame}], "frames": [{frame, weight, similarity,
-        word}]}, from 0.
+        """Return {"words": [{word, weight, similarity, frame}], "frames": [{frame, weight,
+        similarity, word}]}, from 0.
 
         frame and word are None where padding counts for more than every real one.
         """
@@ -99,7 +99,7 @@ def read(
     video: Encoding,
     frames: np.ndarray | None = None,
 ) -> WordMatch:
-    """A sentence and an encoded video, by a model with `explain`.
+    """Return a sentence and an encoded video, by a model with `explain`.
 
     video: the encoding of one. frames: what it saw, uint8 (T, S, S, 3), to show them. Raises
     models.base.Mismatch for a model that compares no words.
@@ -112,7 +112,9 @@ def read(
 
 
 def evaluated(folder: Path, video_id: str) -> Encoding:
-    """The encoding of a video that `evaluate` wrote into `folder`. DataError if it is not there."""
+    """Return the encoding of a video that `evaluate` wrote into `folder`. DataError if it is not
+    there.
+    """
     known = results.read_gallery(folder).video_ids
     if video_id not in known:
         raise unknown_video(video_id, known)
@@ -122,8 +124,8 @@ def evaluated(folder: Path, video_id: str) -> Encoding:
 
 
 def labels(text: str, n: int) -> list[str]:
-    """What each of n tokens stands for; a word that is cut up is written before its first piece,
-    the others are "+".
+    """Return what each of n tokens stands for; a word that is cut up is written before its first
+    piece, the others are "+".
     """
     bpe = ClipBpe.load()
     inner = []
@@ -135,8 +137,8 @@ def labels(text: str, n: int) -> list[str]:
 def read_frames(
     model: RetrievalModel, info: ModelInfo, path: Path, video_id: str
 ) -> dict[str, torch.Tensor]:
-    """A batch of one video as the model is tested on it: frames (1, T, S, S, 3) uint8, video_mask
-    (1, T).
+    """Return a batch of one video as the model is tested on it: frames (1, T, S, S, 3) uint8,
+    video_mask (1, T).
 
     path: a finished step that holds frames. ConfigError if it does not, or not this video.
     """
@@ -165,8 +167,8 @@ class _Fresh:
 
 
 def picture(match: WordMatch, title: str) -> bytes:
-    """A PNG: words above, frames below, a line for every pair by its similarity. Equal matches give
-    equal bytes.
+    """Return a PNG: words above, frames below, a line for every pair by its similarity. Equal
+    matches give equal bytes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -33,8 +33,8 @@ class Videos(Protocol):
     def batch(
         self, rows: np.ndarray, memory: Memory, samples: Samples | None = None
     ) -> dict[str, Tensor]:
-        """What a batch holds of the videos at `rows`. samples: what random choices are keyed by;
-        None: no training.
+        """Return what a batch holds of the videos at `rows`. samples: what random choices are keyed
+        by; None: no training.
         """
 
 
@@ -98,10 +98,10 @@ class VideoStore(Protocol):
     where: str  # what is read, for people
 
     def faults(self, video_ids: list[str]) -> dict[str, str]:
-        """Why videos cannot be read, by id; nothing about those that can."""
+        """Return why videos cannot be read, by id; nothing about those that can."""
 
     def videos(self, video_ids: list[str]) -> Videos:
-        """The videos, none of which has a fault."""
+        """Return the videos, none of which has a fault."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def open_corpus(
     encoder: TextEncoder,
     labels: Callable[[list[str]], np.ndarray] | None = None,
 ) -> Corpus:
-    """The corpus of a split. labels: video ids -> soft tags, float32 (N_v, n_tags).
+    """Return the corpus of a split. labels: video ids -> soft tags, float32 (N_v, n_tags).
 
     Videos that cannot be read (set aside by an earlier step, damaged) are left out with their
     captions, and counted in a warning. Raises DataError if nothing is left.

@@ -55,8 +55,8 @@ def choose(
 
 
 def stride(held: Rational | float | None, fps: float | None) -> int:
-    """Every how many frames to take of a source with `held` frames per second, for a model that
-    reads `fps`: round(held / fps), as DRL's reader; 1 where one of them is not known.
+    """Return every how many frames to take of a source with `held` frames per second, for a model
+    that reads `fps`: round(held / fps), as DRL's reader; 1 where one of them is not known.
 
     Source: docs/specs/preprocessing.md, section 1.8.
     """
@@ -77,7 +77,9 @@ def uniform(samples: Samples, m: int, start: int = 0) -> np.ndarray:
 
 
 def _drawn(counts: np.ndarray, m: int, mode: FrameMode, samples: Samples) -> np.ndarray:
-    """One random frame of each of m segments, int64 (B, m); all frames of a video with fewer."""
+    """Return one random frame of each of m segments, int64 (B, m); all frames of a video with
+    fewer.
+    """
     n = counts[:, None]  # (B, 1)
     starts, sizes = segments(counts, m, mode)
     drawn = starts + (uniform(samples, m) * sizes).astype(np.int64)  # (B, m)
@@ -91,8 +93,8 @@ def _fixed(counts: np.ndarray, m: int, mode: FrameMode) -> np.ndarray:
 
 
 def _places(real: np.ndarray, m: int, samples: Samples | None) -> np.ndarray:
-    """A new order of the first `real` entries of each row (reversed, or drawn); later ones repeat
-    the last of them.
+    """Return a new order of the first `real` entries of each row (reversed, or drawn); later ones
+    repeat the last of them.
     """
     is_real = np.arange(m) < real[:, None]
     if samples is None:

@@ -32,7 +32,7 @@ class FrameSource(Protocol):
     where: str
 
     def holds(self, video_id: str) -> bool:
-        """Whether the source lists the video."""
+        """Return whether the source lists the video."""
 
     def count(self, video_id: str) -> int:
         """Its frames, after making sure that they can be read. KeyError, DataError or ItemError if
@@ -40,8 +40,8 @@ class FrameSource(Protocol):
         """
 
     def fps(self, video_id: str) -> Fraction | None:
-        """How many of the frames it counts show one second; None if nobody knows. Asked of videos
-        that can be read.
+        """Return how many of the frames it counts show one second, or None if nobody knows. Asked
+        of videos that can be read.
         """
 
     def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:
@@ -108,7 +108,9 @@ class StoredFrames:
         out[...] = fit_square(images, self.size, self._fit)
 
     def _part(self, video_id: str) -> tuple[str, int, int] | None:
-        """(id in the store, first frame, frames) of a video, or of a moment of a stored film."""
+        """Return (id in the store, first frame, frames) of a video, or of a moment of a stored
+        film.
+        """
         if video_id in self._store:
             return video_id, 0, self._store.info(video_id).frames
         named = parse_id(video_id)
@@ -155,7 +157,7 @@ class DecodedFiles:
         return frames
 
     def fps(self, video_id: str) -> Fraction | None:
-        """As it was asked for; None for all frames, whose rate no model asks about."""
+        """As it was asked for, or None for all frames, whose rate no model asks about."""
         return None if self._choice.rule == "all" else self._choice.fps
 
     def read(self, video_id: str, index: np.ndarray, out: np.ndarray) -> None:

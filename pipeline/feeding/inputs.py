@@ -42,7 +42,7 @@ class Given:
 
     @classmethod
     def of(cls, inputs: Mapping[str, Artefact | list[Artefact] | None], out: Path) -> "Given":
-        """Those among the inputs of a stage that writes into `out`."""
+        """Return those among the inputs of a stage that writes into `out`."""
         named = {name: inputs.get(name) for name in ("tensors", "features", "store", "videos")}
         return cls(**named, digests=out / STATE / "digests.jsonl")
 
@@ -55,8 +55,8 @@ def open_videos(
     seed: int = 0,
     threads: int | None = None,
 ) -> VideoStore:
-    """What a model with these inputs reads of videos. ConfigError if it is not given, DataError if
-    it does not fit.
+    """Return what a model with these inputs reads of videos. ConfigError if it is not given,
+    DataError if it does not fit.
     """
     if inputs.video == "features":
         return open_store(
@@ -144,8 +144,8 @@ def open_store(tensors: Path | None, features: Path | None = None) -> Store:
 
 
 def load_vectors(path: Path) -> np.ndarray:
-    """The first word embedding, float32 (words, dim), of a word2vec step's folder or an .npy file.
-    DataError else.
+    """Return the first word embedding, float32 (words, dim), of a word2vec step's folder or an .npy
+    file. DataError else.
     """
     file = path / VECTORS if path.is_dir() else path
     fix = f"Give the {VECTORS} of a word2vec step, or run that step again."
@@ -160,8 +160,8 @@ def load_vectors(path: Path) -> np.ndarray:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device for auto, cpu, mps, cuda or cuda:N; auto takes the GPU of this process if there is
-    one.
+    """Return the device for auto, cpu, mps, cuda or cuda:N; auto takes the GPU of this process if
+    there is one.
 
     ConfigError for a GPU that is not there.
     """

@@ -33,7 +33,7 @@ class Batch:
     video_ids: list[str]
 
     def to(self, device: torch.device) -> dict[str, Tensor]:
-        """The tensors on a device (themselves where they are there already)."""
+        """Return the tensors on a device (themselves where they are there already)."""
         return {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()}
 
 
@@ -47,8 +47,8 @@ class Slot:
         self._buffers: dict[str, Tensor] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """An uninitialised contiguous tensor in this slot's memory; the last one of that name is
-        overwritten.
+        """Return an uninitialised contiguous tensor in this slot's memory; the last one of that
+        name is overwritten.
         """
         n = int(np.prod(shape))
         buffer = self._buffers.get(name)
@@ -58,7 +58,7 @@ class Slot:
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of range(n), int64, the same for the same (seed, epoch)."""
+    """Return a permutation of range(n), int64, the same for the same (seed, epoch)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch]))).permutation(
         n
     )
@@ -79,8 +79,8 @@ def spread_videos(order: np.ndarray, video_of: np.ndarray, batch_size: int) -> n
 
 
 def pair_order(video_of: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """An order of all captions, int64, in which captions of the videos 2k and 2k + 1 stand next to
-    each other.
+    """Return an order of all captions, int64, in which captions of the videos 2k and 2k + 1 stand
+    next to each other.
 
     video_of: number of each caption's video. In rounds: each takes one caption of every video, pair
     by pair, so that a video hardly comes twice in a batch.
@@ -151,7 +151,7 @@ class TrainBatches:
         return min(self.batch_size, (n - (self._count - 1) * self.batch_size) // size * size)
 
     def rows(self, epoch: int) -> list[np.ndarray]:
-        """The captions (rows of the corpus) of this rank in each batch of an epoch."""
+        """Return the captions (rows of the corpus) of this rank in each batch of an epoch."""
         order = epoch_order(len(self.corpus.caption_ids), self._seed, epoch)
         if self._pairs:
             order = pair_order(self.corpus.places[self.corpus.video_of], self._seed, epoch)
@@ -165,7 +165,7 @@ class TrainBatches:
         return shares
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from number `start` on, assembled ahead in a background
+        """Return the batches of an epoch from number `start` on, assembled ahead in a background
         thread.
         """
 
@@ -190,8 +190,8 @@ def video_batches(
     world: World = World(),
     parts: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
-    """All videos in order: their positions, and what models/base.py says; valid until the next
-    batch is asked for. parts: the positions of each batch, instead of `batch_size` at a time.
+    """Return all videos in order: their positions, and what models/base.py says; valid until the
+    next batch is asked for. parts: the positions of each batch, instead of `batch_size` at a time.
 
     Of several processes each makes every `size`-th batch, so that batches are those of one process.
     """

@@ -73,7 +73,7 @@ class Read:
 
 
 def spans_of(seconds: float, cutting: Cutting) -> list[Span]:
-    """The whole video, then windows of even length; the last one ends with the video.
+    """Return the whole video, then windows of even length; the last one ends with the video.
 
     A video that is no longer than a window has none.
     """
@@ -94,8 +94,8 @@ def of_file(
     limits: Limits,
     moment: Moment | None = None,
 ) -> Read:
-    """The windows of a video file, or of its bytes. moment: only that part of it; spans are those
-    of the file.
+    """Return the windows of a video file, or of its bytes. moment: only that part of it; spans are
+    those of the file.
 
     Only the frames that are seen are decoded (and what they refer to). ItemError as
     `video.reader.decode_clip`.
@@ -136,7 +136,9 @@ def _inside(times: FrameTimes, moment: Moment | None) -> np.ndarray:
 
 
 def of_store(store: FrameStore, video_id: str, seen: Seen, cutting: Cutting) -> Windows:
-    """The windows of a video in a frame store that keeps times. KeyError, DataError as `read`."""
+    """Return the windows of a video in a frame store that keeps times. KeyError, DataError as
+    `read`.
+    """
     info = store.info(video_id)
     times = FrameTimes(info.times_ms.astype(np.int64), 1000 / float(info.fps))
     options = seen.options
@@ -150,7 +152,7 @@ def of_store(store: FrameStore, video_id: str, seen: Seen, cutting: Cutting) -> 
 def of_cache(
     cache: TensorCache, video_id: str, seen: Seen, cutting: Cutting, fps: float | None
 ) -> Windows:
-    """The windows of cached frames; fps: of the cache, without it only the whole video.
+    """Return the windows of cached frames; fps: of the cache, without it only the whole video.
 
     A cache of a higher rate than the model's is read at every n-th frame, as `evaluate` does.
     """
@@ -202,7 +204,7 @@ class _Plan:
 
 
 def _plan(times: FrameTimes, spans: list[Span], seen: Seen) -> _Plan:
-    """Which frames each window shows; windows without any are left out."""
+    """Return which frames each window shows; windows without any are left out."""
     options = seen.options
     shown = np.arange(len(times.ms))
     at = times.ms.astype(np.float64)
@@ -232,7 +234,7 @@ def _plan(times: FrameTimes, spans: list[Span], seen: Seen) -> _Plan:
 
 
 def _on_grid(times: FrameTimes, fps: float) -> np.ndarray:
-    """The last frame at or before every 1/fps seconds, int64 (K,)."""
+    """Return the last frame at or before every 1/fps seconds, int64 (K,)."""
     n_slots = max(1, math.ceil(times.seconds * fps - 0.01))  # as the grid of a decoded clip
     slots = np.arange(n_slots) * (1000 / fps)
     # a time was rounded to a millisecond

@@ -33,7 +33,7 @@ class Login:
 
 
 def login(server: str, netrc_file: Path | None = None) -> Login | None:
-    """What to tell `server` (a host, or host:port), None if nothing is known.
+    """Return what to tell `server` (a host, or host:port), None if nothing is known.
 
     Of a netrc file the entry of that server counts, else the one of its host.
     Raises ConfigError for half a login or a netrc file that others can read.

@@ -137,7 +137,7 @@ def _transfer(
 
 
 def _start(reply: Reply, have: int, link: Link, part: Path, note: _Note) -> int:
-    """Where in the file this answer begins. Raises as `download`."""
+    """Return where in the file this answer begins. Raises as `download`."""
     if reply.status == 206:
         match = _RANGE.fullmatch(reply.headers.get("Content-Range", "").strip())
         same = not note.etag or _etag(reply) in ("", note.etag)
@@ -225,7 +225,7 @@ def _complete(link: Link, part: Path, note: _Note, is_resumed: bool) -> str:
 
 
 def _etag(reply: Reply) -> str:
-    """The strong mark of a version; weak ones do not promise equal bytes."""
+    """Return the strong mark of a version; weak ones do not promise equal bytes."""
     tag = reply.headers.get("ETag", "")
     return "" if tag.startswith("W/") else tag
 
@@ -277,7 +277,7 @@ def _write_note(part: Path, note: _Note) -> None:
 
 
 def _read_note(part: Path, link: Link) -> _Note:
-    """The note of a partial file that can be continued; else the file is emptied."""
+    """Return the note of a partial file that can be continued; else the file is emptied."""
     try:
         note = _Note(**json.loads(_note_path(part).read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):

@@ -64,7 +64,7 @@ class Reply:
         return self.length is not None or bool(self._response.chunked)
 
     def chunks(self) -> Iterator[bytes]:
-        """The body. TransferError if the connection breaks or the server stalls."""
+        """Yield the body. TransferError if the connection breaks or the server stalls."""
         since, window = time.monotonic(), 0
         while True:
             try:
@@ -111,8 +111,8 @@ def get(
 
 
 def may_know(target: SplitResult, first: SplitResult, manners: Manners) -> bool:
-    """Whether a login for `first` may be told to `target`: the same server, or the same one over
-    TLS.
+    """Return whether a login for `first` may be told to `target`: the same server, or the same one
+    over TLS.
     """
     one, other = _server(first), _server(target)
     if one != other and (one[0], one[1:], other[1:]) != (other[0], ("http", 80), ("https", 443)):

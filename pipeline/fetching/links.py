@@ -54,20 +54,20 @@ class LinkList:
 
 
 def shown(url: str) -> str:
-    """An address without its query and without a user."""
+    """Return an address without its query and without a user."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}{'?...' if parts.query else ''}"
 
 
 def checksum_kind(checksum: str) -> str:
-    """The name of the algorithm, as hashlib knows it."""
+    """Return the name of the algorithm, as hashlib knows it."""
     return _DIGESTS[len(checksum)]
 
 
 def read_links(paths: Sequence[Path], in_folders: bool = False) -> LinkList:
-    """The addresses of all lists, sorted. in_folders: ids get the last folder of the address in
-    front.
+    """Return the addresses of all lists, sorted. in_folders: ids get the last folder of the address
+    in front.
 
     DataError for lists that cannot be read, and (all together) for addresses that cannot be used.
     """
@@ -145,9 +145,8 @@ def _link(line: str, where: str, in_folders: bool, faults: Faults) -> Link | Non
 
 
 def _checked(url: str, where: str, faults: Faults) -> SplitResult | None:
-    """The parts of an address that may be asked for. One that is not understood is not repeated in
-    the message either:
-    there may be a password in it.
+    """Return the parts of an address that may be asked for. One that is not understood is not
+    repeated in the message either: there may be a password in it.
     """
     try:
         parts = urlsplit(url)

@@ -20,8 +20,8 @@ class Tolerance:
 
     @classmethod
     def parse(cls, words: object, default: "Tolerance | None" = None) -> "Tolerance":
-        """What a case states: a number, "1e-6", "rtol 2e-4", "relative 1e-3", "max abs diff 1e-4",
-        "exact", "equal".
+        """Return what a case states: a number, "1e-6", "rtol 2e-4", "relative 1e-3", "max abs diff
+        1e-4", "exact", "equal".
 
         `default` (1e-4) for None. ValueError if the words hold neither a number nor exact/equal.
         """
@@ -92,8 +92,8 @@ def equal(name: str, ours: object, expected: object) -> Comparison:
 def between(
     name: str, value: object, ends: tuple[object, object], tolerance: Tolerance = EXACT
 ) -> Comparison:
-    """Every element of `value` lies between the two `ends`, in either order; for what depends on
-    the order of ties.
+    """Every element of `value` lies between the two `ends`, in either order; for what
+    depends on the order of ties.
     """
     x = np.asarray(value, dtype=np.float64)
     a = np.asarray(ends[0], dtype=np.float64)
@@ -129,7 +129,7 @@ def close_tree(
 
 
 def leaves(name: str, value: object) -> Iterator[str]:
-    """The dotted names of all leaves of nested dictionaries: what must become rows."""
+    """Yield the dotted names of all leaves of nested dictionaries: what must become rows."""
     if not isinstance(value, Mapping):
         yield name
         return

@@ -32,8 +32,8 @@ class CaseReport:
 
 
 def find_cases(paths: Iterable[Path]) -> list[Case]:
-    """All cases at or below the paths, each once, in the order given and then by name. DataError if
-    a path has none.
+    """Return all cases at or below the paths, each once, in the order given and then by name.
+    DataError if a path has none.
     """
     found: dict[Path, Case] = {}
     for path in map(Path, paths):
@@ -76,8 +76,8 @@ def run_case(case: Case) -> CaseReport:
 
 
 def find_handler(system: str, kind: str) -> Handler | None:
-    """The handler of a kind, from the files of `system`; None if no file has it. ValueError if two
-    files do.
+    """Return the handler of a kind, from the files of `system`, or None if no file has it.
+    ValueError if two files do.
     """
     found = []
     for name in handler_files(system):
@@ -89,14 +89,16 @@ def find_handler(system: str, kind: str) -> Handler | None:
 
 
 def handler_files(system: str) -> list[str]:
-    """Names below `pipeline.parity` of the modules that may hold handlers of a system, sorted."""
+    """Return names below `pipeline.parity` of the modules that may hold handlers of a system,
+    sorted.
+    """
     folder = system.replace("-", "_").replace(".", "_")
     stems = sorted(path.stem for path in (FOLDER / folder).glob("*.py"))
     return [f"{folder}.{stem}" for stem in stems if stem != "__init__"]
 
 
 def _missing(case: Case, rows: list[Comparison]) -> Iterator[str]:
-    """Names of what the case expects and no row covers."""
+    """Yield names of what the case expects and no row covers."""
     covered = {row.name for row in rows} | {row.name.partition("[")[0] for row in rows}
     yield from (name for name in case.outputs if name != "dummy" and name not in covered)
     if "expected" in case.info:

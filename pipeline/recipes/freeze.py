@@ -10,7 +10,9 @@ from pipeline.recipes.options import FreezeOptions, TrainOptions
 
 
 def frozen_names(names: Collection[str], options: FreezeOptions | None) -> list[str]:
-    """Those of the parameters' names that `train.freeze` keeps from training, in their order."""
+    """Return those of the parameters' names that `train.freeze` keeps from training, in their
+    order.
+    """
     if options is None:
         return []
     matching = [name for name in names if re.search(options.match, name)]
@@ -51,7 +53,7 @@ def _is_frozen_norm(prefix: str, module: nn.Module, frozen: set[str]) -> bool:
 
 
 def unchanging_names(model: nn.Module, options: TrainOptions) -> list[str]:
-    """Names of the weights that no training step changes.
+    """Return names of the weights that no training step changes.
 
     They are the frozen ones but for temperatures, which are kept within limits all the same.
     """
@@ -60,7 +62,7 @@ def unchanging_names(model: nn.Module, options: TrainOptions) -> list[str]:
 
 
 def count_parameters(model: nn.Module, options: TrainOptions) -> dict[str, int]:
-    """{"all", "trained"}: parameters of a model, and those that its recipe trains."""
+    """Return {"all", "trained"}: parameters of a model, and those that its recipe trains."""
     parameters = dict(model.named_parameters())
     frozen = set(frozen_names(parameters, options.freeze))
     return {

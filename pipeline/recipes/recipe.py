@@ -26,7 +26,7 @@ class Recipe:
         return model_reads(self.model)
 
     def resolve(self) -> dict:
-        """The recipe as plain values with every default filled in; `parse` gives it back."""
+        """Return the recipe as plain values with every default filled in; `parse` gives it back."""
         return {
             "name": self.name,
             "model": self.model,
@@ -36,8 +36,8 @@ class Recipe:
 
 
 def model_reads(model: str) -> frozenset[str]:
-    """What a model looks at: words or clip_bpe, features or frames, tags; said by READS of its
-    options file.
+    """Return what a model looks at: words or clip_bpe, features or frames, tags; said by READS of
+    its options file.
 
     Without it: frames and CLIP's byte pairs. Known without importing torch, so that a plan wires
     what is read.
@@ -48,7 +48,7 @@ def model_reads(model: str) -> frozenset[str]:
 
 
 def parse(values: dict | str) -> Recipe:
-    """A recipe from {name, model, options, train}, checked without importing torch.
+    """Return a recipe from {name, model, options, train}, checked without importing torch.
 
     Raises ConfigError that lists every mistake with its path and a did-you-mean.
     """

@@ -14,8 +14,8 @@ _OVER = {
 
 
 def gains(found: dict[str, dict]) -> dict[str, dict]:
-    """What sampling adds, from the metrics of each way of ranking: {way: {over, t2v: {R1, ...},
-    v2t: {R1, ...}}}.
+    """Return what sampling adds, from the metrics of each way of ranking: {way: {over, t2v: {R1,
+    ...}, v2t: {R1, ...}}}.
 
     Differences of every recall, of the median and of the mean rank; {} where nothing was sampled.
     """
@@ -69,8 +69,8 @@ def examples(
     count: int,
     answers: int = 5,
 ) -> dict[str, list[dict]]:
-    """The `count` best and worst text queries, each of another video: {"best": [...], "worst":
-    [...]}.
+    """Return the `count` best and worst text queries, each of another video: {"best": [...],
+    "worst": [...]}.
 
     captions: (id, text) of each query. Each entry: caption, text, video, rank (from 1, ties lost),
     margin (own score minus the best other), answers [{video, score}] from the top. Equal ranks are
@@ -138,7 +138,7 @@ def _margins(t2v: np.ndarray, target: np.ndarray) -> np.ndarray:
 def chance(
     target: np.ndarray, n_videos: int, ks: tuple[int, ...], convention: str
 ) -> dict[str, dict[str, float]]:
-    """What guessing gives: {"t2v": {R<k>..., MdR, MnR}, "v2t": {R<k>...}}, R in percent.
+    """Return what guessing gives: {"t2v": {R<k>..., MdR, MnR}, "v2t": {R<k>...}}, R in percent.
 
     Over all captions a video with several of them has more than one right answer (hypergeometric).
     """

@@ -118,8 +118,8 @@ def describe(
 
 
 def same_as_before(annotations: Annotations) -> dict[str, str]:
-    """{split: an earlier split with the same videos and captions}: val and test are often one set
-    under two names. Equal figures alone are no reason.
+    """Return {split: an earlier split with the same videos and captions}: val and test are often
+    one set under two names. Equal figures alone are no reason.
     """
     same: dict[str, str] = {}
     splits = annotations.splits

@@ -22,8 +22,8 @@ _TAIL = 0.995
 
 
 def png(found: Mapping[str, SplitFacts], limit: int, title: str) -> bytes:
-    """The figure. limit: tokens of a text, marked where captions are cut. Equal facts give equal
-    pictures.
+    """Return the figure. limit: tokens of a text, marked where captions are cut. Equal facts give
+    equal pictures.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

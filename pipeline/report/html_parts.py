@@ -8,7 +8,7 @@ from importlib import resources
 
 
 def document(title: str, body: str, style: str = "") -> str:
-    """A complete HTML document in the style of the report."""
+    """Return a complete HTML document in the style of the report."""
     css = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8") + style
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -24,7 +24,7 @@ def text(value: object) -> str:
 
 
 def cell(content: str, *marks: str, tag: str = "td", more: str = "") -> str:
-    """One table cell; `marks` are classes (empty ones are dropped), `content` is HTML."""
+    """Return one table cell; `marks` are classes (empty ones are dropped), `content` is HTML."""
     classes = " ".join(mark for mark in marks if mark)
     return (
         f"<{tag}{f' class={chr(34)}{classes}{chr(34)}' if classes else ''}{more}>{content}</{tag}>"
@@ -36,7 +36,7 @@ def row(cells: Iterable[str], mark: str = "") -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[str]) -> str:
-    """A table that scrolls sideways when it must. heads, rows: whole <tr> elements."""
+    """Return a table that scrolls sideways when it must. heads, rows: whole <tr> elements."""
     return (
         f'<div class="wide"><table><thead>{"".join(heads)}</thead>\n<tbody>\n'
         + "\n".join(rows)
@@ -45,14 +45,14 @@ def table(heads: Sequence[str], rows: Iterable[str]) -> str:
 
 
 def bar(label: str, percent: float, mark: float | None = None, shown: str = "") -> str:
-    """A row of a table of bars; `mark`: where the tick goes (percent)."""
+    """Return a row of a table of bars; `mark`: where the tick goes (percent)."""
     tick = "" if mark is None else f'<s style="left:calc({mark:.2f}% - 1px)"></s>'
     track = f'<i><u style="width:{percent:.2f}%"></u>{tick}</i>'
     return row([cell(text(label), "name"), cell(track, "track"), cell(shown or f"{percent:.1f}")])
 
 
 def figure(caption: str, bars: Iterable[str]) -> str:
-    """A captioned table of bars."""
+    """Return a captioned table of bars."""
     body = "".join(bars)
     return (
         f"<figure><figcaption>{text(caption)}</figcaption><table"
@@ -61,7 +61,7 @@ def figure(caption: str, bars: Iterable[str]) -> str:
 
 
 def note(words: str) -> str:
-    """A small grey paragraph; `words` is HTML."""
+    """Return a small grey paragraph; `words` is HTML."""
     return f'<p class="note">{words}</p>'
 
 
@@ -75,7 +75,7 @@ def heading(key: str) -> str:
 
 
 def one(value: float | None) -> str:
-    """One decimal, or nothing."""
+    """Return one decimal, or nothing."""
     return "" if value is None else f"{value:.1f}"
 
 

@@ -95,7 +95,7 @@ class Report:
 
 
 def page(report: Report) -> str:
-    """The whole page."""
+    """Return the whole page."""
     sections = [
         ("results", "Results", _results(report)),
         ("training", "Training", _training(report.entries)),
@@ -121,8 +121,8 @@ def run_page(
     times: Iterable[tuple[str, float]],
     speeds: Iterable[tuple[str, str]] = (),
 ) -> str:
-    """The second page: the command as typed, how long each step took when it last ran, and how fast
-    each checkpoint was evaluated.
+    """Return the second page: the command as typed, how long each step took when it last ran, and
+    how fast each checkpoint was evaluated.
     """
     notes = "".join(note(f"{text(name)}: {text(words)}") for name, words in speeds)
     rows = list(times)
@@ -204,7 +204,7 @@ def _gains(report: Report) -> list[tuple[ReportEntry, dict]]:
 
 
 def _gain(gain: dict) -> str:
-    """What sampling adds to the scores it starts from."""
+    """Return what sampling adds to the scores it starts from."""
     both = "; ".join(
         f"{words.lower()} R@1 {gain[side]['R1']:+z.1f}, mean rank {gain[side]['MnR']:+z.1f}"
         for side, words in _SIDES
@@ -280,7 +280,7 @@ def _result_row(entry: ReportEntry, name: str, values: dict, keys: list[str], be
 
 
 def _trained(parameters: dict[str, int] | None) -> str:
-    """The share of a model's parameters that its recipe trains."""
+    """Return the share of a model's parameters that its recipe trains."""
     return f"{100 * parameters['trained'] / parameters['all']:.3g} %" if parameters else ""
 
 

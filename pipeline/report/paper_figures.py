@@ -16,8 +16,8 @@ FIGURES = {
 
 
 def figures(recipe: str, n_videos: int) -> dict:
-    """{"t2v": {...}, "v2t": {...}} of a recipe for a gallery of this size; {} where nothing like it
-    was published.
+    """Return {"t2v": {...}, "v2t": {...}} of a recipe for a gallery of this size; {} where nothing
+    like it was published.
     """
     found = FIGURES.get(recipe, {})
     return {side: found[side] for side in ("t2v", "v2t")} if found.get("videos") == n_videos else {}

@@ -29,8 +29,8 @@ class Line(NamedTuple):
 
 
 def read_curves(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
-    """(training terms by step, validation scores by epoch) of a metrics.jsonl. DataError if a line
-    is not JSON.
+    """Return (training terms by step, validation scores by epoch) of a metrics.jsonl. DataError if
+    a line is not JSON.
     """
     train: dict[str, tuple[list, list]] = {}
     validation: dict[str, tuple[list, list]] = {}
@@ -58,7 +58,7 @@ def read_curves(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
 
 
 def curves(lines: Mapping[str, Line], x_label: str, y_label: str) -> str:
-    """One SVG of named lines, with a legend if there are several."""
+    """Return one SVG of named lines, with a legend if there are several."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -68,7 +68,7 @@ class Answers:
         return self.answers[place]
 
     def first(self, n: int) -> "Answers":
-        """The best n of them."""
+        """Return the best n of them."""
         return replace(self, answers=self.answers[:n])
 
 
@@ -78,7 +78,7 @@ def answers_of(
     wanted: np.ndarray | None = None,
     fit: tuple[str, np.ndarray] | None = None,
 ) -> Answers:
-    """What a ranking means. wanted: bool (rows,), which rows were to be ranked, None: all.
+    """Return what a ranking means. wanted: bool (rows,), which rows were to be ranked, None: all.
     fit: the glob of --path and bool (rows,), what fits it.
     """
     found = [
@@ -98,7 +98,7 @@ def answers_of(
 
 
 def tie_words(answers: Sequence[VideoAnswer]) -> list[str]:
-    """A line for each score that several rows share."""
+    """Return a line for each score that several rows share."""
     lines = []
     first = 0
     while first < len(answers):
@@ -118,7 +118,7 @@ def tie_words(answers: Sequence[VideoAnswer]) -> list[str]:
 
 
 def unknown_video(video_id: str, known: Sequence[str]) -> DataError:
-    """What to say of a video that is none of the known ones."""
+    """Return what to say of a video that is none of the known ones."""
     if Path(video_id).is_file():
         fix = (
             "Extract its features first (python cli.py features --in FOLDER --out F), then: --video"

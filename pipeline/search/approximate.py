@@ -61,7 +61,7 @@ def build(folder: Path, store: IndexStore, how: How) -> dict | None:
 
 
 def open_approximate(folder: Path) -> "Approximate | None":
-    """The faiss index of an index, if it has one and faiss is installed."""
+    """Return the faiss index of an index, if it has one and faiss is installed."""
     file = folder / STORE / FILE
     if not file.is_file() or importlib.util.find_spec("faiss") is None:
         return None

@@ -85,7 +85,7 @@ class Asker:
         return Asked(Query(self._vector(text), score, whole), unknown, range(0))
 
     def _score_text(self, text: Encoding, key: np.ndarray) -> Scorer:
-        """What the model's whole ranking says of one text: as `evaluate` scored it."""
+        """Return what the model's whole ranking says of one text: as `evaluate` scored it."""
         model, statistics = self.model, self.collection.statistics
 
         def score(encodings: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
@@ -112,7 +112,7 @@ class Asker:
         return Asked(self._by_video(video), [], range(0))
 
     def _known(self, row: int) -> Query:
-        """A row of the collection itself."""
+        """Return a row of the collection itself."""
         rows = np.array([row])
         if self._is_product:
             return Query(self.collection.summaries[row].astype(np.float32), None)
@@ -161,7 +161,7 @@ class Asker:
 
 
 def without(asked: Asked, wanted: np.ndarray | None, rows: int) -> np.ndarray | None:
-    """Which rows are answers: all that are wanted, but not the video that was asked for."""
+    """Return which rows are answers: all that are wanted, but not the video that was asked for."""
     if not len(asked.own):
         return wanted
     found = np.ones(rows, bool) if wanted is None else wanted.copy()

@@ -51,7 +51,7 @@ class Collection(Protocol):
     def rows_of(self, video_id: str) -> range: ...
 
     def names(self, rows: np.ndarray) -> list[str]:
-        """What noise is keyed by: the id of a whole video, with its seconds for a window."""
+        """Return what noise is keyed by: the id of a whole video, with its seconds for a window."""
 
     def matching(self, pattern: str) -> np.ndarray: ...
 

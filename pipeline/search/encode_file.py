@@ -26,7 +26,8 @@ def encode_one(
     known: Sequence[str],
     options: FrameOptions,
 ) -> Encoding:
-    """A video that is not searched itself: of a BigFile, or a file where the model reads frames.
+    """Return a video that is not searched itself: of a BigFile, or a file where the model reads
+    frames.
 
     known: ids to suggest. DataError if it is neither, or cannot be read.
     """
@@ -39,7 +40,9 @@ def encode_one(
 
 
 def encode_features(model: RetrievalModel, features: Path, video_id: str) -> Encoding:
-    """One video of a BigFile, encoded. DataError, with ids that are near, if it is not there."""
+    """Return one video of a BigFile, encoded. DataError, with ids that are near, if it is not
+    there.
+    """
     store = BigFile.open(features)
     if video_id not in store.videos:
         raise unknown_video(video_id, list(store.videos))
@@ -47,15 +50,15 @@ def encode_features(model: RetrievalModel, features: Path, video_id: str) -> Enc
 
 
 def encode_rows(model: RetrievalModel, features: np.ndarray) -> Encoding:
-    """The encoding of one video from the features of its frames, float32 (T, F)."""
+    """Return the encoding of one video from the features of its frames, float32 (T, F)."""
     rows = torch.from_numpy(features)[None]
     real = torch.ones(rows.shape[:2], dtype=torch.bool)
     return _encoded(model, {"features": rows, "video_mask": real})
 
 
 def encode_file(model: RetrievalModel, path: Path, options: FrameOptions) -> Encoding:
-    """The encoding of the video at `path`, of its frames as the evaluation chooses them. DataError
-    if it is unreadable.
+    """Return the encoding of the video at `path`, of its frames as the evaluation chooses them.
+    DataError if it is unreadable.
     """
     return _encoded(model, frames_of_file(model, path, options))
 
@@ -63,7 +66,7 @@ def encode_file(model: RetrievalModel, path: Path, options: FrameOptions) -> Enc
 def frames_of_file(
     model: RetrievalModel, path: Path, options: FrameOptions
 ) -> dict[str, torch.Tensor]:
-    """A batch of one video file as the model is tested on it: frames (1, T, S, S, 3) uint8,
+    """Return a batch of one video file as the model is tested on it: frames (1, T, S, S, 3) uint8,
     video_mask (1, T).
 
     Of a file with more frames per second only those are read that the recipe's `frames.fps` names.
@@ -80,8 +83,8 @@ def frames_of_file(
 
 
 def encode_picture(model: RetrievalModel, path: Path, options: FrameOptions) -> Encoding:
-    """The encoding of a video that shows nothing but the picture at `path`. DataError if it is
-    unreadable.
+    """Return the encoding of a video that shows nothing but the picture at `path`. DataError if it
+    is unreadable.
     """
     image = fit_square(_picture(path)[None], model.inputs.size, options.fit)
     frames = np.repeat(image, model.inputs.frames, axis=0)[None]

@@ -85,8 +85,8 @@ class Encoder:
 
     @torch.inference_mode()
     def windows(self, videos: Sequence[Windows]) -> list[Arrays]:
-        """The arrays of the windows of each video. On a CPU they do not depend on what else is
-        encoded, because nothing shares a batch; on a GPU because batches have one size.
+        """Return the arrays of the windows of each video. On a CPU they do not depend on what else
+        is encoded, because nothing shares a batch; on a GPU because batches have one size.
         """
         if self._device.type == "cpu":
             return [self._joined(self._batches(video)) for video in videos]
@@ -94,8 +94,8 @@ class Encoder:
 
     @torch.inference_mode()
     def features(self, rows: np.ndarray, parts: Sequence[slice]) -> Arrays:
-        """The arrays of parts of one video's features (T, F); parts of equal length at once, so
-        that there is no padding.
+        """Return the arrays of parts of one video's features (T, F); parts of equal length at once,
+        so that there is no padding.
         """
         found: list[Arrays | None] = [None] * len(parts)
         lengths = [part.stop - part.start for part in parts]

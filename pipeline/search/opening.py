@@ -18,7 +18,7 @@ _MARKS = "checkpoint.jsonl"  # its digest by size and times, so that it is not r
 def open_index(
     folder: Path, store: IndexStore, checkpoint: Path | None = None
 ) -> tuple[RetrievalModel, ModelInfo]:
-    """The model that made an index, in eval mode on the CPU.
+    """Return the model that made an index, in eval mode on the CPU.
 
     checkpoint: where it lies now. DataError if it is gone, or is another one: scores of two
     checkpoints say nothing about each other.

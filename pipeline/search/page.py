@@ -29,7 +29,7 @@ p { margin: .4rem .6rem; overflow-wrap: anywhere }
 
 
 def contact_sheet(found: Sequence[tuple[str, Answers]]) -> str:
-    """A page that needs nothing beside it. found: questions and their answers.
+    """Return a page that needs nothing beside it. found: questions and their answers.
 
     Every foreign text is escaped; a video that is gone has no picture, and its answer says so.
     """
@@ -44,7 +44,7 @@ def contact_sheet(found: Sequence[tuple[str, Answers]]) -> str:
 
 
 def draw_moment(path: Path, start: float, end: float | None) -> bytes | None:
-    """A JPEG of the middle of a moment in a video file; None if there is none to show."""
+    """Return a JPEG of the middle of a moment in a video file, or None if there is none to show."""
     try:
         times = frame_times(path, Limits())
         middle = (start + (times.seconds if end is None else end)) / 2

@@ -30,7 +30,7 @@ class Part:
 
 
 def parse_line(line: str) -> list[Part]:
-    """The parts of a line; with quotes in it, as a shell would split it, else one sentence."""
+    """Return the parts of a line; with quotes in it, as a shell would split it, else one sentence."""
     if '"' not in line:
         return parse([line])
     try:
@@ -40,14 +40,14 @@ def parse_line(line: str) -> list[Part]:
 
 
 def parse_words(words: Sequence[str]) -> list[Part]:
-    """The parts of a command line; of a single word with quotes in it as `parse_line`."""
+    """Return the parts of a command line; of a single word with quotes in it as `parse_line`."""
     if len(words) == 1 and words[0].count('"') > 1:
         return parse_line(words[0])
     return parse(words)
 
 
 def parse(tokens: Sequence[str]) -> list[Part]:
-    """The parts of `"2:a dog" + ./pool.jpg - fruit`: words between signs belong together.
+    """Return the parts of `"2:a dog" + ./pool.jpg - fruit`: words between signs belong together.
 
     A name of a file that is there is a clip or a picture. ConfigError for a sign without anything
     behind it or no words at all, DataError for a path that leads nowhere.
@@ -65,19 +65,19 @@ def parse(tokens: Sequence[str]) -> list[Part]:
 
 
 def video_part(value: str) -> Part:
-    """A clip to look for: a file, or the id of a video that is known."""
+    """Return a clip to look for: a file, or the id of a video that is known."""
     return Part("video", value)
 
 
 def picture_part(path: Path) -> Part:
-    """A picture to look for. DataError: there is none."""
+    """Return a picture to look for. DataError: there is none."""
     if not path.is_file():
         raise _nothing_there(str(path), "--image")
     return Part("picture", str(path))
 
 
 def described(parts: Sequence[Part]) -> str:
-    """What is asked, in one line as it may be typed."""
+    """Return what is asked, in one line as it may be typed."""
     if len(parts) == 1:
         return parts[0].value
     signs = [("- " if part.weight < 0 else "+ ") + _weighted(part) for part in parts]
@@ -85,7 +85,7 @@ def described(parts: Sequence[Part]) -> str:
 
 
 def shown(text: str, most: int = 80) -> str:
-    """A foreign text for a message: short, without characters that a terminal obeys."""
+    """Return a foreign text for a message: short, without characters that a terminal obeys."""
     return ascii(text if len(text) <= most else text[:most] + "...")
 
 

@@ -61,7 +61,7 @@ class Ranked:
 
 
 def rank(collection: Collection, query: Query, choice: Choice = Choice()) -> Ranked:
-    """The best rows of a collection. Equal scores keep the order of the collection."""
+    """Return the best rows of a collection. Equal scores keep the order of the collection."""
     rows = _rows(collection, choice)
     if query.score is None:
         return _by_products(collection, query, choice, rows)
@@ -105,7 +105,7 @@ def _by_products(collection: Collection, query: Query, choice: Choice, rows: np.
 def _candidates(
     collection: Collection, vector: np.ndarray, rows: np.ndarray, wanted: int, choice: Choice
 ) -> np.ndarray:
-    """The rows that the products put first, in the order of the collection."""
+    """Return the rows that the products put first, in the order of the collection."""
     length = float(np.linalg.norm(vector)) or 1.0
     if collection.approximate is not None and choice.wanted is None:
         return np.sort(collection.approximate.nearest(vector, wanted))
@@ -138,7 +138,7 @@ def _answers(
 
 
 def are_equal(score: float, other: float) -> bool:
-    """Whether two scores differ by no more than rounding.
+    """Return whether two scores differ by no more than rounding.
 
     A processor rounds the score of one video differently at different places of a block.
     """
@@ -146,7 +146,7 @@ def are_equal(score: float, other: float) -> bool:
 
 
 def count_equal(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How many of scores (n,) equal each of wanted (k,) up to rounding, int64 (k,)."""
+    """Return how many of scores (n,) equal each of wanted (k,) up to rounding, int64 (k,)."""
     ranked = np.sort(scores)
     reach = _SAME * np.maximum(1.0, np.abs(wanted))
     return np.searchsorted(ranked, wanted + reach, "right") - np.searchsorted(

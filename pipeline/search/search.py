@@ -98,8 +98,8 @@ def captions_of(
     top: int,
     frames: FrameOptions,
 ) -> list[Hit]:
-    """The `top` captions for a video: of the gallery, of a folder of features, or a file where the
-    model reads frames.
+    """Return the `top` captions for a video: of the gallery, of a folder of features, or a file
+    where the model reads frames.
 
     frames: of the recipe. Raises DataError for a video that is in none of them.
     """

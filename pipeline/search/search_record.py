@@ -28,7 +28,7 @@ def record_of(text: str, video: str | None, ranked: Sequence[str]) -> dict[str, 
 
 
 def sentence(folder: Path, index: int) -> tuple[str, str]:
-    """The caption of that number (from 0) in the evaluated split, and the id of its video.
+    """Return the caption of that number (from 0) in the evaluated split, and the id of its video.
     ConfigError: no such one.
     """
     gallery = results.read_gallery(folder)
@@ -43,8 +43,8 @@ def sentence(folder: Path, index: int) -> tuple[str, str]:
 
 @torch.inference_mode()
 def all_records(model: RetrievalModel, folder: Path, path: str) -> dict[str, dict[str, object]]:
-    """A record for each caption of the evaluated split, by its number. path: of a video, with {}
-    for its id.
+    """Return a record for each caption of the evaluated split, by its number. path: of a video,
+    with {} for its id.
     """
     gallery = results.read_gallery(folder)
     encodings = results.read_encodings(folder)
@@ -70,5 +70,5 @@ def all_records(model: RetrievalModel, folder: Path, path: str) -> dict[str, dic
 
 
 def _targets(folder: Path) -> np.ndarray:
-    """The gallery column of each caption's own video, int64 (N_t,)."""
+    """Return the gallery column of each caption's own video, int64 (N_t,)."""
     return read_npz(folder / results.RANKS)["target"]

@@ -55,7 +55,7 @@ End = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="end,
 def application(
     shelf: Shelf, hosts: list[str], upload_bytes: int = 64 << 20, uploads_a_minute: int = 20
 ) -> FastAPI:
-    """The application that serves these indexes to requests for these host names ("*": any)."""
+    """Return the application that serves these indexes to requests for these host names ("*": any)."""
     app = FastAPI(title="tvrkit", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
@@ -68,7 +68,7 @@ def application(
 
 
 def _chosen(shelf: Shelf, name: str) -> str:
-    """The name of the index that is asked for. Raises HTTPException 404 if there is none."""
+    """Return the name of the index that is asked for. Raises HTTPException 404 if there is none."""
     name = name or shelf.names[0]
     if name not in shelf.names:
         raise HTTPException(404, f"there is no index called {name[:80]}")
@@ -97,7 +97,8 @@ def _guard(app: FastAPI, upload_bytes: int) -> None:
 
 
 def _refusal(request: Request, upload_bytes: int) -> Response | None:
-    """The answer to a request whose body is not read, because its length is too large or unsaid.
+    """Return the answer to a request whose body is not read, because its length is too large or
+    unsaid.
 
     A body in chunks says no length, and would be stored to its end before anything counts it.
     """
@@ -130,7 +131,7 @@ def _add_questions(app: FastAPI, shelf: Shelf) -> None:
 
     @app.get("/api/health")
     def health() -> dict:
-        """Whether the server answers, and what it serves."""
+        """Return whether the server answers, and what it serves."""
         counts = {name: shelf.store(name) for name in shelf.names}
         indexes = {n: {"videos": s.n_videos, "windows": s.rows} for n, s in counts.items()}
         return {"status": "ok", "version": __version__, "indexes": indexes}
@@ -196,7 +197,7 @@ def _add_videos(app: FastAPI, shelf: Shelf) -> None:
 
     @app.get("/api/videos/{video_id:path}")
     def video(video_id: str, index: IndexName = "") -> dict:
-        """What the index holds of a video."""
+        """Return what the index holds of a video."""
         name = _chosen(shelf, index)
         places = shelf.places(name, video_id)
         if not places:
@@ -207,7 +208,7 @@ def _add_videos(app: FastAPI, shelf: Shelf) -> None:
 
     @app.get("/film")
     def film(video: VideoId, index: IndexName = "") -> FileResponse:
-        """The file of a video, in parts as a player asks for them (HTTP ranges)."""
+        """Return the file of a video, in parts as a player asks for them (HTTP ranges)."""
         path = shelf.file(_chosen(shelf, index), video)
         if path is None:
             raise HTTPException(404, "the file of this video is not there")
@@ -217,7 +218,7 @@ def _add_videos(app: FastAPI, shelf: Shelf) -> None:
     def still(
         video: VideoId, start: Seconds = 0.0, end: End = None, index: IndexName = ""
     ) -> Response:
-        """A picture (JPEG) of the middle of a moment."""
+        """Return a picture (JPEG) of the middle of a moment."""
         path = shelf.file(_chosen(shelf, index), video)
         picture = pictures.of(path, start, end) if path else None
         if picture is None:

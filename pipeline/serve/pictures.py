@@ -19,7 +19,7 @@ class Stills:
         self._decoding = threading.Semaphore(2)
 
     def of(self, path: Path, start: float, end: float | None) -> bytes | None:
-        """A JPEG of the middle of a moment; None if there is none to show."""
+        """Return a JPEG of the middle of a moment, or None if there is none to show."""
         try:
             key = (path, path.stat().st_mtime_ns, start, end)
         except OSError:

@@ -17,7 +17,7 @@ _EXAMPLE = 'For example: a dog runs, or: "2:a dog" - "fruit".'
 
 
 def sentences(text: str) -> list[Part]:
-    """The parts of `"2:a dog" + "a pool" - fruit`; without signs it is one sentence.
+    """Return the parts of `"2:a dog" + "a pool" - fruit`; without signs it is one sentence.
 
     Raises ConfigError for nothing, a sign with nothing behind it, or more letters than any model
     reads.

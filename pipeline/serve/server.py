@@ -9,7 +9,9 @@ _GRACE = 3  # seconds for requests under way when a signal comes
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one. Raises OSError if the address is taken."""
+    """Return a socket that listens; port 0 takes a free one. Raises OSError if the address is
+    taken.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=256)
 

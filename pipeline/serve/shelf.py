@@ -64,11 +64,11 @@ class Shelf:
         return list(self._opened)
 
     def store(self, name: str) -> IndexStore:
-        """The index of this name, as it is on disk now. Raises KeyError if there is none."""
+        """Return the index of this name, as it is on disk now. Raises KeyError if there is none."""
         return self._fresh(name).store
 
     def describe(self, name: str) -> str:
-        """What is searched, in words."""
+        """Return what is searched, in words."""
         return self._fresh(name).searcher.collection.described
 
     def search(self, name: str, parts: list[Part], filters: Filters) -> tuple[Answers, list[str]]:
@@ -89,13 +89,15 @@ class Shelf:
         return answers, asked.unknown
 
     def places(self, name: str, video_id: str) -> list[Place]:
-        """What the index holds of a video: itself and its windows; [] if it does not know it."""
+        """Return what the index holds of a video: itself and its windows; [] if it does not know
+        it.
+        """
         store = self._fresh(name).store
         number = store.number_of(video_id)
         return [] if number is None else [store.place(row) for row in store.rows_of(number)]
 
     def file(self, name: str, video_id: str) -> Path | None:
-        """The file of a video of the index; None if it is not in it, or has gone."""
+        """Return the file of a video of the index, or None if it is not in it, or has gone."""
         places = self.places(name, video_id)
         path = Path(places[0].path) if places and places[0].path else None
         return path if path is not None and path.is_file() else None

@@ -62,7 +62,7 @@ class Stage(Base):
         return Outcome(outputs={POINTER: written(self.out / POINTER)}, facts=facts)
 
     def _written(self) -> Outcome:
-        """The arrays of another extractor as a BigFile in the step's own folder."""
+        """Return the arrays of another extractor as a BigFile in the step's own folder."""
         found = read_video_arrays(self._folder)
         with BigFileWriter(self.out, found.dim) as writer:
             for where, row_id, row in found.rows():

@@ -165,7 +165,9 @@ class Stage(stage.Stage):
 
     @classmethod
     def mistakes(cls, options: Options, given: dict[str, list[str]] | None) -> list[str]:
-        """A denoiser is given if, and only if, rerank asks for one; a bank is of another split."""
+        """A denoiser is given if, and only if, rerank asks for one; a bank is of another
+        split.
+        """
         found = []
         if "qbnorm" in options.rerank and options.bank.split == options.split:
             found.append(
@@ -180,7 +182,7 @@ class Stage(stage.Stage):
         return found
 
     def items(self) -> list[Item]:
-        """One item per checkpoint, named after its step."""
+        """Return one item per checkpoint, named after its step."""
         _check(self.options, self.inputs.get("denoiser") is not None)
         shared = {n: a.content for n, a in self.inputs.items() if isinstance(a, Artefact)}
         checkpoints = self.inputs["checkpoints"]
@@ -316,7 +318,7 @@ def _save(
 def _kept(
     stage: Stage, name: str, path: Path, opened: "Opened", corpus: "Corpus"
 ) -> "KeptEncodings":
-    """What an earlier evaluation of this checkpoint encoded, as far as it holds today."""
+    """Return what an earlier evaluation of this checkpoint encoded, as far as it holds today."""
     import torch
 
     from pipeline.evaluation.kept import KeptEncodings, folder_of, video_keys
@@ -331,7 +333,7 @@ def _kept(
 
 
 def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
-    """A checkpoint, set up to sample as the options say."""
+    """Return a checkpoint, set up to sample as the options say."""
     from pipeline.evaluation.generation import configure
     from pipeline.evaluation.inputs import open_model
     from pipeline.feeding.inputs import Given
@@ -387,7 +389,7 @@ def _check(options: Options, is_given: bool) -> None:
 
 
 def _second(stage: Stage, split: "EvaluatedSplit", world: "World") -> "Reranker | None":
-    """What rerank diffusion needs of the denoiser, if it is asked for."""
+    """Return what rerank diffusion needs of the denoiser, if it is asked for."""
     if "diffusion" not in stage.options.rerank:
         return None
     from pipeline.checkpoints.toolkit_file import find_checkpoint

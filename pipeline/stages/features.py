@@ -193,7 +193,7 @@ class Stage(BigFileStage):
         return 12 * 3600.0 if self._device == "cpu" and self.options.trained else 3600.0
 
     def process(self, item: Item) -> Outcome:
-        """Rows of the video (CPU), or its resized frames for the GPU of the parent process."""
+        """Return rows of the video (CPU), or its resized frames for the GPU of the parent process."""
         source: Source = item.payload
         if source.problem:
             raise unusable(source.problem, "unreadable")
@@ -426,7 +426,7 @@ def _add(batches: "Batches", frame: np.ndarray, way: Preprocess) -> None:
 def _loaded(
     names: tuple[str, ...], files: tuple[str, ...], ways: tuple[Preprocess, ...], how: _How
 ) -> "tuple[Batches, ...]":
-    """The networks of this process, loaded once."""
+    """Return the networks of this process, loaded once."""
     from models.features.batches import Batches, load_network
 
     loaded = []

@@ -134,7 +134,7 @@ class Stage(stage.Stage):
         return compress(part, self.out, disk_name(item.id, ".mp4"), self.options.compress)
 
     def _as_it_is(self, item: Item, part: Path) -> Outcome:
-        """The download under its name, if it can be opened and its first frame decodes."""
+        """Return the download under its name, if it can be opened and its first frame decodes."""
         from pipeline.video.reader import probe
 
         info = probe(part)
@@ -191,7 +191,7 @@ class Stage(stage.Stage):
 
 
 def _is_cut_short(part: Path) -> bool:
-    """Whether a film ends before its own structure says.
+    """Return whether a film ends before its own structure says.
 
     A server that says a wrong length is believed by every client; the film itself tells.
     """

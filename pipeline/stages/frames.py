@@ -253,7 +253,7 @@ def _whole_file(source: Source, name: str) -> Outcome:
 
 
 def _file_name(source: Source) -> str:
-    """The key of the published layout: the base name of the video with its extension."""
+    """Return the key of the published layout: the base name of the video with its extension."""
     name = source.id.rpartition("/")[2]
     return name if name.endswith(source.path.suffix) else name + source.path.suffix
 

@@ -171,7 +171,7 @@ class Stage(stage.Stage):
         return 600 + 2 * min(size * _SECONDS_PER_BYTE, self.options.max_duration)
 
     def process(self, item: Item) -> Outcome:
-        """The windows of a video and their frames, or its features; no model here."""
+        """Return the windows of a video and their frames, or its features; no model here."""
         work: _Work = item.payload
         if work.source.problem:
             raise unusable(work.source.problem, "unreadable")
@@ -242,7 +242,7 @@ class Stage(stage.Stage):
         self.__dict__.pop("_encoder", None)
 
     def _head(self, n_usable: int) -> dict:
-        """What index.json says besides counts and arrays."""
+        """Return what index.json says besides counts and arrays."""
         made, facts = self._checkpoint, self._facts
         return {
             "root": str(self._root),
@@ -278,7 +278,7 @@ class Stage(stage.Stage):
             atomic_write(self.out / STORE / INDEX, data)
 
     def _evaluated(self) -> dict[str, float] | None:
-        """The statistics of an evaluation of this very checkpoint, where one is given."""
+        """Return the statistics of an evaluation of this very checkpoint, where one is given."""
         made = self.inputs.get("results")
         if made is None:
             return None
@@ -334,7 +334,7 @@ class Stage(stage.Stage):
         return facts
 
     def _seen(self, facts: dict) -> "Seen | None":
-        """How the model sees a video. ConfigError if it reads something else than is given."""
+        """Return how the model sees a video. ConfigError if it reads something else than is given."""
         kind = self._source.kind
         if facts["video"] == "features":
             if kind not in ("features", "tensors"):
@@ -406,7 +406,7 @@ class Stage(stage.Stage):
         return self._cache(path).ids if kind == "tensors" else self._store(path).ids
 
     def _store_digest(self) -> str:
-        """A store that no step of ours made: any change of it changes every video."""
+        """Return a store that no step of ours made: any change of it changes every video."""
         remembered = DigestCache(self.out / STATE / "digests.jsonl")
         kind, path = self._source.kind, self._source.path
         if kind == "features":
@@ -426,7 +426,7 @@ class Stage(stage.Stage):
         return Path.cwd()
 
     def _below_root(self, path: Path) -> str:
-        """A path as the index keeps it: below its root, so that a collection can be moved."""
+        """Return a path as the index keeps it: below its root, so that a collection can be moved."""
         if path == Path():
             return ""
         whole = os.path.normpath(path.absolute())

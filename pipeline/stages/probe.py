@@ -108,8 +108,8 @@ class Stage(stage.Stage):
 
 
 def video_paths(artefact: Artefact) -> list[tuple[str, Path]]:
-    """(id, path) of every file of an artefact of kind "video_files". DataError if its folder is
-    missing.
+    """Return (id, path) of every file of an artefact of kind "video_files". DataError if its folder
+    is missing.
     """
     if artefact.step == "dataset":
         return [(v.id, v.path) for v in base.load(artefact).videos.values() if v.path is not None]
@@ -129,7 +129,7 @@ def video_paths(artefact: Artefact) -> list[tuple[str, Path]]:
 
 
 def _look(path: Path) -> tuple[_File, str]:
-    """A file, and what stays the same as long as the file does."""
+    """Return a file, and what stays the same as long as the file does."""
     try:
         facts = path.stat()
     except OSError as error:

@@ -118,7 +118,7 @@ class Stage(stage.Stage):
         return {"page": PAGE} if records else {}
 
     def _steps(self) -> list[_Made]:
-        """Every finished step that the results depend on, sources first."""
+        """Return every finished step that the results depend on, sources first."""
         found: dict[Path, _Made] = {}
         for made in self.inputs["results"]:
             _walk(made.step, made.path, found)
@@ -181,7 +181,7 @@ def _walk(name: str, path: Path, found: dict[Path, _Made]) -> None:
 
 
 def _entries(made: Artefact, steps: dict[str, _Made]) -> Iterator["ReportEntry"]:
-    """The evaluated checkpoints of one results folder, each with the curves of its training."""
+    """Yield the evaluated checkpoints of one results folder, each with the curves of its training."""
     from pipeline.evaluation import results
     from pipeline.report import plots
     from pipeline.report.page import ReportEntry
@@ -225,7 +225,7 @@ def _run_page(steps: list[_Made]) -> str:
 
 
 def _speeds(steps: list[_Made]) -> list[tuple[str, str]]:
-    """How fast each checkpoint was evaluated: (name, words), as far as it is known."""
+    """Return how fast each checkpoint was evaluated: (name, words), as far as it is known."""
     from pipeline.evaluation.speed import read_speed
 
     records = [

@@ -89,7 +89,7 @@ class Stage(Base):
         return find(self.options.tagger, self.options.nltk_data)
 
     def _versions(self) -> dict[str, str]:
-        """What decides the tags besides captions and options."""
+        """Return what decides the tags besides captions and options."""
         return {
             "tagger": self._tagger().version,
             "lemmatizer": morphy.version(self.options.wordnet),

@@ -111,7 +111,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def wanted(cls, options: Options) -> dict[str, Need]:
-        """The needs that the recipe's model reads."""
+        """Return the needs that the recipe's model reads."""
         try:
             reads = parse(options.recipe).reads
         except ConfigError:  # `mistakes` says it, with every other mistake of the recipe
@@ -129,7 +129,7 @@ class Stage(stage.Stage):
 
     @classmethod
     def mistakes(cls, options: Options, given: dict[str, list[str]] | None) -> list[str]:
-        """Every mistake of the recipe."""
+        """Return every mistake of the recipe."""
         try:
             parse(options.recipe)
         except ConfigError as error:
@@ -225,7 +225,7 @@ def _trainer(stage: Stage, setup: "Setup", device: "torch.device", identity: str
 
 
 def _validation(setup: "Setup") -> "Validate | None":
-    """A function of the model that ranks the selection split; scores are named as in
+    """Return a function of the model that ranks the selection split; scores are named as in
     options.METRICS, in percent.
 
     Every process encodes and scores its share; rank 0 alone counts, the others return nothing.

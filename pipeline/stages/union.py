@@ -123,7 +123,7 @@ class Stage(Base):
     def _rows(
         self, sources: list[Path], report: dict[str, int]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Each id once, with its scaled row. DataError for rows of another length."""
+        """Yield each id once, with its scaled row. DataError for rows of another length."""
         seen: set[str] = set()
         dim = 0
         for source in sources:
@@ -198,7 +198,7 @@ class Stage(Base):
 
 
 def _read(source: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(where, id, row) of a text file, a BigFile folder or arrays, in their order."""
+    """Yield (where, id, row) of a text file, a BigFile folder or arrays, in their order."""
     if is_array_path(source):
         yield from read_video_arrays(source).rows()
         return
@@ -214,7 +214,7 @@ def _read(source: Path) -> Iterator[tuple[str, str, np.ndarray]]:
 
 
 def _listed(source: Path) -> dict[str, list[str]] | None:
-    """{video id: frames} as a source says; None if it says nothing of frames."""
+    """Return {video id: frames} as a source says, or None if it says nothing of frames."""
     if is_array_path(source):
         return read_video_arrays(source).frame_lists
     if not source.is_dir():

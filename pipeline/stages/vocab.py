@@ -98,7 +98,7 @@ class Stage(Base):
         return ". --letters unicode keeps the letters of every language" if is_ascii else ""
 
     def _advice(self, counts: Counter[str]) -> str:
-        """What helps: another count, or another rule of letters."""
+        """Return what helps: another count, or another rule of letters."""
         if counts:
             most = max(counts.values())
             return f"The most frequent word occurs {most} times: lower min_count."

@@ -9,7 +9,8 @@ Kind = Literal["features", "tensors", "frame_store"]
 
 
 def kind_of(path: Path) -> Kind | None:
-    """A BigFile, a tensor cache or a frame store; None for anything else, a folder of videos say.
+    """Return a BigFile, a tensor cache or a frame store, or None for anything else, a folder of
+    videos say.
 
     Nothing is opened: what is wrong with a store is said by its own reader.
     """
@@ -24,7 +25,9 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def is_video_lmdb(videos: Artefact) -> bool:
-    """Whether videos were given as one LMDB file of whole files, as folder2lmdb.py writes it."""
+    """Return whether videos were given as one LMDB file of whole files, as folder2lmdb.py writes
+    it.
+    """
     if videos.step == "dataset" or videos.manifest is not None:
         return False
     return kind_of(videos.path) == "frame_store"

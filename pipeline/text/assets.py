@@ -16,8 +16,8 @@ STOP_WORDS = DATA / "stopwords" / "english-179.txt"
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file, packed with gzip if its name ends in .gz. DataError if it
-    cannot be read.
+    """Return the lines of a UTF-8 text file, packed with gzip if its name ends in .gz. DataError if
+    it cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -29,7 +29,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def repair(path: Path) -> str:
-    """What to do about a word list that cannot be read."""
+    """Return what to do about a word list that cannot be read."""
     if path.is_relative_to(DATA):
         return (
             "It comes with the toolkit: restore it (git checkout data); a volume mounted over data/"
@@ -42,15 +42,15 @@ def repair(path: Path) -> str:
 
 @lru_cache(maxsize=1)
 def stop_words() -> frozenset[str]:
-    """The 179 English stop words (lower case). Comment lines begin with #."""
+    """Return the 179 English stop words (lower case). Comment lines begin with #."""
     return frozenset(
         word for line in read_lines(STOP_WORDS) if not line.startswith("#") for word in line.split()
     )
 
 
 def version(name: str, files: Iterable[Path]) -> str:
-    """How manifests name what comes from files: "english-179 (sha256 0123456789ab)", one mark for
-    all of them.
+    """Return how manifests name what comes from files: "english-179 (sha256 0123456789ab)", one
+    mark for all of them.
 
     DataError if one cannot be read.
     """

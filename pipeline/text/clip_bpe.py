@@ -61,7 +61,8 @@ class ClipBpe:
 
     @classmethod
     def load(cls, path: Path | None = None) -> "ClipBpe":
-        """The published tokenizer. path: its table, by default that of the installed `openai-clip`.
+        """Return the published tokenizer. path: its table, by default that of the installed
+        `openai-clip`.
 
         Raises DataError if there is none (with the command that installs it), or if it is another
         file.
@@ -74,7 +75,7 @@ class ClipBpe:
         return self.end + 1
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without start and end; none for an empty one."""
+        """Return the ids of a text, without start and end; none for an empty one."""
         ids: list[int] = []
         for word in clean(text).split(" "):
             known = self._words.get(word)
@@ -82,8 +83,8 @@ class ClipBpe:
         return ids
 
     def batch(self, texts: Sequence[str], words: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int64 (n, words) and what of them is real, bool (n, words): start, at most words - 2
-        ids, end, zeros.
+        """Return ids int64 (n, words) and what of them is real, bool (n, words): start, at most
+        words - 2 ids, end, zeros.
 
         Too long texts lose their end but keep the end id. 0 is also the id of "!": only the mask
         tells them apart.
@@ -99,8 +100,8 @@ class ClipBpe:
         return ids, np.arange(words) < lengths[:, None]
 
     def _learn(self, word: str) -> tuple[int, ...]:
-        """The ids of what stands between two spaces. No piece crosses a space, so its neighbours do
-        not matter.
+        """Return the ids of what stands between two spaces. No piece crosses a space, so its
+        neighbours do not matter.
         """
         ids = tuple(i for piece in _PIECES.findall(word) for i in self._cut(piece))
         if len(self._words) >= _MOST_WORDS:
@@ -158,7 +159,7 @@ def clean(text: str) -> str:
 
 
 def byte_characters() -> dict[int, str]:
-    """A printable character for each of the 256 bytes, in the order of their ids."""
+    """Return a printable character for each of the 256 bytes, in the order of their ids."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {
@@ -167,8 +168,8 @@ def byte_characters() -> dict[int, str]:
 
 
 def find_table() -> Path:
-    """The table of merges in the installed `openai-clip`, found without importing it. DataError if
-    there is none.
+    """Return the table of merges in the installed `openai-clip`, found without importing it.
+    DataError if there is none.
     """
     for path in _places():
         if path.is_file():

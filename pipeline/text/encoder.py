@@ -49,11 +49,11 @@ class TextEncoder:
             )
 
     def encode(self, texts: list[str]) -> "dict[str, Tensor]":
-        """One batch of all texts: text (B, L) int64 padded with 0, text_mask (B, L) bool."""
+        """Return one batch of all texts: text (B, L) int64 padded with 0, text_mask (B, L) bool."""
         return self.sentences(texts).batch(np.arange(len(texts)))
 
     def sentences(self, texts: list[str]) -> "Sentences":
-        """All texts at once, for a corpus whose batches are cut later."""
+        """Return all texts at once, for a corpus whose batches are cut later."""
         from pipeline.text.sentences import Sentences
 
         return Sentences(self.ids(texts), self.tokens)
@@ -87,8 +87,8 @@ class TextEncoder:
         return unknown
 
     def lost(self, texts: list[str]) -> str:
-        """What of the texts this model cannot read at all, in words; "" if nothing: characters that
-        its rule drops, and texts without a word.
+        """Return what of the texts this model cannot read at all, in words; "" if nothing:
+        characters that its rule drops, and texts without a word.
         """
         if self.kind != "words" or not self.clean:
             return ""

@@ -33,14 +33,14 @@ class Morphy:
     exceptions: dict[str, dict[str, list[str]]]
 
     def lemma(self, word: str, pos: str) -> str:
-        """The shortest base form of a lower-case word (class n, v, a, r); if several are equally
-        short, the first; if it has none, the word itself.
+        """Return the shortest base form of a lower-case word (class n, v, a, r); if several are
+        equally short, the first; if it has none, the word itself.
         """
         forms = self.base_forms(word, pos)
         return min(forms, key=len) if forms else word
 
     def base_forms(self, word: str, pos: str) -> list[str]:
-        """All base forms that WordNet lists, in the order of its rules; [] if it knows none."""
+        """Return all base forms that WordNet lists, in the order of its rules; [] if it knows none."""
         known, rules = self.words[pos], _RULES[pos]
         irregular = self.exceptions.get(pos, {}).get(word)
         if irregular is not None:
@@ -81,8 +81,8 @@ def load(folder: Path | None = None) -> Morphy:
 
 
 def version(folder: Path | None = None) -> str:
-    """How manifests name the rule and the tables that `load(folder)` uses. DataError if a file is
-    missing.
+    """Return how manifests name the rule and the tables that `load(folder)` uses. DataError if a
+    file is missing.
     """
     if folder is None:
         return assets.version(f"{_RULE}, WordNet 3.0", sorted(SHIPPED.glob("*.txt.gz")))

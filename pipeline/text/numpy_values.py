@@ -18,7 +18,7 @@ _CODES = ("f4", "f8", "i4", "i8", "u4", "b1")  # word vectors and counts; best_r
 
 
 def stand_ins() -> dict[tuple[str, str], Callable]:
-    """What to find under each (module, name) of numpy."""
+    """Return what to find under each (module, name) of numpy."""
     functions = {
         (f"{module}.multiarray", name): function
         for module in ("numpy.core", "numpy._core")  # numpy 1 and 2

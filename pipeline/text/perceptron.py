@@ -46,7 +46,7 @@ class Perceptron:
         self._decided: dict[tuple[str, ...], str] = {}
 
     def tag(self, tokens: list[str]) -> list[str]:
-        """The tag of each token of one caption, decided from left to right."""
+        """Return the tag of each token of one caption, decided from left to right."""
         if len(self._decided) > _REMEMBERED:
             self._decided.clear()
         words = context_words(tokens)
@@ -71,8 +71,8 @@ class Perceptron:
 
 
 def context_words(tokens: list[str]) -> list[str]:
-    """The tokens in normal form with two marks on either side: token i of n sees items i to i + 4
-    of n + 4.
+    """Return the tokens in normal form with two marks on either side: token i of n sees items i to
+    i + 4 of n + 4.
     """
     return [*START, *map(_normalised, tokens), *END]
 
@@ -87,7 +87,7 @@ def features(
     next_1: str,
     next_2: str,
 ) -> tuple[str, ...]:
-    """The names of a token's features, in the order in which their weights are added.
+    """Return the names of a token's features, in the order in which their weights are added.
 
     previous, before: tags of the last token and of the one before it; the rest: normal forms of the
     five words around.

@@ -108,7 +108,7 @@ def _to_mark(stack: list) -> list[_Value]:
 
 
 def _hashes(keys: list[_Value]) -> int:
-    """What hashing the keys costs. Raises UnpicklingError for one that is not a key of data."""
+    """Return what hashing the keys costs. Raises UnpicklingError for one that is not a key of data."""
     cost = 0
     for key in keys:
         if key.hash_cost > _LARGEST_KEY:
@@ -176,7 +176,7 @@ def _build(stack: list) -> None:
 
 
 def _take(count: int) -> Callable[[list], None]:
-    """An instruction that makes one object of the last `count` values."""
+    """Return an instruction that makes one object of the last `count` values."""
 
     def change(stack: list) -> None:
         parts = [stack.pop() for _ in range(count)]
@@ -225,7 +225,7 @@ _CHANGES: dict[str, Callable[[list], int | None]] = {
 
 
 def _unfolded(root: _Value, limit: int) -> int:
-    """How many values a walk over all of `root` meets: shared values count in every place.
+    """Return how many values a walk over all of `root` meets: shared values count in every place.
 
     A value that holds itself ends there, as in a walk that remembers its way. Stops above `limit`.
     """

@@ -27,7 +27,8 @@ class _Reader(pickle.Unpickler):
         self._data, self._admitted, self._numbers = data, admitted, numbers
 
     def value(self) -> object:
-        """What the pickle holds. Its instructions are read first: nine bytes can ask for gigabytes.
+        """Return what the pickle holds. Its instructions are read first: nine bytes can ask for
+        gigabytes.
 
         Reading them also finds texts and numbers that claim to be longer than the file.
         """
@@ -47,8 +48,8 @@ class _Reader(pickle.Unpickler):
 
 
 def read(path: Path, shells: tuple[str, ...] = (), arrays: bool = False) -> object:
-    """What a pickle holds. Objects of classes named in `shells` (of any module) come back as shells
-    with attributes.
+    """Return what a pickle holds. Objects of classes named in `shells` (of any module) come back as
+    shells with attributes.
 
     arrays: admit numpy's arrays and numbers, as `numpy_values.Array` and Python's own.
     Raises DataError if the file is unreadable, damaged, larger than 512 MB, asks for anything else,

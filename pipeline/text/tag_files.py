@@ -31,7 +31,7 @@ _FIX = "Run the tags step again, or take the file from whoever published it once
 def annotate(
     counts: TagCounts, size: int = 512, vocab_min_count: int = 5, min_count: int = 2
 ) -> tuple[list[str], Annotation]:
-    """The tag vocabulary and the tags of every video, as Dual Encoding++ makes them.
+    """Return the tag vocabulary and the tags of every video, as Dual Encoding++ makes them.
 
     Vocabulary: up to `size` tags with at least `vocab_min_count` in all captions. A video keeps
     tags of the vocabulary that its own captions have at least `min_count` times, possibly none.
@@ -47,7 +47,7 @@ def annotate(
 
 
 def files(words: list[str], videos: Annotation) -> dict[str, str]:
-    """{file name: its text} in the form of Dual Encoding++."""
+    """Return {file name: its text} in the form of Dual Encoding++."""
     return {
         TAG_VOCAB: json.dumps({tag: i for i, tag in enumerate(words)}, indent=2),
         VIDEO_TAGS: "".join(f"{video_id}\t{tags}\n" for video_id, tags in videos.items()),
@@ -57,9 +57,9 @@ def files(words: list[str], videos: Annotation) -> dict[str, str]:
 def annotate_hybrid(
     counts: TagCounts, size: int = 512, min_count: int = 2
 ) -> tuple[list[str], Annotation]:
-    """The tags of every video and the tag vocabulary, as hybrid_space makes them: all tags ranked
-    by their total, most frequent first; the vocabulary is the first `size` of them and has no
-    smallest count of its own.
+    """Return the tags of every video and the tag vocabulary, as hybrid_space makes them: all tags
+    ranked by their total, most frequent first; the vocabulary is the first `size` of them and has
+    no smallest count of its own.
 
     A video keeps what its captions have at least `min_count` times; a video whose id starts with
     tgif has one caption and keeps everything, as published.
@@ -73,7 +73,7 @@ def annotate_hybrid(
 
 
 def hybrid_files(words: list[str], videos: Annotation, size: int, min_count: int) -> dict[str, str]:
-    """{file name: its text} in the form of hybrid_space, whose file names hold the options."""
+    """Return {file name: its text} in the form of hybrid_space, whose file names hold the options."""
     total, stem = _total(videos), f"video_label_th_{min_count - 1}"
     ranked = most_frequent(total, 1, len(total))
     return {
@@ -129,7 +129,7 @@ class TagLabels:
 
 
 def load(path: Path) -> TagLabels:
-    """The tags in a folder, in whichever published form they are there.
+    """Return the tags in a folder, in whichever published form they are there.
 
     path: that folder, or the file of the tags of each video in it; the vocabulary lies where its
     program keeps it, beside the file or below. Raises DataError if files are missing or damaged, or
@@ -174,8 +174,8 @@ def read_hybrid(vocabulary: Path, video_labels: Path) -> TagLabels:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """The tags of a `tag_vocab.json` (of either form) in the order of their places. DataError if it
-    is none.
+    """Return the tags of a `tag_vocab.json` (of either form) in the order of their places.
+    DataError if it is none.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -218,7 +218,7 @@ def _read_lines(path: Path, parse: Callable[[str], dict[str, int]]) -> Annotatio
 
 
 def _parse_dictionary(text: str) -> dict[str, int]:
-    """{'tag': count, ...} as Python prints it (Python 2: u'tag'), and nothing else."""
+    """Return {'tag': count, ...} as Python prints it (Python 2: u'tag'), and nothing else."""
     text = text.strip()
     if text[:1] != "{" or text[-1:] != "}" or len(text) < 2:
         raise ValueError(f"expected {{'tag': count, ...}}, found {text[:40]!r}")

@@ -52,7 +52,7 @@ class TaggerSource:
 
 
 def find(choice: Choice = "auto", nltk_data: Path | None = None) -> TaggerSource:
-    """The tagger to use. auto: NLTK's if its data are found, else the shipped one.
+    """Return the tagger to use. auto: NLTK's if its data are found, else the shipped one.
 
     nltk_data: a folder that holds `taggers/`; given, it must hold NLTK's tagger. DataError if what
     is asked for is absent.
@@ -77,7 +77,7 @@ def find(choice: Choice = "auto", nltk_data: Path | None = None) -> TaggerSource
 
 
 def nltk_places() -> list[Path]:
-    """Where NLTK looks for its data on this machine: $NLTK_DATA first."""
+    """Return where NLTK looks for its data on this machine: $NLTK_DATA first."""
     given = [Path(part) for part in os.environ.get("NLTK_DATA", "").split(os.pathsep) if part]
     prefix = [Path(sys.prefix, *parts, "nltk_data") for parts in ((), ("share",), ("lib",))]
     system = [

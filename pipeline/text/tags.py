@@ -53,7 +53,7 @@ class Reader:
     )  # (token, first letter) -> lemma
 
     def tokens(self, text: str) -> list[Token]:
-        """Every token of a caption with its Penn tag and lemma."""
+        """Return every token of a caption with its Penn tag and lemma."""
         words = tokens(text)
         found = []
         for word, tag in zip(words, self.tagger.tag(words), strict=True):
@@ -65,8 +65,8 @@ class Reader:
         return found
 
     def lemmas(self, text: str) -> list[str]:
-        """The tags of a caption in order, each as often as it occurs: what `tokens` keeps, found
-        faster.
+        """Return the tags of a caption in order, each as often as it occurs: what `tokens` keeps,
+        found faster.
         """
         words = tokens(text)
         known, kept = self._known, []
@@ -79,8 +79,8 @@ class Reader:
         return kept
 
     def count(self, captions: Iterable[Caption]) -> "TagCounts":
-        """How often each tag occurs, in all captions together and per video, all in order of first
-        appearance.
+        """Return how often each tag occurs, in all captions together and per video, all in order of
+        first appearance.
         """
         counts = TagCounts()
         for caption in captions:

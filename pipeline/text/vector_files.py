@@ -36,8 +36,8 @@ Row = tuple[bytes, np.ndarray]
 
 
 def read(path: Path, wanted: Iterable[str]) -> Vectors:
-    """The vectors of the `wanted` words that the file has. DataError if it is missing, cut short or
-    of another form.
+    """Return the vectors of the `wanted` words that the file has. DataError if it is missing, cut
+    short or of another form.
     """
     if path.is_dir():
         return _read_big_file(path, set(wanted))
@@ -66,7 +66,7 @@ def read(path: Path, wanted: Iterable[str]) -> Vectors:
 
 
 def files(path: Path) -> list[Path]:
-    """The files that decide what `read` finds, for digests."""
+    """Return the files that decide what `read` finds, for digests."""
     if not path.is_dir():
         return [path, *(p for p in [_beside(path)] if p.exists())]
     folder = resolve(path, "bigfile")
@@ -80,7 +80,7 @@ def _read_big_file(path: Path, wanted: set[str]) -> Vectors:
 
 
 def _beside(path: Path) -> Path:
-    """Where gensim keeps the numbers of a large .kv."""
+    """Return where gensim keeps the numbers of a large .kv."""
     return path.with_name(f"{path.name}.vectors.npy")
 
 
@@ -163,7 +163,7 @@ def _binary_rows(
 
 
 def _header(line: bytes) -> tuple[int, int] | None:
-    """(words, dims) of a first line that holds just these."""
+    """Return (words, dims) of a first line that holds just these."""
     fields = line.split()
     if len(fields) != 2 or not all(field.isdigit() and len(field) < 12 for field in fields):
         return None

@@ -74,12 +74,14 @@ class Vocabulary:
         return "ascii" if all(map(str.isascii, self.ids)) else "unicode"
 
     def split(self, text: str, clean: bool = True) -> list[str]:
-        """The words of a text as this vocabulary counts them; clean=False: split at whitespace."""
+        """Return the words of a text as this vocabulary counts them; clean=False: split at
+        whitespace.
+        """
         return clean_words(text, self.letters) if clean else raw_words(text)
 
     def encode(self, text: str, clean: bool = True, boundaries: bool = True) -> list[int]:
-        """The ids of a caption's words; with `boundaries` between <start> and <end>, where the
-        vocabulary has them.
+        """Return the ids of a caption's words; with `boundaries` between <start> and <end>, where
+        the vocabulary has them.
 
         clean=False splits at whitespace only, as the published data loader does: capitals and
         attached punctuation make unknown words then (16 % of all words in ActivityNet, none in
@@ -115,7 +117,7 @@ def most_frequent(counts: Counter[str], min_count: int, size: int) -> list[str]:
 
 
 def build(counts: Counter[str], min_count: int = 5, size: int = 50_000) -> Vocabulary:
-    """The vocabulary of Dual Encoding++: four special entries, then up to `size` words, most
+    """Return the vocabulary of Dual Encoding++: four special entries, then up to `size` words, most
     frequent first.
     """
     return Vocabulary(
@@ -126,8 +128,8 @@ def build(counts: Counter[str], min_count: int = 5, size: int = 50_000) -> Vocab
 def build_hybrid(
     counts: Counter[str], style: Literal["rnn", "bow"], min_count: int = 5
 ) -> Vocabulary:
-    """A vocabulary of hybrid_space: words in order of appearance; style "rnn" starts with four
-    special entries.
+    """Return a vocabulary of hybrid_space: words in order of appearance; style "rnn" starts with
+    four special entries.
     """
     words = [word for word, n in counts.items() if n >= min_count]
     return Vocabulary(
@@ -145,8 +147,8 @@ def counter_text(counts: Counter[str], min_count: int = 5) -> str:
 
 
 def joined(words: Vocabulary, bag: Vocabulary | None) -> Vocabulary:
-    """The words, and behind them those that only the bag knows: one id says both what a word is and
-    where it counts.
+    """Return the words, and behind them those that only the bag knows: one id says both what a word
+    is and where it counts.
     """
     extra = [word for word in bag.words if word not in words.ids] if bag else []
     return (
@@ -165,8 +167,8 @@ def bag_columns(words: Vocabulary, bag: Vocabulary) -> np.ndarray:
 
 
 def load_bag(path: Path, words: Vocabulary) -> Vocabulary | None:
-    """The vocabulary of the bags from a file, or from where `load` finds that of the words in a
-    folder.
+    """Return the vocabulary of the bags from a file, or from where `load` finds that of the words
+    in a folder.
 
     None if there is none, or if it is the words themselves without the special entries: then
     nothing need be kept.
@@ -178,8 +180,8 @@ def load_bag(path: Path, words: Vocabulary) -> Vocabulary | None:
 
 
 def load(path: Path) -> Vocabulary:
-    """A vocabulary from a vocab step's folder, a .json, a published .pkl (read without running it)
-    or a w2vv .txt.
+    """Return a vocabulary from a vocab step's folder, a .json, a published .pkl (read without
+    running it) or a w2vv .txt.
 
     A folder may also be `TextData/vocabulary` of hybrid_space, with one pickle in `rnn`.
 
@@ -195,8 +197,8 @@ def load(path: Path) -> Vocabulary:
 
 
 def _in_folder(folder: Path, name: str, style: str) -> Path | None:
-    """The file of a vocab step, or the pickle that hybrid_space keeps in a folder named after the
-    style.
+    """Return the file of a vocab step, or the pickle that hybrid_space keeps in a folder named
+    after the style.
     """
     found = (
         [folder / name]

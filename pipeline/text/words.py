@@ -45,7 +45,7 @@ _JOINERS = frozenset("\u200c\u200d")  # within words of Persian and Indian scrip
 
 
 def clean_words(text: str, letters: Letters = "ascii") -> list[str]:
-    """The words of a text in lower case, by one of the two rules."""
+    """Return the words of a text in lower case, by one of the two rules."""
     return _RULES[letters](text)
 
 
@@ -81,15 +81,15 @@ _RULES: dict[Letters, Callable[[str], list[str]]] = {
 
 
 def raw_words(text: str) -> list[str]:
-    """The words of a text as the published data loader sees them: split at whitespace, nothing
-    cleaned.
+    """Return the words of a text as the published data loader sees them: split at whitespace,
+    nothing cleaned.
     """
     return text.split()
 
 
 def tokens(text: str) -> list[str]:
-    """The tokens of a cleaned text that are tagged: its words, with six contractions split (cannot
-    -> can, not).
+    """Return the tokens of a cleaned text that are tagged: its words, with six contractions split
+    (cannot -> can, not).
     """
     words = clean_words(text)
     if _CONTRACTIONS.keys().isdisjoint(words):
@@ -98,7 +98,9 @@ def tokens(text: str) -> list[str]:
 
 
 def count_words(texts: Iterable[str], letters: Letters = "ascii") -> Counter[str]:
-    """How often each cleaned word occurs in all texts together, in order of first appearance."""
+    """Return how often each cleaned word occurs in all texts together, in order of first
+    appearance.
+    """
     if letters == "unicode":
         return Counter(word for text in texts for word in _unicode_words(text))
     counts: Counter[bytes] = Counter()

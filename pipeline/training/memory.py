@@ -37,7 +37,8 @@ def step_and_knobs(
     precision: str,
     in_parts: bool,
 ) -> tuple[str, str]:
-    """What one training step works on, and which options would make it less, for `naming_knobs`.
+    """Return what one training step works on, and which options would make it less, for
+    `naming_knobs`.
 
     name: of the training run. n_captions: in the batch of one process. in_parts: whether the model
     can be trained with `micro_batch`.
@@ -65,7 +66,7 @@ def step_and_knobs(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that the GPU or the machine has no memory left."""
+    """Return whether an error means that the GPU or the machine has no memory left."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU)

@@ -124,8 +124,8 @@ class Draws:
 
 
 def batch_norms(model: nn.Module, still: Collection[nn.Module]) -> list[str]:
-    """Names of the modules that normalise over the batch; not those of `still`, which keep their
-    statistics.
+    """Return names of the modules that normalise over the batch; not those of `still`, which keep
+    their statistics.
 
     With one of them a model cannot be trained in parts: each part would be normalised by its own
     statistics, and the gradient would be that of another loss.

@@ -52,8 +52,8 @@ class Start:
 
 
 def of_published(file: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> Start | None:
-    """Where the training of a published file stopped; None if the file does not say. info, weights:
-    as imported.
+    """Return where the training of a published file stopped, or None if the file does not say.
+    info, weights: as imported.
 
     Raises DataError for an optimizer of another model.
     """
@@ -85,7 +85,7 @@ def of_published(file: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> 
 
 
 def place(weights: Path) -> Path:
-    """Where the moments of a weight file lie."""
+    """Return where the moments of a weight file lie."""
     return weights.with_name(f"{weights.stem}.moments.pt")
 
 
@@ -98,7 +98,7 @@ def write(path: Path, start: Start | None) -> None:
 
 
 def read(init: Path | None) -> Start:
-    """What lies beside the weights that a training run starts from."""
+    """Return what lies beside the weights that a training run starts from."""
     path = place(find_checkpoint(init)) if init is not None else None
     if path is None or not path.is_file():
         raise ConfigError(

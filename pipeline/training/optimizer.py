@@ -68,8 +68,8 @@ def parameter_groups(
 
 
 def build(groups: list[dict], options: OptimizerOptions) -> torch.optim.Optimizer:
-    """The optimizer over groups of `parameter_groups`; their learning rate is set by `set_lr`
-    before each step.
+    """Return the optimizer over groups of `parameter_groups`; their learning rate is set by
+    `set_lr` before each step.
     """
     groups = [{k: v for k, v in group.items() if k != "names"} for group in groups]
     settings = {"lr": options.lr, "betas": options.betas, "eps": options.eps}

@@ -67,8 +67,8 @@ class Summary:
 
 
 def resumable(folder: Path, identity: str) -> dict | None:
-    """The content of `folder`/checkpoints/last.pt if it is of this identity, else None. DataError
-    if it is damaged.
+    """Return the content of `folder`/checkpoints/last.pt if it is of this identity, else None.
+    DataError if it is damaged.
     """
     path = Path(folder) / "checkpoints" / "last.pt"
     if not path.exists():

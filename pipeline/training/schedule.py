@@ -48,7 +48,9 @@ class Schedule:
         self._since_cut = 0
 
     def lr(self, step: int) -> float:
-        """The rate of the step after `step` done ones, before the factors of parameter groups."""
+        """Return the rate of the step after `step` done ones, before the factors of parameter
+        groups.
+        """
         return self._curve(step) * self._scale
 
     def judge(self, score: float) -> Judgement:
@@ -75,7 +77,7 @@ class Schedule:
         return self.patience % plateau.wait == 0
 
     def state(self) -> dict[str, float | int]:
-        """What `restore` needs."""
+        """Return what `restore` needs."""
         return {
             "scale": self._scale,
             "best": self.best,
@@ -122,8 +124,8 @@ def _after_warmup(
 
 
 def _bert_cosine(lr: float, floor: float, warmup: float, horizon: int) -> Curve:
-    """The first step has rate 0, and the rate falls from 1 to 0.976 where a warm-up of 0.1 ends, as
-    published.
+    """The first step has rate 0, and the rate falls from 1 to 0.976 where a warm-up of 0.1
+    ends, as published.
 
     The published horizon may be shorter than the run and the rate then rises again; here it
     stays (docs/specs/training-loop.md, section 4).

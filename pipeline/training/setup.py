@@ -121,7 +121,7 @@ class Setup:
         )
 
     def corpus(self, split: str, with_tags: bool = False) -> Corpus:
-        """A split as the model reads it."""
+        """Return a split as the model reads it."""
         texts = [caption.text for caption in self.annotations.texts(split)]
         if lost := self.text_encoder.lost(texts):
             log.warning(f"{split}: captions split into words for the model: {lost}")
@@ -136,8 +136,8 @@ class Setup:
         return open_corpus(self.annotations, split, self.store, self.text_encoder, labels)
 
     def batches(self, pinned: bool = False) -> TrainBatches:
-        """The training batches; this process's share of each. ConfigError if the model needs larger
-        ones.
+        """Return the training batches; this process's share of each. ConfigError if the model needs
+        larger ones.
         """
         options = self.recipe.train
         made = TrainBatches(
@@ -158,7 +158,7 @@ class Setup:
         return made
 
     def selection(self) -> Corpus | None:
-        """The split that picks the best weights; None to keep the last ones."""
+        """Return the split that picks the best weights; None to keep the last ones."""
         split = self.recipe.train.selection_split
         if split == "none":
             return None

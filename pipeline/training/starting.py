@@ -26,8 +26,8 @@ _PREFIX = "clip."  # of CLIP's weights in every model that has one
 def build(
     recipe: Recipe, facts: Mapping, init: Path | None, vectors: np.ndarray | None
 ) -> RetrievalModel:
-    """The model of a recipe. init: a checkpoint, the folder of a train step, or a weight file of
-    CLIP.
+    """Return the model of a recipe. init: a checkpoint, the folder of a train step, or a weight
+    file of CLIP.
 
     `train.init` says what is taken of a checkpoint. Raises DataError or Mismatch if it does not
     fit.
@@ -88,7 +88,7 @@ _TAKE = {"all": _all, "clip": _clip}
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether this toolkit wrote a file; of the others only weights of a CLIP can be started
+    """Return whether this toolkit wrote a file; of the others only weights of a CLIP can be started
     from.
     """
     if path.suffix == ".safetensors" or torchscript.is_program(path):

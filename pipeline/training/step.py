@@ -31,7 +31,7 @@ class NotFinite(Exception):
         self.video_ids = video_ids
 
     def explain(self, step: int, epoch: int, last_good: str) -> DataError:
-        """The error that ends the run: exit code 4, because the batch named is where to look
+        """Return the error that ends the run: exit code 4, because the batch named is where to look
         first.
         """
         ids = ", ".join(self.video_ids[:8]) + (

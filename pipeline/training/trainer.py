@@ -109,8 +109,8 @@ class Trainer:
         return self._folder / "checkpoints" / "best.pt"
 
     def describe(self) -> dict:
-        """What was made of the options here: batch, steps, warm-up, precision, parameters; for
-        config.yaml.
+        """Return what was made of the options here: batch, steps, warm-up, precision, parameters;
+        for config.yaml.
         """
         groups = self._stepper.groups
         return {
@@ -213,7 +213,7 @@ class Trainer:
             yield
 
     def _is_validation_due(self) -> bool:
-        """Whether the step just made is followed by a validation within its epoch."""
+        """Return whether the step just made is followed by a validation within its epoch."""
         step, evaluation = self._progress.step, self._options.evaluation
         if evaluation.at_first_step and step == 1:
             return True
@@ -224,7 +224,7 @@ class Trainer:
         return is_last or (bool(every) and self._progress.epoch % every == 0)
 
     def _is_stop_requested(self) -> bool:
-        """Whether any process was asked to stop; all of them learn of it at the same step."""
+        """Return whether any process was asked to stop; all of them learn of it at the same step."""
         return processes.any_of(stop.requested(), self._world, self._conduct.device)
 
     def _is_save_due(self) -> bool:
@@ -478,7 +478,7 @@ class Trainer:
 
 
 def _synchronised(model: nn.Module, options: TrainOptions, conduct: Conduct) -> nn.Module:
-    """The model with batch statistics over all processes, if the options ask for them."""
+    """Return the model with batch statistics over all processes, if the options ask for them."""
     if not options.distributed.sync_batchnorm or conduct.world.size == 1:
         return model
     if conduct.device.type != "cuda":

@@ -160,8 +160,8 @@ def _attempt(
 
 
 def mark(path: Path) -> tuple[int, int, int]:
-    """What changes when a file is replaced or written to: (bytes, mtime in ns, inode). ItemError if
-    it is not there.
+    """Return what changes when a file is replaced or written to: (bytes, mtime in ns, inode).
+    ItemError if it is not there.
     """
     try:
         facts = path.stat()
@@ -219,7 +219,7 @@ def _with_pyav(
 def _with_ffmpeg(
     source: Path, options: Options, target: Path, seconds: float, moment: "Moment | None"
 ) -> _Result:
-    """The published command, with a plan made beforehand and the result held against it."""
+    """Return the published command, with a plan made beforehand and the result held against it."""
     from pipeline.video import ffmpeg, hdr
     from pipeline.video.decode import examine, survey
     from pipeline.video.encode import count_frames
@@ -267,7 +267,7 @@ def _with_ffmpeg(
 
 
 def _is_whole(moment: "Moment", plan: "Survey", choice: FrameChoice) -> bool:
-    """Whether a moment begins with the film and ends no earlier than it."""
+    """Return whether a moment begins with the film and ends no earlier than it."""
     if moment.start or moment.end is None:
         return not moment.start
     return plan.slots <= math.ceil(moment.end * choice.fps) + plan.tolerance

@@ -63,14 +63,14 @@ class OpenVideo:
         return self.declared is not None and self.declared > self.size
 
     def lost_packets(self, found: "Scan") -> int:
-        """How many packets the index of the file lists beyond those that were read."""
+        """Return how many packets the index of the file lists beyond those that were read."""
         entries = self.stream.index_entries
         if len(entries) <= found.count:  # many formats list key frames only
             return 0
         return max(0, sum(entry.size > 0 for entry in entries) - found.count)
 
     def ends_early(self, found: "Scan") -> bool:
-        """Whether the header promises clearly more seconds than were read.
+        """Return whether the header promises clearly more seconds than were read.
 
         Only for containers that state their duration; elsewhere libav estimates it from the data
         themselves.
@@ -204,8 +204,8 @@ def _container(file: str | io.BytesIO, head: bytes, limits: Limits) -> InputCont
 
 
 def _film(container: InputContainer) -> VideoStream:
-    """The largest video stream; pictures attached to a sound file are not film. The first one wins
-    ties.
+    """Return the largest video stream; pictures attached to a sound file are not film. The first
+    one wins ties.
     """
     films = [s for s in container.streams.video if not s.disposition & _NOT_FILMS]
     decodable = [s for s in films if s.codec_context is not None]
@@ -220,8 +220,8 @@ def _film(container: InputContainer) -> VideoStream:
 
 
 def packets_of(video: OpenVideo, every_stream: bool = False) -> Iterator[Packet | Exception]:
-    """The packets of the film (or of all streams), and the errors between them. Reading goes on
-    after an error.
+    """Yield the packets of the film (or of all streams), and the errors between them. Reading goes
+    on after an error.
     """
     chosen = () if every_stream else (video.stream,)
     for _ in range(_MAX_READ_ERRORS):

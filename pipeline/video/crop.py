@@ -18,8 +18,8 @@ def fit_square(images: np.ndarray, size: int, fit: Fit) -> np.ndarray:
 
 
 def center_crop(images: np.ndarray, size: int) -> np.ndarray:
-    """The central `size` x `size` of uint8 (T, H, W, C); smaller frames get black borders. A view
-    if possible.
+    """Return the central `size` x `size` of uint8 (T, H, W, C); smaller frames get black borders. A
+    view if possible.
 
     The offset is round((H - size) / 2), halves to even, as in the published transforms
     (docs/specs/preprocessing.md, section 1.9).

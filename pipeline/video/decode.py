@@ -154,7 +154,7 @@ def _after(slots: int, frames: Iterator[Chosen]) -> Iterator[Chosen]:
 
 
 def is_regular(video: OpenVideo, found: Scan) -> bool:
-    """Whether the timestamp of a packet names the frame that it holds."""
+    """Return whether the timestamp of a packet names the frame that it holds."""
     if found.faults or not found.stamps or not found.starts_with_key:
         return False
     # a codec that reorders frames, in a container that does not say how (H.264 in AVI)
@@ -164,7 +164,9 @@ def is_regular(video: OpenVideo, found: Scan) -> bool:
 
 
 def survey(source: Path | bytes, choice: FrameChoice, limits: Limits) -> Survey:
-    """What the packets of a video promise; nothing is decoded. ItemError as `video.decode_clip`."""
+    """Return what the packets of a video promise; nothing is decoded. ItemError as
+    `video.decode_clip`.
+    """
     with open_video(source, limits) as video:
         found = scan(video)
         slots = 0
@@ -301,7 +303,7 @@ def _timed(
     faults: _Faults,
     clock: FrameClock,
 ) -> Iterator[tuple[VideoFrame, Time]]:
-    """All frames from the first key frame on, with increasing times."""
+    """Yield all frames from the first key frame on, with increasing times."""
     codec = video.stream.codec_context
     # AVI counts pictures in the order they are stored; in the order they are shown the counts are
     # the same, sorted

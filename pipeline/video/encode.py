@@ -123,8 +123,8 @@ def verify(path: Path, width: int, height: int, frames: int, every_frame: bool =
 
 
 def count_frames(path: Path) -> int:
-    """The number of frames in a file just written. ItemError("io_error") if it cannot be read
-    back.
+    """Return the number of frames in a file just written. ItemError("io_error") if it cannot be
+    read back.
     """
     try:
         return _facts(path, every_frame=False)[3]
@@ -133,7 +133,7 @@ def count_frames(path: Path) -> int:
 
 
 def _facts(path: Path, every_frame: bool) -> tuple[int, int, int, int]:
-    """(streams, width, height, frames); frames is 0 if the first one does not decode."""
+    """Return (streams, width, height, frames); frames is 0 if the first one does not decode."""
     options = {"protocol_whitelist": "file", "format_whitelist": "mov"}
     with av.open(f"file:{path}", "r", options=options) as container:
         stream = container.streams.video[0]

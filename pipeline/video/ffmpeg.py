@@ -63,8 +63,8 @@ def executable() -> str:
 
 
 def arguments(program: str, url: str, job: Job, target: Path) -> list[str]:
-    """The argument list. With the rule `published` it is the published command, for one stream and
-    one container.
+    """Return the argument list. With the rule `published` it is the published command, for one
+    stream and one container.
     """
     scale = f"scale={job.width}:{job.height}"
     filters = scale if job.choice.rule == "published" else f"{_grid(job.choice.fps)},{scale}"

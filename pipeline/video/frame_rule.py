@@ -57,7 +57,7 @@ class FrameChoice:
 
     @classmethod
     def every(cls, seconds: float) -> "FrameChoice":
-        """One frame every `seconds`, on the grid."""
+        """Return one frame every `seconds`, on the grid."""
         return cls("grid", 1 / Fraction(seconds).limit_denominator(100_000))
 
 

@@ -30,7 +30,7 @@ _BT709_PRIMARIES = 1
 
 
 def is_hdr(frame: VideoFrame) -> bool:
-    """Whether a frame holds PQ or HLG."""
+    """Return whether a frame holds PQ or HLG."""
     return int(frame.color_trc or 0) in NAMES
 
 

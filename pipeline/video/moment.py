@@ -35,13 +35,13 @@ class Moment:
 
 
 def moment_id(film: str, moment: Moment) -> str:
-    """The id of a moment of a film, with seconds to a thousandth: `film@1.5-4`."""
+    """Return the id of a moment of a film, with seconds to a thousandth: `film@1.5-4`."""
     end = "" if moment.end is None else _seconds(moment.end)
     return f"{film}@{_seconds(moment.start)}-{end}"
 
 
 def parse_id(video_id: str) -> tuple[str, Moment] | None:
-    """(film, moment) of an id that `moment_id` made; None for any other id."""
+    """Return (film, moment) of an id that `moment_id` made, or None for any other id."""
     found = _ID.fullmatch(video_id)
     if not found:
         return None
@@ -50,8 +50,8 @@ def parse_id(video_id: str) -> tuple[str, Moment] | None:
 
 
 def only_whole(video_id: str, holds: Callable[[str], bool]) -> str:
-    """Why a store that is not cut lacks a video: it is a moment, and only its whole film is there.
-    "" for any other video. holds: whether the store has a video of an id.
+    """Return why a store that is not cut lacks a video: it is a moment, and only its whole film is
+    there. "" for any other video. holds: whether the store has a video of an id.
     """
     named = parse_id(video_id)
     if named is None or not holds(named[0]):
@@ -62,8 +62,8 @@ def only_whole(video_id: str, holds: Callable[[str], bool]) -> str:
 def within(
     frames: Iterator["Chosen"], moment: Moment, slots_per_second: Fraction | None
 ) -> Iterator["Chosen"]:
-    """The frames that are shown from start to end, their times counted from its start; at least
-    one, where the film lasts that long. What comes later is neither decoded nor judged.
+    """Yield the frames that are shown from start to end, their times counted from its start; at
+    least one, where the film lasts that long. What comes later is neither decoded nor judged.
 
     slots_per_second: of choices on a grid, whose k-th slot shows the film at k / fps; None: the
     time of each frame counts.

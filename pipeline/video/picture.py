@@ -42,7 +42,7 @@ class Orientation:
         return cls(False, a < 0, d < 0)
 
     def apply(self, plane: np.ndarray) -> np.ndarray:
-        """A view of a (H, W) or (H, W, 3) array in displayed orientation."""
+        """Return a view of a (H, W) or (H, W, 3) array in displayed orientation."""
         shown = plane.swapaxes(0, 1) if self.transposed else plane
         shown = shown[:, ::-1] if self.mirrored else shown
         return shown[::-1] if self.upside_down else shown

@@ -77,7 +77,7 @@ class Clip:
 
 
 def probe(source: Source) -> VideoInfo:
-    """What the header says, and one decoded frame for size and rotation. ItemError as
+    """Return what the header says, and one decoded frame for size and rotation. ItemError as
     `decode_clip`.
     """
     limits = Limits()
@@ -112,8 +112,8 @@ def probe(source: Source) -> VideoInfo:
 
 
 def read_frames(source: Source, indices: Sequence[int]) -> np.ndarray:
-    """The frames at `indices` (from 0, in presentation order, any order, repeats allowed), uint8
-    (T, H, W, 3) RGB.
+    """Return the frames at `indices` (from 0, in presentation order, any order, repeats allowed),
+    uint8 (T, H, W, 3) RGB.
 
     Raises ItemError("missing") if fewer frames decode than asked for, and as `decode_clip`;
     ValueError for a negative or absent index.
@@ -137,8 +137,8 @@ def decode_clip(
     limits: Limits | None = None,
     moment: Moment | None = None,
 ) -> Clip:
-    """The chosen frames of a video at the wanted size (None: as displayed). moment: only of this
-    part.
+    """Return the chosen frames of a video at the wanted size (None: as displayed). moment: only of
+    this part.
 
     Raises ItemError: empty, unreadable, forbidden_format, no_video_stream, no_frames, too_large,
     too_long, extreme_aspect, io_error, out_of_memory.
@@ -215,7 +215,7 @@ class ClipReader:
         return within(frames, self._moment, choice.fps if choice.is_grid else None)
 
     def shaper(self, first: VideoFrame) -> Shaper:
-        """What gives the frames of this clip their size and orientation.
+        """Return what gives the frames of this clip their size and orientation.
         ItemError("extreme_aspect").
         """
         shaper = Shaper(first, self._size, self._verdict.pixel_aspect, self._arguments[-1])

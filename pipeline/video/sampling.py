@@ -68,7 +68,7 @@ def segments(
 def published_int_rate(
     n: int, rate: float | Fraction, fps: int = 1, start: int = 0, end: int | None = None
 ) -> np.ndarray:
-    """The frames that the OpenCV reader of CLIP4Clip and DiffusionRet takes, int64 (K,).
+    """Return the frames that the OpenCV reader of CLIP4Clip and DiffusionRet takes, int64 (K,).
 
     Seconds are counted as int(rate) frames, from `start` to `end` inclusive (default: to the end of
     the clip), with `fps` frames in each; frames beyond the n there are do not count. Source:
@@ -88,8 +88,8 @@ def published_int_rate(
 
 
 def strided(n: int, rate: float | Fraction, fps: float | Fraction = 1) -> np.ndarray:
-    """Every round(rate / fps)-th frame, int64 (K,), as the decord reader of DRL. ValueError for an
-    empty clip.
+    """Return every round(rate / fps)-th frame, int64 (K,), as the decord reader of DRL. ValueError
+    for an empty clip.
     """
     if n < 1:
         raise ValueError(f"at least one frame is needed, got n={n}")

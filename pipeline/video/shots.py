@@ -21,7 +21,7 @@ _SHORTEST = 1.0  # seconds
 
 
 def shot_spans(source: Path | bytes, limits: Limits, seconds: float) -> list[tuple[float, float]]:
-    """The shots of a video, (start, end) in seconds; none where it is a single one.
+    """Return the shots of a video, (start, end) in seconds; none where it is a single one.
 
     ItemError as `reader.decode_clip`.
     """
@@ -58,8 +58,8 @@ def spans_between(times: list[float], seconds: float) -> list[tuple[float, float
 
 
 def _changes(images: np.ndarray) -> np.ndarray:
-    """How much each picture differs from the one before, 0 to 1: of its pixels, in brightness and
-    colour.
+    """Return how much each picture differs from the one before, 0 to 1: of its pixels, in
+    brightness and colour.
     """
     small = images.astype(np.float32) / 255
     bright = small.mean(3, keepdims=True)
@@ -69,7 +69,7 @@ def _changes(images: np.ndarray) -> np.ndarray:
 
 
 def _largest_beside(change: np.ndarray) -> np.ndarray:
-    """The larger one of the changes before and behind each one; two steps to either side."""
+    """Return the larger one of the changes before and behind each one; two steps to either side."""
     padded = np.pad(change, 2)
     sides = [padded[k : k + len(change)] for k in (0, 1, 3, 4)]
     return np.maximum.reduce(sides)

@@ -24,7 +24,7 @@ _XML_SCRIPTS = (b"<MPD", b"<CompositionPlaylist", b"<SmoothStreamingMedia", b"<p
 
 
 def opens_other_files(head: bytes) -> bool:
-    """Whether the first bytes are those of a playlist, a manifest or a script."""
+    """Return whether the first bytes are those of a playlist, a manifest or a script."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     is_xml = text.startswith((b"<?xml", b"<"))
     return text.lower().startswith(tuple(s.lower() for s in _SCRIPTS)) or (
@@ -33,8 +33,8 @@ def opens_other_files(head: bytes) -> bool:
 
 
 def declared_end(file: str | io.BytesIO, format_name: str, size: int) -> int | None:
-    """The number of bytes the file should have at least by its own structure; None where that
-    cannot be known.
+    """Return the number of bytes the file should have at least by its own structure, or None where
+    that cannot be known.
 
     file: `file:` URL or bytes in memory. A file is cut short when this is more than `size`.
     """
@@ -87,7 +87,7 @@ def _segment(file: io.RawIOBase, size: int) -> int | None:
 
 
 def _variable_integer(data: bytes, position: int) -> tuple[int | None, int]:
-    """(value, bytes used) of an EBML size; value None: unknown."""
+    """Return (value, bytes used) of an EBML size; value None: unknown."""
     if position >= len(data) or data[position] == 0:
         return None, 0
     used = 9 - data[position].bit_length()

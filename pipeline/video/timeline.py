@@ -64,9 +64,9 @@ class FrameClock:
         self.moved = False
 
     def __call__(self, stamp: int | None, late: bool = False) -> Time:
-        """The time of the next frame. late: a stamp that does not increase is right, but the frame
-        comes too late (its neighbours were lost); it follows at once, so that the frames after it
-        keep their times.
+        """Return the time of the next frame. late: a stamp that does not increase is right, but the
+        frame comes too late (its neighbours were lost); it follows at once, so that the frames
+        after it keep their times.
         """
         following = 0 if self._last is None else self._last + self._step
         if stamp is None:

@@ -7,7 +7,7 @@ _LONGEST_VALUE = 40
 
 
 def options(before: dict[str, dict], now: dict[str, dict], step: str) -> list[str]:
-    """Each option that differs, of this step and of those before it: "train.epochs 4 -> 6".
+    """Return each option that differs, of this step and of those before it: "train.epochs 4 -> 6".
 
     before, now: options by step name (`lineage` of a manifest). step: the one that is asked for; a
     step that ran alone may have had another name.
@@ -27,7 +27,9 @@ def options(before: dict[str, dict], now: dict[str, dict], step: str) -> list[st
 
 
 def inputs(before: dict, now: dict[str, Artefact | list[Artefact] | None]) -> list[str]:
-    """Each input whose content differs: "annotations changed". before: `inputs` of a manifest."""
+    """Return each input whose content differs: "annotations changed". before: `inputs` of a
+    manifest.
+    """
     changes = []
     for need, value in now.items():
         old = before.get(need)

@@ -49,8 +49,8 @@ def identity(fingerprint: str, items: str) -> str:
 
 
 def begun(place: Path) -> dict:
-    """What the work in a folder is: {"identity", "fingerprint", "items", "lineage"}; {} if none was
-    begun.
+    """Return what the work in a folder is: {"identity", "fingerprint", "items", "lineage"}; {} if
+    none was begun.
     """
     return read_json(place / STATE / _BEGUN) or {}
 
@@ -85,7 +85,7 @@ def prepare(folder: Path, name: str, keeps: bool, restores: bool) -> Path:
 
 
 def holds_work(place: Path) -> bool:
-    """Whether a folder holds any artefact, finished or not."""
+    """Return whether a folder holds any artefact, finished or not."""
     return any(_entries(place))
 
 
@@ -168,7 +168,7 @@ def drop_new(folder: Path, keeps: bool) -> None:
 
 
 def kept_results(folder: Path) -> list[Kept]:
-    """What a step set aside, oldest first."""
+    """Return what a step set aside, oldest first."""
     places = (p for p in (folder / PREVIOUS).glob("[!.]*") if p.is_dir())
     found = sorted(places, key=lambda p: (p.stat().st_mtime, p.name))
     return [
@@ -218,7 +218,7 @@ def _free_place(folder: Path, name: str | None) -> Path:
 
 
 def _entries(folder: Path) -> list[Path]:
-    """What lies in a step's folder beside the folders of the engine."""
+    """Return what lies in a step's folder beside the folders of the engine."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.name not in (STATE, NEW, PREVIOUS, PARTS))

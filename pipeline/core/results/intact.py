@@ -21,8 +21,8 @@ _NAMES_SHOWN = 3
 
 
 def recorded(manifest: dict | None, records: Iterable[Record]) -> dict[str, dict]:
-    """{relative path: {"bytes", "sha256"}} of every file of a finished step: those of its items,
-    and those of its store.
+    """Return {relative path: {"bytes", "sha256"}} of every file of a finished step: those of its
+    items, and those of its store.
     """
     last = {r.id: r for r in records}
     files = {name: o for r in last.values() if r.usable for name, o in r.outputs.items()}
@@ -30,8 +30,8 @@ def recorded(manifest: dict | None, records: Iterable[Record]) -> dict[str, dict
 
 
 def faults(folder: Path, files: dict[str, dict]) -> dict[str, str]:
-    """What is wrong with each of the `files` of a step's folder that are not as they were written:
-    {relative path: reason}. Nothing that was looked at before is read again.
+    """Return what is wrong with each of the `files` of a step's folder that are not as they were
+    written: {relative path: reason}. Nothing that was looked at before is read again.
     """
     seen, found, fresh = _read_seen(folder), {}, {}
     changed = []
@@ -97,14 +97,14 @@ def expect_intact(folder: Path) -> None:
 
 
 def described(found: dict[str, str]) -> str:
-    """The first few faults in words."""
+    """Return the first few faults in words."""
     words = [f"{name} {reason}" for name, reason in list(found.items())[:_NAMES_SHOWN]]
     more = len(found) - len(words)
     return "; ".join(words) + (f"; and {more:,} more" if more else "")
 
 
 def _stat(folder: Path, name: str, facts: dict) -> tuple[str, list[int]]:
-    """(what is wrong at first sight, [size, mtime_ns, inode])."""
+    """Return (what is wrong at first sight, [size, mtime_ns, inode])."""
     try:
         stat = os.stat(f"{folder}/{name}")  # noqa: PTH116  (there may be 100,000 of them)
     except (FileNotFoundError, NotADirectoryError):

@@ -18,7 +18,7 @@ def expect_inputs(
     before: dict[str, Record],
     allowed: bool,
 ) -> int:
-    """How many of the former items are no longer there.
+    """Return how many of the former items are no longer there.
 
     everything: all items of the stage; items: those of this shard; before: what the journal lists.
     Raises DataError, before anything is touched, if the inputs are watched and more than half of
@@ -70,7 +70,7 @@ def expect_results(
 
 
 def _place(stage: Stage) -> str:
-    """The first input of a stage that is a place on disk."""
+    """Return the first input of a stage that is a place on disk."""
     for value in stage.inputs.values():
         for made in value if isinstance(value, list) else [value]:
             if made is not None:

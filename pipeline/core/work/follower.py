@@ -31,7 +31,7 @@ def follow(stage: Stage, settings: Settings) -> dict:
 
 
 def _shared_items(stage: Stage, settings: Settings) -> list[Item]:
-    """What rank 0 finds to do in the journal; sets `stage.out` to where rank 0 builds."""
+    """Return what rank 0 finds to do in the journal; sets `stage.out` to where rank 0 builds."""
     fingerprint, items, folder = stage_fingerprint(stage), list_items(stage), stage.out
     records = {} if settings.force else _known(folder, fingerprint, settings)
     old = read_manifest(folder)
@@ -65,7 +65,7 @@ def _shared_items(stage: Stage, settings: Settings) -> list[Item]:
 def _is_restored(
     stage: Stage, folder: Path, fingerprint: str, items: list[Item], settings: Settings
 ) -> bool:
-    """Whether rank 0 goes on with a result that was set aside, or has just taken it back."""
+    """Return whether rank 0 goes on with a result that was set aside, or has just taken it back."""
     identity = generations.identity(fingerprint, items_digest(items))
     kept = (folder / generations.PREVIOUS / identity).is_dir()
     taken = generations.begun(folder / generations.NEW).get("identity") == identity

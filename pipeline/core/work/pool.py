@@ -72,8 +72,8 @@ class Pool:
         return numbers
 
     def results(self, seconds: float) -> Iterator[tuple[int, Answer]]:
-        """What has been answered; waits so long for the first. SystemRefused if workers cannot
-        start.
+        """Yield what has been answered; waits so long for the first. SystemRefused if workers
+        cannot start.
         """
         with contextlib.suppress(queue.Empty):
             found = self._results.get(timeout=seconds)
@@ -200,7 +200,7 @@ class Pool:
 
 
 def ended(exit_code: int | None) -> str:
-    """How a process ended, in words."""
+    """Return how a process ended, in words."""
     if exit_code is not None and exit_code < 0:
         name = (
             signal.Signals(-exit_code).name

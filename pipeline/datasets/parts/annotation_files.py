@@ -26,8 +26,8 @@ Cells = tuple[str, list[str]]  # where, values in order
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """The text of a file without its byte-order mark. DataError if it is missing, huge, or in
-    another encoding.
+    """Return the text of a file without its byte-order mark. DataError if it is missing, huge, or
+    in another encoding.
     """
     try:
         if path.stat().st_size > _LARGEST:
@@ -57,7 +57,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Line]:
-    """The lines that are not blank, without their line ends; nothing else is stripped."""
+    """Yield the lines that are not blank, without their line ends; nothing else is stripped."""
     text = read_text(path, encoding).replace("\r\n", "\n").replace("\r", "\n")
     for n, line in enumerate(text.split("\n"), start=1):
         if line.strip():
@@ -65,8 +65,8 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[Line]:
 
 
 def read_ids(path: Path, faults: Faults) -> list[str]:
-    """Ids of a list, in order: one per line, or a JSON list of strings. Unsafe ids and repetitions
-    become faults.
+    """Return ids of a list, in order: one per line, or a JSON list of strings. Unsafe ids and
+    repetitions become faults.
     """
     if path.suffix == ".json":
         values = read_json(path, "a list of ids")[1]
@@ -97,8 +97,8 @@ def read_table(
 
 
 def read_cells(path: Path, faults: Faults, delimiter: str, encoding: str) -> list[Cells]:
-    """Where each line of a table stands and its stripped values, the first line included; a line
-    with another number of values than the first becomes a fault.
+    """Return where each line of a table stands and its stripped values, the first line included; a
+    line with another number of values than the first becomes a fault.
 
     A table for commas whose first line has none but semicolons is read with those, as Excel writes
     it. In a table with tabs quotes are text, unless the whole file is quoted as a table.
@@ -129,7 +129,7 @@ def read_cells(path: Path, faults: Faults, delimiter: str, encoding: str) -> lis
 
 
 def _parsed(path: Path, text: str, delimiter: str, quoting: int) -> list[Cells]:
-    """All lines that are not blank. csv.Error with the number of the line that is not a row."""
+    """Return all lines that are not blank. csv.Error with the number of the line that is not a row."""
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting
     )
@@ -158,8 +158,8 @@ def expect_columns(path: Path, columns: list[str], *wanted: str) -> None:
 
 
 def read_json(path: Path, *wanted: str) -> tuple[str, object]:
-    """(layout, value) of a JSON file that must have one of the layouts `wanted`, keys of LAYOUTS;
-    any if none is named.
+    """Return (layout, value) of a JSON file that must have one of the layouts `wanted`, keys of
+    LAYOUTS; any if none is named.
 
     DataError if it is no JSON, repeats a key, or holds something else: then the message says what
     that is.
@@ -204,7 +204,7 @@ def _no_constant(name: str) -> None:
 
 
 def layout(value: object) -> str:
-    """Which of LAYOUTS a JSON value has, by its first entry; else a few words about it."""
+    """Return which of LAYOUTS a JSON value has, by its first entry; else a few words about it."""
     for name, fits in LAYOUTS.items():
         if fits(value):
             return name
@@ -213,7 +213,7 @@ def layout(value: object) -> str:
 
 
 def _first(value: object, kind: type) -> object:
-    """The first entry of a container of the given kind, else None."""
+    """Return the first entry of a container of the given kind, else None."""
     if not isinstance(value, kind) or not value:
         return None
     return next(iter(value.values() if isinstance(value, dict) else value))
@@ -255,7 +255,7 @@ LAYOUTS: dict[str, Callable[[object], bool]] = {
 
 
 def caption_text(value: object, where: str, faults: Faults) -> str:
-    """A caption as text; "" with a fault noted if it is none."""
+    """Return a caption as text; "" with a fault noted if it is none."""
     if not isinstance(value, str):
         faults.add("caption that is no text", f"{value!r:.40} ({where})")
         return ""

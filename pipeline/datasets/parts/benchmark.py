@@ -82,11 +82,11 @@ class Benchmark(base.Dataset, ABC):
 
     @abstractmethod
     def files(self) -> dict[str, AnnotationFile]:
-        """The annotation files by role."""
+        """Return the annotation files by role."""
 
     @abstractmethod
     def read(self, faults: Faults) -> Annotations:
-        """What the files say; videos without paths."""
+        """Return what the files say; videos without paths."""
 
     def dispensable(self) -> set[str]:
         """Roles of missing files that reading can do without, because what is left is a split that
@@ -116,7 +116,7 @@ class Benchmark(base.Dataset, ABC):
         return names[0] if names else f"{self.file_stem(self.example)}{self.suffix}"
 
     def has_published(self, *options: str) -> bool:
-        """Whether options that name lists name the published ones, wherever those lie."""
+        """Return whether options that name lists name the published ones, wherever those lie."""
         fields = type(self.options).model_fields
         return all(
             Path(getattr(self.options, name)).name == fields[name].default.name for name in options
@@ -161,7 +161,7 @@ class Benchmark(base.Dataset, ABC):
         return digest(parts)
 
     def expected_files(self) -> list[ExpectedFile]:
-        """The annotation files and the videos, each with its status."""
+        """Return the annotation files and the videos, each with its status."""
         found = [
             ExpectedFile(file.path, "annotations", file.what, file.source, int(file.path.is_file()))
             for file in self._listed
@@ -300,7 +300,7 @@ def _digest_of_videos(reader: type[Benchmark], options: str, _marks: str) -> str
 
 
 def without(annotations: Annotations, gone: set[str]) -> Annotations:
-    """The annotations without some videos and their captions."""
+    """Return the annotations without some videos and their captions."""
     if not gone:
         return annotations
     videos = {i: v for i, v in annotations.videos.items() if i not in gone}
@@ -364,8 +364,8 @@ def with_captions(
     faults: Faults,
     tolerate: bool = False,
 ) -> list[str]:
-    """The ids of a list that have captions. Others are faults; with `tolerate` a few of them are
-    only noted.
+    """Return the ids of a list that have captions. Others are faults; with `tolerate` a few of them
+    are only noted.
     """
     unknown = [i for i in ids if i not in known]
     if unknown and tolerate and len(unknown) <= _MOST_UNKNOWN * len(ids):
@@ -384,14 +384,14 @@ def with_captions(
 def texts_of_list(
     path: Path, captions: Mapping[str, list[str]], faults: Faults
 ) -> Iterator[tuple[str, str]]:
-    """(video id, caption) of the ids in a file, one a line; ids without captions are faults."""
+    """Yield (video id, caption) of the ids in a file, one a line; ids without captions are faults."""
     for video_id in with_captions(read_ids(path, faults), captions, path.name, [], faults):
         for text in captions[video_id]:
             yield video_id, text
 
 
 def first_existing(root: Path, names: Iterable[str], default: str) -> Path:
-    """The first of several files that is there, else the default."""
+    """Return the first of several files that is there, else the default."""
     return next((path for name in names if (path := root / name).is_file()), root / default)
 
 

@@ -62,7 +62,7 @@ class Roles:
     group: tuple[str, ...]
 
     def used(self, rows: Iterable[Row]) -> dict[str, list[str]]:
-        """{what: the columns that were read for it}, only what was."""
+        """Return {what: the columns that were read for it}, only what was."""
         found: dict[str, dict[str, None]] = {}
         for row in rows:
             for what, columns in vars(self).items():
@@ -73,8 +73,8 @@ class Roles:
 
 
 def choose(rows: list[Row], options: Columns, is_video: Callable[[str], bool]) -> Roles:
-    """The roles of the columns of all rows. is_video: whether a name is that of a video that is
-    there; of several columns that may name the videos, the first one whose values do is taken.
+    """Return the roles of the columns of all rows. is_video: whether a name is that of a video that
+    is there; of several columns that may name the videos, the first one whose values do is taken.
     """
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return Roles(
@@ -88,17 +88,17 @@ def choose(rows: list[Row], options: Columns, is_video: Callable[[str], bool]) -
 
 
 def first_in(row: Row, columns: tuple[str, ...]) -> str | None:
-    """The first of the columns that the row has."""
+    """Return the first of the columns that the row has."""
     return next((column for column in columns if column in row), None)
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell says that there is nothing: empty, NULL, nan, N/A, None."""
+    """Return whether a cell says that there is nothing: empty, NULL, nan, N/A, None."""
     return text.strip().lower() in _MISSING
 
 
 def texts_of(value: object) -> list[object]:
-    """The captions of a cell: a list, a list written as text, or one."""
+    """Return the captions of a cell: a list, a list written as text, or one."""
     if isinstance(value, list):
         return value
     if isinstance(value, str) and _LIST.fullmatch(value.strip()):
@@ -107,7 +107,7 @@ def texts_of(value: object) -> list[object]:
 
 
 def split_of(value: object) -> str | None:
-    """train, val or test, "" for an empty cell; None for anything else."""
+    """train, val or test, "" for an empty cell, or None for anything else."""
     if value is None:
         return ""
     name = value.strip().lower() if isinstance(value, str) else None
@@ -115,8 +115,8 @@ def split_of(value: object) -> str | None:
 
 
 def moment_of(start: object, end: object) -> Moment | None:
-    """The moment of a row; None: the whole film. ValueError for what is no time, or ends before it
-    starts.
+    """Return the moment of a row; None: the whole film. ValueError for what is no time, or ends
+    before it starts.
     """
     begin, stop = _time(start), _time(end)
     if stop is not None and stop <= (begin or 0.0):
@@ -125,7 +125,7 @@ def moment_of(start: object, end: object) -> Moment | None:
 
 
 def normal(column: str) -> str:
-    """A column's name as names are compared."""
+    """Return a column's name as names are compared."""
     return re.sub(r"[\s-]+", "_", column.strip().lower())
 
 
@@ -148,7 +148,9 @@ def _by_values(
 
 
 def _splits(columns: list[str], rows: list[Row], given: str) -> tuple[str, ...]:
-    """The column called as the option says; else one of the usual names that holds only splits."""
+    """Return the column called as the option says; else one of the usual names that holds only
+    splits.
+    """
     if exact := _among(columns, (), given):
         return exact
     usual = _among(columns, _SPLITS) if normal(given) == "split" else ()

@@ -29,7 +29,7 @@ _BACKWARDS = frozenset(second for _, second in TWINS)
 
 
 def frames(scene: Scene, n_frames: int, width: int, height: int) -> Iterator[np.ndarray]:
-    """The frames of a clip, uint8 RGB (height, width, 3) each.
+    """Yield the frames of a clip, uint8 RGB (height, width, 3) each.
 
     Frame k of `scene.reversed` equals frame n_frames - 1 - k of `scene`, in every bit.
     """

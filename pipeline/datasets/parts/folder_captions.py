@@ -107,8 +107,8 @@ def _table(reading: FolderReading) -> Iterator[Spoken]:
 
 
 def _without_header(lines: list[list[str]], is_video: Callable[[str], bool]) -> list[str]:
-    """Names for the columns of a table whose first line is a row already; [] where that is not
-    beyond doubt: one column names videos in every line, one other is text, any third is splits.
+    """Return names for the columns of a table whose first line is a row already; [] where that is
+    not beyond doubt: one column names videos in every line, one other is text, any third is splits.
     """
     if len(lines) < 2:
         return []
@@ -136,7 +136,9 @@ def _json_lines(reading: FolderReading) -> Iterator[Spoken]:
 
 
 def _json_file(reading: FolderReading) -> Iterator[Spoken]:
-    """A list of objects; {video: caption or list of captions}; either of them by split; or COCO."""
+    """Yield a list of objects; {video: caption or list of captions}; either of them by split; or
+    COCO.
+    """
     found, value = read_json(reading.path)
     if (parts := _by_split(value)) is None:
         if (coco := _coco(value)) is not None:
@@ -159,7 +161,9 @@ def _json_file(reading: FolderReading) -> Iterator[Spoken]:
 
 
 def _by_split(value: object) -> dict[str, object] | None:
-    """{split: its part} of an object whose keys are all splits and whose values hold entries."""
+    """Return {split: its part} of an object whose keys are all splits and whose values hold
+    entries.
+    """
     if not isinstance(value, dict) or not value or not all(k.lower() in SPLIT_NAMES for k in value):
         return None
     for part in value.values():
@@ -170,7 +174,7 @@ def _by_split(value: object) -> dict[str, object] | None:
 
 
 def _coco(value: object) -> list[Row] | None:
-    """The captions of a COCO file, each with the file that its image or video entry names."""
+    """Return the captions of a COCO file, each with the file that its image or video entry names."""
     if not isinstance(value, dict) or not isinstance(value.get("annotations"), list):
         return None
     for kind in ("images", "videos"):
@@ -215,7 +219,7 @@ def _entry(where: str, entry: object, reading: FolderReading) -> list[Located]:
 
 
 def _rows(rows: list[Located], reading: FolderReading) -> Iterator[Spoken]:
-    """The captions of all rows by the roles of their columns, which are noted."""
+    """Yield the captions of all rows by the roles of their columns, which are noted."""
     roles = choose([row for _, row in rows], reading.options, reading.is_video)
     reading.notes.append(_note(reading.path.name, [row for _, row in rows], roles))
     for where, row in rows:
@@ -227,7 +231,7 @@ def _rows(rows: list[Located], reading: FolderReading) -> Iterator[Spoken]:
 
 
 def _note(name: str, rows: list[Row], roles: Roles) -> str:
-    """Which columns were read as what, and which were not."""
+    """Return which columns were read as what, and which were not."""
     used = roles.used(rows)
     read = [
         f"{_SAID[what]} in column {' or '.join(map(log.plain, columns))}"
@@ -269,7 +273,9 @@ def side_texts(paths: dict[str, Path], options: Columns, bad: Faults) -> Iterato
 def _one(
     where: str, row: Row, named: tuple[object, object], roles: Roles, bad: Faults
 ) -> Iterator[Spoken]:
-    """The captions of one row or entry; faults for what is not text, empty, or an unknown split."""
+    """Yield the captions of one row or entry; faults for what is not text, empty, or an unknown
+    split.
+    """
     video, texts = named
     if isinstance(video, int | float) and not isinstance(video, bool):
         video = f"{video:g}" if isinstance(video, float) else str(video)

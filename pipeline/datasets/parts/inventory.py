@@ -50,7 +50,7 @@ class Inventory:
     notes: list[str] = field(default_factory=list)
 
     def wrong(self, allowed: Iterable[str] = ()) -> list[str]:
-        """The kinds that were found and are not allowed."""
+        """Return the kinds that were found and are not allowed."""
         return [kind for kind in self.faults if kind not in set(allowed)]
 
     def to_json(self) -> dict:
@@ -99,7 +99,7 @@ def take(
 
 
 def video_folder(dataset: Dataset) -> Path:
-    """Where the files of a dataset lie: the `video_folder` of its reader, else its root."""
+    """Return where the files of a dataset lie: the `video_folder` of its reader, else its root."""
     return Path(getattr(dataset, "video_folder", None) or dataset.options.root)
 
 
@@ -117,7 +117,7 @@ def _names(records: list[Record]) -> dict[str, list[Record]]:
 def _record_of(
     video_id: str, path: Path | None, by_source: dict[str, Record], names: dict[str, list[Record]]
 ) -> Record | None:
-    """The file of a video: the one its reader names, else the first with its id as name."""
+    """Return the file of a video: the one its reader names, else the first with its id as name."""
     if path is not None:
         return by_source.get(str(path))
     return next(iter(names.get(video_id, [])), None)
@@ -128,7 +128,9 @@ def _same_name(records: list[Record]) -> str:
 
 
 def _pictures(records: list[Record]) -> list[str]:
-    """A line for each thing that is said of the pictures of sound files: HDR, a change of size."""
+    """Return a line for each thing that is said of the pictures of sound files: HDR, a change of
+    size.
+    """
     said: dict[str, list[str]] = {}
     for record in records:
         if record.status == "ok" and record.message:
@@ -153,7 +155,7 @@ def _duplicates(records: list[Record]) -> list[str]:
 
 
 def _judge(record: Record, expected: Expected) -> Iterable[tuple[str, str]]:
-    """(kind, line) of what is wrong with one file."""
+    """Yield (kind, line) of what is wrong with one file."""
     where = f"({record.source})"
     if not record.usable:
         kind = "zero_length" if record.reason == "empty" else "unreadable"
@@ -179,7 +181,7 @@ def _judge(record: Record, expected: Expected) -> Iterable[tuple[str, str]]:
 def _against(
     name: str, counts: dict, published: tuple[int | None, int | None] | None
 ) -> tuple[dict, list[str]]:
-    """The counts of a split with the published ones, and a line if they differ."""
+    """Return the counts of a split with the published ones, and a line if they differ."""
     videos, texts = published or (None, None)
     differs = [
         f"{counts[what]:,} {what} instead of {wanted:,}"

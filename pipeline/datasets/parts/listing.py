@@ -78,7 +78,8 @@ class FolderListing:
         return [path for path in self.files if path not in videos]
 
     def account(self, with_others: bool = True) -> str:
-        """One line with every reason that is not zero, counted, with examples; "" if there is none.
+        """Return one line with every reason that is not zero, counted, with examples; "" if there
+        is none.
 
         with_others: also files of other suffixes (readers that know files by whole names use them).
         """
@@ -115,7 +116,9 @@ class FolderListing:
         )
 
     def _is_known(self, path: Path) -> bool:
-        """Whether a file that is not a video holds captions: in the folder, or beside its video."""
+        """Return whether a file that is not a video holds captions: in the folder, or beside its
+        video.
+        """
         if path.parent == self.folder and path.name in CAPTION_FILES:
             return True
         return path.suffix == ".txt" and str(path)[:-4] in self._stems
@@ -136,7 +139,7 @@ class FolderListing:
 
 
 def _suffixes(names: Iterable[str]) -> str:
-    """The suffixes of files with their counts, most frequent first."""
+    """Return the suffixes of files with their counts, most frequent first."""
     counts = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
     return ", ".join(f"{log.plain(suffix)} {n:,}" for suffix, n in counts.most_common(8))
 

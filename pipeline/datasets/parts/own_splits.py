@@ -34,7 +34,7 @@ def assign(
     shares: tuple[float, float],
     file_name: str = "",
 ) -> Assigned:
-    """The splits of all captioned videos.
+    """Return the splits of all captioned videos.
 
     said: {video id: split or ""}. groups: {video id: its group}. shares: of val and test, where
     nothing says the splits. file_name: a name like MSRVTT_JSFUSION_test.csv says it for all.
@@ -49,7 +49,7 @@ def assign(
 
 
 def split_in(file_name: str) -> str:
-    """The one split that a file name says, else ""."""
+    """Return the one split that a file name says, else ""."""
     found = {SPLIT_NAMES[word] for word in _IN_NAME.findall(file_name.lower().rpartition(".")[0])}
     return found.pop() if len(found) == 1 else ""
 
@@ -76,7 +76,7 @@ def _note(what: str, found: dict[str, list[str]], advice: str) -> str:
 
 
 def _across(groups: Mapping[str, str], split_of: Mapping[str, str]) -> dict[str, list[str]]:
-    """{group: its splits} of those that have more than one."""
+    """Return {group: its splits} of those that have more than one."""
     splits: dict[str, set[str]] = {}
     for video_id, group in groups.items():
         splits.setdefault(group, set()).add(split_of[video_id])
@@ -85,8 +85,8 @@ def _across(groups: Mapping[str, str], split_of: Mapping[str, str]) -> dict[str,
 
 
 def _drawn(groups: Mapping[str, str], val: float, test: float) -> dict[str, str]:
-    """A group's place on the line from 0 to 1 decides, so that videos may be added without moving
-    others. A share that would be empty gets the group next to it.
+    """Return a group's place on the line from 0 to 1 decides, so that videos may be added without
+    moving others. A share that would be empty gets the group next to it.
     """
     places = {group: _place(group) for group in groups.values()}
     made = {
@@ -109,8 +109,8 @@ def _digest(text: str) -> bytes:
 
 
 def grouped(video_ids: Iterable[str], pattern: str | None) -> dict[str, str]:
-    """{video id: the part that the pattern finds}, of ids in which it finds something: its first
-    bracket, or all of it.
+    """Return {video id: the part that the pattern finds}, of ids in which it finds something: its
+    first bracket, or all of it.
     """
     if not pattern:
         return {}

@@ -14,7 +14,7 @@ from pipeline.errors import DataError
 
 
 def video_paths(folder: Path) -> dict[str, str]:
-    """{file name without its last suffix: path below `folder`} of all videos, sorted.
+    """Return {file name without its last suffix: path below `folder`} of all videos, sorted.
 
     DataError if there is no video, or two have the same name: the published script silently keeps
     the last one.
@@ -43,15 +43,15 @@ def video_paths(folder: Path) -> dict[str, str]:
 def fork_videos(
     annotations: Annotations, split: str, paths: dict[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """({video id: path}, ids without a file) of a split, in the order in which its captions name
-    the videos.
+    """Return ({video id: path}, ids without a file) of a split, in the order in which its captions
+    name the videos.
     """
     ids = list(dict.fromkeys(caption.video_id for caption in annotations.texts(split)))
     return {i: paths[i] for i in ids if i in paths}, [i for i in ids if i not in paths]
 
 
 def fork_sentences(annotations: Annotations, split: str) -> dict[str, list]:
-    """{"0": [video id, [caption, start, end]], ...} of a split; start and end are seconds or
+    """Return {"0": [video id, [caption, start, end]], ...} of a split; start and end are seconds or
     null.
     """
     rows = enumerate(annotations.texts(split))
@@ -68,8 +68,8 @@ def text(value: dict) -> str:
 def by_id(
     annotations: Annotations, folder: Path, listed: Iterable[tuple[str, str]]
 ) -> dict[str, str]:
-    """{video id: path below the folder}: the file its reader names, else the one that has its id as
-    name.
+    """Return {video id: path below the folder}: the file its reader names, else the one that has
+    its id as name.
     """
     names = dict(listed)
     found = {}

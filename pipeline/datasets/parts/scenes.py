@@ -52,7 +52,7 @@ class Chooser:
         self._seed = seed
 
     def below(self, n: int, *key: object) -> int:
-        """An integer in [0, n); the bias of the modulo is below n / 2**64."""
+        """Return an integer in [0, n); the bias of the modulo is below n / 2**64."""
         name = "/".join(map(str, (*self._seed, *key)))
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % n
 
@@ -137,8 +137,8 @@ def held_out(choose: Chooser) -> dict[str, list[tuple[str, str, tuple[str, str]]
 
 
 def compose(choose: Chooser, combinations: list, first: int, two: bool) -> Scene:
-    """A scene around `combinations[first]`, with a second shape of another colour and kind when
-    `two`.
+    """Return a scene around `combinations[first]`, with a second shape of another colour and kind
+    when `two`.
     """
     background = choose.pick(list(BACKGROUNDS), "background")
     chosen = [combinations[first % len(combinations)]]

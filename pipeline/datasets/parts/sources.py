@@ -41,15 +41,15 @@ class Listing:
 
 
 def unusable(problem: str, reason: str) -> ItemError:
-    """What a step raises for a source with a `problem`: `reason`, or "missing" where there is no
-    file at all.
+    """Return what a step raises for a source with a `problem`: `reason`, or "missing" where there
+    is no file at all.
     """
     return ItemError("missing" if problem == _NO_FILE else reason, problem)
 
 
 def video_sources(artefact: Artefact, cache: Path | None = None) -> Listing:
-    """All videos of an artefact of kind "video_files", sorted by id (a step's or a dataset's: in
-    its own order).
+    """Return all videos of an artefact of kind "video_files", sorted by id (a step's or a
+    dataset's: in its own order).
 
     A video of a dataset that has no file is a source with a problem: the step that reads it sets it
     aside as missing.
@@ -126,7 +126,7 @@ def _of_folder(folder: Path, cache: Path | None) -> Listing:
 
 
 def list_folder(folder: Path) -> list[tuple[str, Path]]:
-    """(id, path) of the videos below a folder, sorted by id; says once what is passed over.
+    """Return (id, path) of the videos below a folder, sorted by id; says once what is passed over.
 
     Raises DataError if two have the same id even with suffixes, or a folder cannot be listed.
     """

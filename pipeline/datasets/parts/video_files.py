@@ -41,7 +41,9 @@ class VideoFiles:
 
 
 def walk(folder: Path) -> VideoFiles:
-    """All files below a folder; none if it is missing. DataError if a folder cannot be listed."""
+    """Return all files below a folder; none if it is missing. DataError if a folder cannot be
+    listed.
+    """
     names: dict[str, str] = {}
     stems: dict[str, str] = {}
     shared: dict[str, None] = {}
@@ -62,8 +64,8 @@ def walk(folder: Path) -> VideoFiles:
 
 
 def read_list(path: Path, faults: Faults) -> dict[str, str]:
-    """{id: path} of a video_path.json or video_dict.json. Paths that leave their folder become
-    faults.
+    """Return {id: path} of a video_path.json or video_dict.json. Paths that leave their folder
+    become faults.
     """
     listed: dict[str, str] = read_json(path, LIST_LAYOUT)[1]
     for video_id, value in listed.items():
@@ -89,9 +91,9 @@ def read_list(path: Path, faults: Faults) -> dict[str, str]:
 
 
 def listed_file(listed: Mapping[str, str], key: str, files: VideoFiles) -> Path | None:
-    """The file that a list names for a key: below the folder as it says, else the file of that name
-    anywhere in it, else the video with that name and another suffix (a list of .avi files, of which
-    one has compressed .mp4).
+    """Return the file that a list names for a key: below the folder as it says, else the file of
+    that name anywhere in it, else the video with that name and another suffix (a list of .avi
+    files, of which one has compressed .mp4).
     """
     if key not in listed:
         return None

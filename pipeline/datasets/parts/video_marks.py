@@ -31,23 +31,23 @@ _STARTS = (
 
 
 def suffix_of(name: str) -> str:
-    """The suffix of a file name in lower case; "" where what follows the last dot is none."""
+    """Return the suffix of a file name in lower case; "" where what follows the last dot is none."""
     suffix = Path(name).suffix
     return suffix.lower() if _SUFFIX.fullmatch(suffix) else ""
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file is a video by its suffix."""
+    """Return whether a file is a video by its suffix."""
     return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def needs_a_look(name: str) -> bool:
-    """Whether a name says nothing about what the file is: it has no suffix."""
+    """Return whether a name says nothing about what the file is: it has no suffix."""
     return not suffix_of(name)
 
 
 def starts_like_a_video(path: Path) -> bool:
-    """Whether the first bytes of a file are those of a video container. False if unreadable."""
+    """Return whether the first bytes of a file are those of a video container. False if unreadable."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

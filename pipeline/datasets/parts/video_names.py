@@ -27,7 +27,7 @@ class VideoNames:
         self._root, self._paths = root, paths
 
     def find(self, name: str) -> list[str]:
-        """Ids of the videos that a name may mean: one, several (it is ambiguous), or []."""
+        """Return ids of the videos that a name may mean: one, several (it is ambiguous), or []."""
         for spelling in self._spellings(tidy(name)):
             for index, key in (
                 (self._exact, spelling),
@@ -41,7 +41,7 @@ class VideoNames:
         return self._numbers.get(int(number[1]), []) if number and len(number[1]) < 20 else []
 
     def nearest(self, name: str) -> str | None:
-        """The video whose name is most like this one, if any is."""
+        """Return the video whose name is most like this one, if any is."""
         if len(self._paths) > _MOST_COMPARED:
             return None
         by_fold = {_fold(video_id): video_id for video_id in self._paths}
@@ -49,7 +49,7 @@ class VideoNames:
         return by_fold[found[0]] if found else None
 
     def _spellings(self, name: str) -> Iterator[str]:
-        """The name, and what is left of a longer path."""
+        """Yield the name, and what is left of a longer path."""
         yield name
         if _ELSEWHERE.match(name):
             yield from self._ends(name)
@@ -61,8 +61,8 @@ class VideoNames:
                 yield name.removeprefix(front)
 
     def _ends(self, name: str) -> Iterator[str]:
-        """What a whole path says below the folder: exactly, where it lies there; behind the name of
-        the folder; else its longest end that is a video here.
+        """Yield what a whole path says below the folder: exactly, where it lies there; behind the
+        name of the folder; else its longest end that is a video here.
         """
         root = self._root.resolve()
         for front in (root.as_posix(), self._root.absolute().as_posix()):
@@ -104,13 +104,13 @@ class VideoNames:
 
 
 def tidy(name: str) -> str:
-    """A name with plain slashes and without `./` in front."""
+    """Return a name with plain slashes and without `./` in front."""
     return name.replace("\\", "/").removeprefix("./")
 
 
 def missing_id(name: str) -> str | None:
-    """The id of a video that is not there: its name without video suffix, a path elsewhere without
-    folders. None for a name that no file below a folder can have.
+    """Return the id of a video that is not there: its name without video suffix, a path elsewhere
+    without folders. None for a name that no file below a folder can have.
     """
     tidied = tidy(name)
     if _ELSEWHERE.match(tidied):

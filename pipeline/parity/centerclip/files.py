@@ -54,8 +54,8 @@ def metrics_and_sampling(case: Case) -> Iterator[Comparison]:
 def _metric_rows(
     name: str, scores: np.ndarray, owner: np.ndarray, wanted: Mapping, tolerance: Tolerance
 ) -> Iterator[Comparison]:
-    """One caption per video: ties lengthen both lists. Several: v2t over groups like that, t2v by a
-    sort of its own.
+    """Yield one caption per video: ties lengthen both lists. Several: v2t over groups like that,
+    t2v by a sort of its own.
     """
     several = len(scores) > scores.shape[1]
     t2v, v2t = count(scores, owner), count_v2t(scores.T, owner, "groups")[0]
@@ -147,7 +147,7 @@ def _spectral_rows(name: str, about: Mapping, case: Case) -> Iterator[Comparison
 
 
 def _module_rows(name: str, about: Mapping, case: Case) -> Iterator[Comparison]:
-    """A reduction module on tokens as recorded: [1+n, B*T, D]."""
+    """Yield a reduction module on tokens as recorded: [1+n, B*T, D]."""
     c = about["constructor"]
     x = torch.from_numpy(case.inputs[f"{name}__x"]).transpose(0, 1)
     options = Reduce(

@@ -47,8 +47,8 @@ Batch = dict[str, Tensor]
 
 
 def forward(case: Case) -> Iterator[Comparison]:
-    """A published checkpoint: every intermediate, similarities, losses, gradients; an evaluation if
-    there is one.
+    """Yield a published checkpoint: every intermediate, similarities, losses, gradients; an
+    evaluation if there is one.
     """
     model, _ = yield from opened(case)
     yield from model_rows(case, model)
@@ -57,7 +57,7 @@ def forward(case: Case) -> Iterator[Comparison]:
 
 
 def initialisation(case: Case) -> Iterator[Comparison]:
-    """A model that starts from a plain CLIP file: every first weight, then as `forward`."""
+    """Yield a model that starts from a plain CLIP file: every first weight, then as `forward`."""
     settings = case.info["options"]
     options = Options.model_validate(recipe(on_cpu(settings))["options"] | {"backbone": "given"})
     name = case.info["checkpoint_file"].partition(":")[0]
@@ -82,7 +82,7 @@ def initialisation(case: Case) -> Iterator[Comparison]:
 
 
 def opened(case: Case) -> Iterator[Comparison]:
-    """Rows on the file; returns the model it holds and the file's content."""
+    """Yield rows on the file; returns the model it holds and the file's content."""
     name = (
         case.info["checkpoint_file"].split()[0]
         if "checkpoint_file" in case.info
@@ -109,7 +109,7 @@ def opened(case: Case) -> Iterator[Comparison]:
 
 
 def model_rows(case: Case, model: CenterCLIP) -> Iterator[Comparison]:
-    """Rows for the sizes, what is frozen, and every array that a forward and a backward pass
+    """Yield rows for the sizes, what is frozen, and every array that a forward and a backward pass
     make.
     """
     sizes = asdict(model.clip.sizes)
@@ -153,7 +153,7 @@ def batch_of(inputs: Mapping[str, np.ndarray], prefix: str = "", index: int | No
 
 @torch.no_grad()
 def intermediates(model: CenterCLIP, batch: Batch) -> dict[str, Tensor]:
-    """Every value of a forward pass by its recorded name."""
+    """Return every value of a forward pass by its recorded name."""
     videos, mask = len(batch["frames"]), batch["video_mask"]
     with Watch(model, videos) as watch:
         frames = model.encode_frames(batch["frames"], mask)
@@ -205,8 +205,8 @@ class Watch:
 
 
 def by_position(rows: Tensor, videos: int) -> Tensor:
-    """Rows of the segments of one video after the other, as first segments of all videos, then
-    second ones, ...
+    """Return rows of the segments of one video after the other, as first segments of all videos,
+    then second ones, ...
     """
     return rows.unflatten(0, (videos, -1)).transpose(0, 1).flatten(0, 1)
 

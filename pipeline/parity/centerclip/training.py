@@ -74,7 +74,7 @@ def train_steps(case: Case) -> Iterator[Comparison]:
 
 
 def _run(model: CenterCLIP, training: Recipe, case: Case, prefix: str) -> dict[str, np.ndarray]:
-    """The recorded values of all steps, each stacked."""
+    """Return the recorded values of all steps, each stacked."""
     names, count = case.info["param_names"], len(case.inputs["input_ids"])
     stepper = Stepper(model.train(), model, training.train, torch.device("cpu"), World())
     horizon = case.info["total_optimization_steps"]
@@ -116,8 +116,8 @@ def _run(model: CenterCLIP, training: Recipe, case: Case, prefix: str) -> dict[s
 def _group_rows(
     prefix: str, model: CenterCLIP, training: Recipe, case: Case
 ) -> Iterator[Comparison]:
-    """Which parameters share which settings; frozen ones, which the published groups hold as well,
-    are left out.
+    """Yield which parameters share which settings; frozen ones, which the published groups hold as
+    well, are left out.
     """
     recorded = case.info[f"{prefix}__param_groups"]
     rates = case.outputs[f"{prefix}__lr_per_step_and_group"][-1]
@@ -148,8 +148,8 @@ def _group_rows(
 
 
 def checkpoint_file(case: Case) -> Iterator[Comparison]:
-    """A whole file: weights, optimizer, loss scaler and counters read, used, and written back with
-    equal values.
+    """Yield a whole file: weights, optimizer, loss scaler and counters read, used, and written back
+    with equal values.
     """
     model, published = yield from opened(case)
     options, assets = import_checkpoint(published, on_cpu(case.info["options"]))

@@ -26,7 +26,7 @@ _LARGE = 224
 
 @torch.inference_mode()
 def forward(case: Case) -> Iterator[Comparison]:
-    """A weight file through both towers in float32, and images also with float16 weights and
+    """Yield a weight file through both towers in float32, and images also with float16 weights and
     arithmetic.
     """
     path = case.path(case.info["checkpoint_file"].partition(":")[0])
@@ -88,7 +88,7 @@ def _normalised(frames: np.ndarray, size: int) -> Tensor:
 
 
 def _types(case: Case, stored: Mapping[str, Tensor]) -> Iterator[Comparison]:
-    """The types in the file: one by one, or the words "all float32"."""
+    """Yield the types in the file: one by one, or the words "all float32"."""
     expected = case.info["checkpoint_dtypes"]
     ours = {name: str(value.dtype).removeprefix("torch.") for name, value in stored.items()}
     if isinstance(expected, str):
@@ -97,7 +97,7 @@ def _types(case: Case, stored: Mapping[str, Tensor]) -> Iterator[Comparison]:
 
 
 def _sizes(case: Case, state: Mapping[str, Tensor]) -> Iterator[Comparison]:
-    """The sizes as inferred from the shapes, in the words of the case."""
+    """Yield the sizes as inferred from the shapes, in the words of the case."""
     sizes = sizes_of(state)
     is_vit = sizes.patch > 0
     ours = {
@@ -117,7 +117,7 @@ def _sizes(case: Case, state: Mapping[str, Tensor]) -> Iterator[Comparison]:
 
 
 def _checksums(case: Case, state: Mapping[str, Tensor]) -> Iterator[Comparison]:
-    """[length, sum] of every floating tensor after loading: shows which of them were rounded."""
+    """Yield [length, sum] of every floating tensor after loading: shows which of them were rounded."""
     expected = case.info["parameter_checksums_after_load"]
     ours = {n: v.double() for n, v in state.items() if v.is_floating_point()}
     yield equal("parameter_checksums_after_load[names]", sorted(ours), sorted(expected))
@@ -167,7 +167,7 @@ def _text(model: CLIP, ids: Tensor) -> dict[str, Tensor]:
 
 
 def _in_half(model: CLIP) -> CLIP:
-    """The model with its weights in float16, as the published programs run it on a GPU."""
+    """Return the model with its weights in float16, as the published programs run it on a GPU."""
     half = copy.deepcopy(model)
     for value in half_parameters(half):
         value.data = value.data.half()

@@ -11,7 +11,7 @@ from pipeline.text.clip_bpe import SHA256, TABLE, ClipBpe, clean
 
 
 def tokenize(case: Case) -> Iterator[Comparison]:
-    """Every recorded string alone, and all of them as batches of each recorded length."""
+    """Yield every recorded string alone, and all of them as batches of each recorded length."""
     bpe = ClipBpe.load()
     lines = (
         case.path("pairs.jsonl").read_text(encoding="utf-8").split("\n")

@@ -23,7 +23,7 @@ _MODES = {
 
 
 def frame_sampling(case: Case) -> Iterator[Comparison]:
-    """The frames of evaluation, of both kinds, and of training, with the published draws."""
+    """Yield the frames of evaluation, of both kinds, and of training, with the published draws."""
     seed = case.info["seed"]
     yield equal("options", {}, case.info["options"])
     for i, (wanted, available) in enumerate(case.inputs["pairs"].tolist()):
@@ -50,7 +50,7 @@ def text_encoding(case: Case) -> Iterator[Comparison]:
 
 
 def metrics(case: Case) -> Iterator[Comparison]:
-    """One caption per video, several, and tied rows, where every tied place counts as a rank."""
+    """Yield one caption per video, several, and tied rows, where every tied place counts as a rank."""
     yield equal("options", {}, case.info["options"])
     loose = Tolerance.parse(case.info["tolerance"]["multi_t2v"])
     tight = Tolerance.parse(case.info["tolerance"]["everything else"])
@@ -75,7 +75,7 @@ def metrics(case: Case) -> Iterator[Comparison]:
 
 
 def qb_norm(case: Case) -> Iterator[Comparison]:
-    """The published matrices at each recorded beta, and the search over all of them."""
+    """Yield the published matrices at each recorded beta, and the search over all of them."""
     o, scores = case.info["options"], case.inputs["sim_matrix"]
     matrices = Tolerance.parse(case.info["tolerance"]["normalized"])
     exact = Tolerance.parse(case.info["tolerance"]["metrics"])
@@ -114,7 +114,9 @@ def _of(scores: np.ndarray) -> list[float]:
 
 
 def _numbers(counts: Counts, median: str = "mean") -> list[float]:
-    """[R@1, R@5, R@10, median rank, mean rank] as published: tied places are ranks of their own."""
+    """Return [R@1, R@5, R@10, median rank, mean rank] as published: tied places are ranks of their
+    own.
+    """
     values = summary(counts.ranks("expanded"), median=median)
     return [float(values[key]) for key in ("R1", "R5", "R10", "MdR", "MnR")]
 

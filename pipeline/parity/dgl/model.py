@@ -64,8 +64,8 @@ def model_case(case: Case) -> Iterator[Comparison]:
 def opened(
     file: Mapping[str, object], settings: Mapping[str, object], feature: str | None = None
 ) -> Dgl:
-    """The model of a recorded checkpoint: what the file tells, and from the settings what it does
-    not.
+    """Return the model of a recorded checkpoint: what the file tells, and from the settings what it
+    does not.
     """
     options, assets = published.import_checkpoint(file, text_prompts=settings["text_prompt_length"])
     told = {
@@ -78,7 +78,7 @@ def opened(
 
 
 def train_options(settings: Mapping[str, object]) -> TrainOptions:
-    """The published options of a run as ours."""
+    """Return the published options of a run as ours."""
     is_adamw = settings["optim"] == "AdamW"
     rules = [ParameterRule(match="bias", weight_decay=0.0)]
     if not settings["freeze_clip"]:
@@ -106,8 +106,8 @@ def train_options(settings: Mapping[str, object]) -> TrainOptions:
 
 
 def _file(case: Case, file: Mapping[str, object], model: Dgl) -> Iterator[Comparison]:
-    """What the file holds, and that writing it again gives the very same tensors under the same
-    names.
+    """Yield what the file holds, and that writing it again gives the very same tensors under the
+    same names.
     """
     stated, o, sizes = case.info["checkpoint"], model.options, model.clip.sizes
     prefix = "module." if all(name.startswith("module.") for name in file["state_dict"]) else ""
@@ -136,8 +136,8 @@ def _file(case: Case, file: Mapping[str, object], model: Dgl) -> Iterator[Compar
 
 
 def _features(case: Case, model: Dgl, ids: Tensor, frames: Tensor) -> Iterator[Comparison]:
-    """Every recorded kind of video feature, on the model; with `pre_visual_pooling`: of length 1
-    already.
+    """Yield every recorded kind of video feature, on the model; with `pre_visual_pooling`: of
+    length 1 already.
     """
     tolerance, settings = _tolerance(case, "eval arrays"), case.info["options"]
     text = model.text_feature(ids, model.prepare())
@@ -182,8 +182,8 @@ def _maps(case: Case, model: Dgl, frames: Tensor) -> Iterator[Comparison]:
 def _gradients(
     case: Case, file: Mapping, model: Dgl, batch: Mapping[str, Tensor]
 ) -> Iterator[Comparison]:
-    """The losses, the norm of every gradient, which are None or exactly zero, and how many numbers
-    train.
+    """Yield the losses, the norm of every gradient, which are None or exactly zero, and how many
+    numbers train.
     """
     options, tolerance = (
         train_options(case.info["options"]),
@@ -223,7 +223,7 @@ def _gradients(
 def _step(
     case: Case, model: Dgl, batch: Mapping[str, Tensor], name: str, state: Mapping[str, Mapping]
 ) -> Iterator[Comparison]:
-    """One step with a new optimizer, or with the one in the file."""
+    """Yield one step with a new optimizer, or with the one in the file."""
     stated, options = case.info["train"], train_options(case.info["options"])
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     freeze(model.train(), options.freeze)

@@ -83,7 +83,7 @@ def _encoded(case: Case, model: DiffusionRet, batch: Mapping[str, Tensor]) -> En
 def _samples(
     model: DiffusionRet, encoded: Encoded, similarity: Tensor, how: Fusion
 ) -> dict[str, Sampled]:
-    """What the denoisers say of every query, before it is added."""
+    """Return what the denoisers say of every query, before it is added."""
     text, video = model.second_stage.pick(encoded.text, encoded.video)
     seen = Features(text["sentence"], video["features"], video["real"])
     rows = torch.arange(len(similarity))
@@ -106,8 +106,8 @@ def _tolerance(case: Case, name: str) -> Tolerance:
 
 
 def _draws(case: Case) -> Iterator[Comparison]:
-    """What the published program draws beside the noise it uses: one tensor per batch of queries
-    and step.
+    """Yield what the published program draws beside the noise it uses: one tensor per batch of
+    queries and step.
     """
     if not {"reference_batch_rows", "unused_noise_draws"} <= set(case.info):
         return

@@ -33,7 +33,7 @@ _TABLE = "diffusion_model.sequence_pos_encoder.pe"
 
 
 def schedules(case: Case) -> Iterator[Comparison]:
-    """The tables of every schedule, and which are refused."""
+    """Yield the tables of every schedule, and which are refused."""
     case.info["checkpoint"]
     allowed = Tolerance.parse(case.info["tolerance"]["default"])
     tried, refused = case.info["options"]["schedules"], []
@@ -54,8 +54,8 @@ def schedules(case: Case) -> Iterator[Comparison]:
 
 
 def _tables(name: str, steps: int) -> dict[str, np.ndarray]:
-    """What the published diffusion keeps; all of it follows from betas and A, and sampling needs
-    only those.
+    """Return what the published diffusion keeps; all of it follows from betas and A, and sampling
+    needs only those.
     """
     if (name, steps) == (
         "linear",
@@ -119,8 +119,8 @@ def training(case: Case) -> Iterator[Comparison]:
 
 
 def table_rows(case: Case) -> Iterator[Comparison]:
-    """How many rows of the sinusoid table the file kept, where the case says it; any number may be
-    read.
+    """Yield how many rows of the sinusoid table the file kept, where the case says it; any number
+    may be read.
     """
     if "pe_max_len" in case.info:
         yield equal(
@@ -131,7 +131,7 @@ def table_rows(case: Case) -> Iterator[Comparison]:
 
 
 def _batches(case: Case) -> list[dict[str, Tensor]]:
-    """The recorded batch with the recorded draws of each step."""
+    """Return the recorded batch with the recorded draws of each step."""
     batch = batch_of(case.inputs)
     draws = [torch.from_numpy(case.inputs[name]) for name in ("t", "noise_t2v", "noise_v2t")]
     return [batch | dict(zip(DRAWS, step, strict=True)) for step in zip(*draws, strict=True)]
@@ -203,7 +203,7 @@ def _seen_query(
 def inside(
     denoiser: Denoiser, x: Tensor, t: Tensor, query: Tensor, candidate: Tensor
 ) -> dict[str, Tensor]:
-    """What a denoiser computes on its way, and its prediction."""
+    """Return what a denoiser computes on its way, and its prediction."""
     condition = denoiser.embed_timestep(t)
     step = condition[:, None]
     q, k, v = (
@@ -290,7 +290,7 @@ def _chain(
 def _fast_t2v(
     denoiser: Denoiser, plan: NoiseSchedule, given: Mapping[str, Tensor], noise: Tensor
 ) -> Tensor:
-    """The recorded candidates as a gallery of their own."""
+    """Return the recorded candidates as a gallery of their own."""
     frames, real = _given(given, "cand")
     n, k = noise.shape
     seen = Features(given["query_text"], frames.flatten(0, 1), real.flatten(0, 1))

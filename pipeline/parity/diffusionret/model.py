@@ -80,7 +80,7 @@ def discrimination(case: Case) -> Iterator[Comparison]:
 
 
 def same_sizes(case: Case, model: DiffusionRet) -> Iterator[Comparison]:
-    """What the file told about the model against what the case says."""
+    """Yield what the file told about the model against what the case says."""
     recorded = case.info["clip_config"]
     yield equal(
         "clip_config",
@@ -90,15 +90,15 @@ def same_sizes(case: Case, model: DiffusionRet) -> Iterator[Comparison]:
 
 
 def opened(case: Case, **changes: object) -> DiffusionRet:
-    """The recorded model in eval mode, with the options in force."""
+    """Return the recorded model in eval mode, with the options in force."""
     case.info["checkpoint"]
     found, assets = import_checkpoint(read_archive(case.path(CHECKPOINT)))
     return made(case, found, assets, **changes)
 
 
 def made(case: Case, found: Options, assets: Assets, **changes: object) -> DiffusionRet:
-    """The model of what a file held, with the options in force; words and frames as many as the
-    arrays have.
+    """Return the model of what a file held, with the options in force; words and frames as many as
+    the arrays have.
     """
     recorded = case.info["options"]
     values = {ours: recorded[theirs] for ours, theirs in _NAMES.items() if theirs in recorded}
@@ -139,7 +139,7 @@ def batch_of(
 
 @torch.no_grad()
 def features(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every recorded feature, padding included, and the similarity by the fast path of
+    """Return every recorded feature, padding included, and the similarity by the fast path of
     evaluation.
     """
     real = batch["video_mask"]
@@ -158,13 +158,13 @@ def features(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def forward_values(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every recorded feature and the discriminative losses, by the recorded names."""
+    """Return every recorded feature and the discriminative losses, by the recorded names."""
     return features(model, batch) | _first_losses(model, batch)
 
 
 @torch.no_grad()
 def _first_losses(model: DiffusionRet, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The discriminative losses, by the recorded names."""
+    """Return the discriminative losses, by the recorded names."""
     terms = model.train()(batch)
     both = (terms["t2v"] + terms["v2t"]) / 2
     return {"loss_t2v": terms["t2v"], "loss_v2t": terms["v2t"], "loss_discrimination": both}
@@ -218,7 +218,7 @@ class TrainingCase:
             self.values |= {f"{kind}/{name}": named[name] for name in recorded["full_arrays"]}
 
     def parameters_row(self) -> Comparison:
-        """Which parameters have a gradient, ours against those of the case."""
+        """Return which parameters have a gradient, ours against those of the case."""
         recorded = sorted(self.case.info["training"]["params_with_grad"])
         return equal("training.params_with_grad", self.with_grad, recorded)
 
@@ -251,7 +251,7 @@ def norms(values: Mapping[str, Tensor], names: list[str]) -> list[float]:
 
 
 def train_options(case: Case, model: DiffusionRet) -> TrainOptions:
-    """The published loop with the recorded numbers."""
+    """Return the published loop with the recorded numbers."""
     recorded = case.info["options"]
     rules: list[dict] = [{"match": "bias", "weight_decay": 0.0}]
     if not model.is_generative:

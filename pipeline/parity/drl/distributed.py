@@ -102,8 +102,8 @@ def _rank(rank: int, case_folder: str, folder: str) -> None:
 
 @torch.no_grad()
 def _logits(model: Drl, batch: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """What this rank's loss is computed from; as published, rotated so that the own pairs lie on
-    the diagonal.
+    """Return what this rank's loss is computed from; as published, rotated so that the own pairs
+    lie on the diagonal.
     """
     text, video = model.read_text(batch), model.read_video(batch)
     if model.options.interaction != "xti":

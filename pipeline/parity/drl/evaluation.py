@@ -23,8 +23,8 @@ _PATH = "videos/clip{:04d}.mp4"  # as query_reference says of the recorded paths
 
 
 def evaluate(case: Case) -> Iterator[Comparison]:
-    """The whole matrix and the metrics of both directions; with a query also its ranking and its
-    record.
+    """Yield the whole matrix and the metrics of both directions; with a query also its ranking and
+    its record.
     """
     batch = batch_of(case.inputs)
     model = opened(case, batch)
@@ -63,7 +63,7 @@ def _encoded(case: Case, model: Drl, batch: Mapping[str, Tensor]) -> Encoded:
 
 
 def _owner(case: Case, n_texts: int) -> np.ndarray:
-    """The video of each text."""
+    """Return the video of each text."""
     captions = case.info["options"]["captions_per_video"]
     if captions is None:
         return np.arange(n_texts)
@@ -98,7 +98,7 @@ def _names(counts: Counts, median: str) -> dict[str, object]:
 
 
 def _smallest_gap(scores: np.ndarray, owner: np.ndarray) -> float:
-    """How near any score comes to the true one it competes with, in both directions."""
+    """Return how near any score comes to the true one it competes with, in both directions."""
     true = scores[np.arange(len(scores)), owner]
     is_other = np.arange(scores.shape[1]) != owner[:, None]
     by_video = np.stack(
@@ -109,8 +109,8 @@ def _smallest_gap(scores: np.ndarray, owner: np.ndarray) -> float:
 
 
 def _query(case: Case, model: Drl, video: Encoding, allowed: Tolerance) -> Iterator[Comparison]:
-    """A sentence that is not padded, as the fork reads it: so the model is told that texts are no
-    longer than it.
+    """A sentence that is not padded, as the fork reads it: so the model is told that texts
+    are no longer than it.
     """
     ids = torch.from_numpy(case.inputs["query_ids"])[None]
     whole = Drl(model.options.model_copy(update={"words": ids.shape[1]}), model.clip).eval()

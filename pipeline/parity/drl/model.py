@@ -66,7 +66,7 @@ def full_model(case: Case) -> Iterator[Comparison]:
 
 
 def initialisation(case: Case) -> Iterator[Comparison]:
-    """Which parameters come from which of CLIP's tensors, which are drawn and which are
+    """Yield which parameters come from which of CLIP's tensors, which are drawn and which are
     constant.
     """
     weights = import_weights(read_archive(case.path(case.info["checkpoint"].partition(":")[0])))
@@ -103,8 +103,8 @@ def _sorted(case: Case, key: str) -> dict:
 
 
 def opened(case: Case, batch: Mapping[str, Tensor], file: str = "") -> Drl:
-    """The recorded model in eval mode, its dropout off; words and frames as many as the recorded
-    batch has.
+    """Return the recorded model in eval mode, its dropout off; words and frames as many as the
+    recorded batch has.
     """
     found, assets = import_checkpoint(
         read_archive(case.path(file or case.info["checkpoint"].partition(":")[0]))
@@ -159,7 +159,7 @@ def batch_of(inputs: Mapping[str, np.ndarray], rows: slice = slice(None)) -> dic
 
 @torch.no_grad()
 def features(model: Drl, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every recorded intermediate, padding included."""
+    """Return every recorded intermediate, padding included."""
     real = batch["video_mask"]
     frames = model.clip.visual(batch["frames"].flatten(0, 1)).unflatten(0, real.shape)
     words = model.clip.encode_words(batch["text"])
@@ -177,7 +177,7 @@ def features(model: Drl, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def similarities(model: Drl, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The fast path of evaluation, and the logits of training."""
+    """Return the fast path of evaluation, and the logits of training."""
     scores = model.eval().score(model.encode_text(batch), model.encode_video(batch))["similarity"]
     t2v, v2t, *_ = model.train().logits(*encodings(model, batch))
     return {
@@ -198,7 +198,7 @@ def losses(model: Drl, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def loss_names(model: Drl, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `loss` gives, by the recorded names, without gradients."""
+    """Return what `loss` gives, by the recorded names, without gradients."""
     terms = {name: value.detach() for name, value in terms.items()}
     return {
         "sim_loss_t2v": terms["t2v"],
@@ -228,8 +228,8 @@ def _gradients(case: Case, model: Drl, batch: Mapping[str, Tensor]) -> dict[str,
 
 
 def _steps(case: Case, model: Drl, batch: Mapping[str, Tensor]) -> dict[str, object]:
-    """The recorded steps by the trainer's own step: groups, double clipping, BertAdam, schedule,
-    clamp.
+    """Return the recorded steps by the trainer's own step: groups, double clipping, BertAdam,
+    schedule, clamp.
     """
     recorded = case.info["optimizer"]
     options = train_options(recorded)
@@ -261,7 +261,7 @@ def _norms(model: Drl, values: Mapping[str, Tensor], names: list[str]) -> list[f
 
 
 def train_options(recorded: Mapping[str, object]) -> TrainOptions:
-    """The published loop with the recorded numbers."""
+    """Return the published loop with the recorded numbers."""
     warmup = recorded["warmup_proportion"]
     return TrainOptions.model_validate(
         {

@@ -57,8 +57,8 @@ def aggregation(case: Case) -> Iterator[Comparison]:
 
 
 def _head(case: Case, settings: Mapping[str, object], inputs: Mapping[str, Tensor]) -> Drl:
-    """A model around any small CLIP of the recorded width; only its head and its temperature are
-    used.
+    """Return a model around any small CLIP of the recorded width; only its head and its temperature
+    are used.
     """
     (_, words, width), frames = inputs["text_feat"].shape, inputs["video_feat"].shape[1]
     name, sizes = next(

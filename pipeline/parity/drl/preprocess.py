@@ -56,7 +56,7 @@ def _positions(case: Case) -> Iterator[Comparison]:
 def _decord(
     n: int, rate: float, fps: float, most: int, start: float | None, end: float | None
 ) -> np.ndarray:
-    """The default reader: a stride, a time window, then `most` of the candidates, evenly."""
+    """Return the default reader: a stride, a time window, then `most` of the candidates, evenly."""
     first, last = published_window(n, rate, start, end)
     candidates = first + strided(last - first + 1, rate, fps)
     return (
@@ -77,7 +77,7 @@ def _pixels(frames: np.ndarray, size: int) -> np.ndarray:
 
 
 def _file(case: Case, size: int, allowed: Tolerance) -> Iterator[Comparison]:
-    """A video file from its bytes to the tensor with zeros behind."""
+    """Yield a video file from its bytes to the tensor with zeros behind."""
     recorded = case.info["mp4"]
     path = case.path(recorded["file"])
     info = probe(path)

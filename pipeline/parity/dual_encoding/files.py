@@ -61,8 +61,8 @@ def _converted(text: Path, recorded: BigFile, case: Case) -> Iterator[Comparison
 
 
 def _reading(stores: dict[str, BigFile], case: Case) -> Iterator[Comparison]:
-    """The reference drops unknown ids silently and answers in file order; ours names them and keeps
-    the order asked.
+    """Yield the reference drops unknown ids silently and answers in file order; ours names them and
+    keeps the order asked.
     """
     tolerance, returned = (
         Tolerance.parse(case.info["tolerance"]),

@@ -40,8 +40,8 @@ def hybrid_space(case: Case) -> Iterator[Comparison]:
 
 
 def _batch(case: Case) -> dict[str, Tensor]:
-    """The batch longest caption first, as the published collate function sorts it; boundaries are
-    the model's work.
+    """Return the batch longest caption first, as the published collate function sorts it;
+    boundaries are the model's work.
     """
     order = np.argsort(-case.inputs["caption_lengths"], kind="stable")
     features, video_mask = padded(case.inputs["video_frames"], case.inputs["video_lengths"])
@@ -98,8 +98,8 @@ def _forward(model: HybridSpace, batch: Mapping[str, Tensor]) -> dict[str, Tenso
 
 @torch.inference_mode()
 def _metrics(model: HybridSpace, batch: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """[R@1, R@5, R@10, median rank, mean rank, mAP] of each direction; caption i belongs to video
-    i.
+    """Return [R@1, R@5, R@10, median rank, mean rank, mAP] of each direction; caption i belongs to
+    video i.
     """
     text, video = model.encode_text(batch), model.encode_video(batch)
     ranking = model.fuse(model.score(text, video), text, video)

@@ -25,7 +25,7 @@ _SCORES = {
 
 
 def lr_schedule(case: Case) -> Iterator[Comparison]:
-    """What the plateau schedule makes of the recorded sums of recalls of each epoch."""
+    """Yield what the plateau schedule makes of the recorded sums of recalls of each epoch."""
     tolerance = Tolerance.parse(case.info["tolerance"])
     for n, settings in enumerate(case.info["runs"]):
         recorded = case.outputs[f"run{n}"]
@@ -66,7 +66,7 @@ def _trace(settings: dict, validations: np.ndarray) -> np.ndarray:
 
 
 def dataset_and_collate(case: Case) -> Iterator[Comparison]:
-    """One batch by caption indices: ids, padded features, word ids (split at white space, as
+    """Yield one batch by caption indices: ids, padded features, word ids (split at white space, as
     published), soft tags.
     """
     dataset = base.open_dataset({"type": "caption_files", "root": str(case.path("captions.txt"))})

@@ -20,8 +20,8 @@ from pipeline.parity.compare import Comparison, Tolerance, close, equal
 
 
 def eval_forward(case: Case) -> Iterator[Comparison]:
-    """Every intermediate of a batch as published, and the encodings of items alone: batches of one,
-    and masked.
+    """Yield every intermediate of a batch as published, and the encodings of items alone: batches
+    of one, and masked.
     """
     name = case.info["checkpoint"].partition(":")[0]
     options, assets = yield from opened(case, name)
@@ -41,7 +41,7 @@ def eval_forward(case: Case) -> Iterator[Comparison]:
 
 
 def opened(case: Case, name: str) -> Generator[Comparison, None, tuple[Options, Assets]]:
-    """Rows on what the file says of itself; returns what `build` needs."""
+    """Yield rows on what the file says of itself; returns what `build` needs."""
     published = read_archive(case.path(name), published=True)
     args = dict(published["args"])
     vectors = args.pop("pretrained_weight", None)
@@ -75,7 +75,7 @@ def padded(flat: np.ndarray, lengths: np.ndarray) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def forward(model: DualEncoding, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every intermediate and score by its recorded name."""
+    """Return every intermediate and score by its recorded name."""
     encodings = _encodings(model, batch)
     values = dict(encodings)
     hidden = _hidden(model, batch)

@@ -71,8 +71,8 @@ def _nltk_tagger(case: Case) -> Perceptron:
 
 
 def text_stages(case: Case) -> Iterator[Comparison]:
-    """Every file that `commands` names, made from the captions of the case; tokens, shares and ids
-    of captions.
+    """Yield every file that `commands` names, made from the captions of the case; tokens, shares
+    and ids of captions.
     """
     text = _Text(case)
     yield equal("captions.count", len(text.captions), case.info["captions"]["count"])
@@ -97,7 +97,7 @@ def _settings(words: object) -> dict:
 
 
 def _captions_for(name: str, text: _Text) -> _Text:
-    """A file called `x_tiny.json` is made from `captions_tiny.txt`, where the case has such
+    """Return a file called `x_tiny.json` is made from `captions_tiny.txt`, where the case has such
     captions.
     """
     own = f"captions_{Path(name).stem.rpartition('_')[2]}.txt"
@@ -121,8 +121,8 @@ def _tag_file(text: _Text, settings: dict, name: str) -> bytes:
 
 
 def _weight_file(text: _Text, settings: dict, name: str) -> bytes:
-    """A command without a folder of vectors is the script as published, which finds none; the width
-    is the same.
+    """A command without a folder of vectors is the script as published, which finds none;
+    the width is the same.
     """
     commands = text.case.info["commands"]
     folder = next(
@@ -234,7 +234,7 @@ def text_stages_hybrid_space(case: Case) -> Iterator[Comparison]:
 
 
 def _pickle_rows(style: str, text: _Text, threshold: int) -> Iterator[Comparison]:
-    """Rows of one vocabulary; returns ours."""
+    """Yield rows of one vocabulary; returns ours."""
     case, folder = text.case, f"vocabulary/{style}"
     counts = count_words(caption.text for caption in text.captions)
     ours = vocab.build_hybrid(counts, style, threshold)

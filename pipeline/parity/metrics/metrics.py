@@ -66,8 +66,8 @@ def multi_caption(case: Case) -> Iterator[Comparison]:
 
 
 def multi_caption_masked(case: Case) -> Iterator[Comparison]:
-    """A fixed number of caption slots per video, some of them empty; ties averaged; rounded to one
-    decimal.
+    """Yield a fixed number of caption slots per video, some of them empty; ties averaged; rounded
+    to one decimal.
     """
     scores, there = case.inputs["sim"], case.inputs["query_mask"].ravel() > 0
     owner = np.repeat(np.arange(scores.shape[1]), len(scores) // scores.shape[1])[there]
@@ -247,7 +247,7 @@ def _described(case: Case, name: str) -> str:
 
 
 def _stated(option: str, words: str, default: float) -> float:
-    """The number after an option's name: "k=3", "beta 0.87", "times 100"."""
+    """Return the number after an option's name: "k=3", "beta 0.87", "times 100"."""
     found = re.search(rf"\b{option}\b\s*[=:]?\s*(\d+(?:\.\d+)?)", words)
     return float(found[1]) if found else default
 

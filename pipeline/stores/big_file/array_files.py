@@ -53,13 +53,13 @@ class VideoArrays:
 
     @property
     def frame_lists(self) -> dict[str, list[str]] | None:
-        """{video id: ids of its rows}; None where every video has one vector."""
+        """{video id: ids of its rows}, or None where every video has one vector."""
         if not self.has_frames:
             return None
         return {array.video_id: _row_ids(array, True) for array in self.arrays}
 
     def rows(self) -> Iterator[tuple[str, str, np.ndarray]]:
-        """(where, id of the row, float32 (dim,)) of every row."""
+        """Yield (where, id of the row, float32 (dim,)) of every row."""
         for array in self.arrays:
             with np.errstate(over="ignore"):  # becomes infinite, and that row is left out
                 values = np.asarray(array.read(), dtype=np.float32)
@@ -69,7 +69,7 @@ class VideoArrays:
 
 
 def is_array_path(path: Path) -> bool:
-    """Whether a path is a file of arrays, or a folder that holds one and is no BigFile."""
+    """Return whether a path is a file of arrays, or a folder that holds one and is no BigFile."""
     if path.is_file():
         return path.suffix.lower() in SUFFIXES
     if (path / "shape.txt").exists() or (path / "adopted.json").exists():
@@ -78,7 +78,7 @@ def is_array_path(path: Path) -> bool:
 
 
 def read_video_arrays(path: Path) -> VideoArrays:
-    """The features of every video below `path`.
+    """Return the features of every video below `path`.
 
     Raises DataError if a file cannot be used, two arrays have one id, or widths differ; it names
     them.
@@ -197,7 +197,7 @@ def _opened(file: Path) -> "Iterator[h5py.File]":
 
 
 def _datasets(group: "h5py.Group", prefix: str) -> "Iterator[tuple[str, h5py.Dataset]]":
-    """(path, dataset) of all that lie in the file itself: links to elsewhere are refused."""
+    """Yield (path, dataset) of all that lie in the file itself: links to elsewhere are refused."""
     import h5py
 
     for name in group:

@@ -66,8 +66,8 @@ def import_text(source: Path, folder: Path) -> TextImport:
 
 
 def read_rows(source: Path) -> Iterator[tuple[int, str, np.ndarray]]:
-    """(line number, id, float32 values) of each line that is not blank. DataError names a line that
-    is no row.
+    """Yield (line number, id, float32 values) of each line that is not blank. DataError names a
+    line that is no row.
     """
     with source.open("rb") as file:
         number = 0

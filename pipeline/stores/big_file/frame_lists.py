@@ -24,8 +24,8 @@ _FRAME_ID = re.compile(r"(.+)_(\d{1,18})", re.DOTALL)
 
 
 def parse_frame_lists(text: str) -> dict[str, list[str]]:
-    """{video id: [frame id, ...]} in the order written. ValueError says where the text is something
-    else.
+    """Return {video id: [frame id, ...]} in the order written. ValueError says where the text is
+    something else.
     """
     tokens = _tokens(text)
     videos: dict[str, list[str]] = {}
@@ -50,8 +50,8 @@ def parse_frame_lists(text: str) -> dict[str, list[str]]:
 
 
 def group_frames(ids: Iterable[str]) -> dict[str, list[str]] | None:
-    """Frame ids grouped by video, videos in order of first appearance, frames by number; None if an
-    id is not a frame id.
+    """Frame ids grouped by video, videos in order of first appearance, frames by number, or None if
+    an id is not a frame id.
 
     A frame id is `<video>_<number>`, split at the last underscore, for the video id may hold
     underscores too.

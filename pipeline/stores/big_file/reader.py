@@ -55,7 +55,8 @@ class BigFile:
 
     @classmethod
     def open(cls, path: Path) -> "BigFile":
-        """The store in the folder `path` (or the one that the adopt step at `path` points to).
+        """Return the store in the folder `path` (or the one that the adopt step at `path` points
+        to).
 
         Raises DataError if a file is missing, cut short, or disagrees with the others.
         """
@@ -71,8 +72,8 @@ class BigFile:
         return item_id in self._row
 
     def read(self, ids: Sequence[str]) -> np.ndarray:
-        """Rows of `ids` in the order asked, float32 (n, dim), yours to write. KeyError names all
-        that are missing.
+        """Return rows of `ids` in the order asked, float32 (n, dim), yours to write. KeyError names
+        all that are missing.
         """
         missing = [i for i in ids if i not in self._row]
         if missing:
@@ -83,7 +84,7 @@ class BigFile:
         return np.array(self._matrix()[_span(rows)], dtype=np.float32)
 
     def read_video(self, video_id: str) -> np.ndarray:
-        """The rows of a video in playing order, float32 (T, dim).
+        """Return the rows of a video in playing order, float32 (T, dim).
 
         A read-only view of the map where the rows are consecutive (no copy), else a copy. KeyError
         names the store.
@@ -94,7 +95,7 @@ class BigFile:
         return self._matrix()[span]
 
     def block(self, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop in file order, float32, a read-only view."""
+        """Return rows start to stop in file order, float32, a read-only view."""
         return self._matrix()[start:stop]
 
     @property
@@ -155,7 +156,9 @@ class BigFile:
 
 
 def file_names(folder: Path) -> list[str]:
-    """The files a BigFile folder consists of (not what else may lie there), in a fixed order."""
+    """Return the files a BigFile folder consists of (not what else may lie there), in a fixed
+    order.
+    """
     return [name for name in (ROWS, IDS, SHAPE, VIDEOS, ENCODED) if (folder / name).exists()]
 
 

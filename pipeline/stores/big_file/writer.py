@@ -165,7 +165,7 @@ def stored_id(item_id: str) -> str:
 
 
 def _groups(file: Path) -> Iterator[tuple[str, list[str], int]]:
-    """(name, ids, bytes up to its end) of each whole line; a torn last line ends the list."""
+    """Yield (name, ids, bytes up to its end) of each whole line; a torn last line ends the list."""
     end = 0
     with file.open("rb") as lines:
         for line in lines:

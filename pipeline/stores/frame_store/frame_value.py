@@ -66,7 +66,7 @@ def encode_value(
     width: int,
     fps: Fraction,
 ) -> bytes:
-    """The value of a video. `frames`: one encoded frame each (`encode_frame`).
+    """Return the value of a video. `frames`: one encoded frame each (`encode_frame`).
 
     codec "container": frames[0] is the whole video file and the other n-1 are empty. Equal input
     gives equal bytes.
@@ -100,8 +100,8 @@ def encode_value(
 
 
 def encode_frame(image: np.ndarray, codec: Codec, quality: int = 90) -> bytes:
-    """One uint8 (H, W, 3) RGB frame. jpeg: 4:2:0, exact ("islow") DCT; raw: as it is; yuv: see
-    `planes`.
+    """Return one uint8 (H, W, 3) RGB frame. jpeg: 4:2:0, exact ("islow") DCT; raw: as it is; yuv:
+    see `planes`.
     """
     image = np.ascontiguousarray(image)
     if codec == "raw":
@@ -116,8 +116,8 @@ def encode_frame(image: np.ndarray, codec: Codec, quality: int = 90) -> bytes:
 
 
 def read_head(fetch: Fetch, length: int) -> ValueHead:
-    """The head of a value of `length` bytes. ValueError (a phrase) if it is not a whole, consistent
-    TVS1 value.
+    """Return the head of a value of `length` bytes. ValueError (a phrase) if it is not a whole,
+    consistent TVS1 value.
     """
     fixed = _HEADER.size + _ID_LENGTH.size
     if length < fixed:

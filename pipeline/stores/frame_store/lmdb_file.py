@@ -32,7 +32,9 @@ class Stamp:
 
 
 def check(path: Path) -> Stamp:
-    """The stamp of a structurally sound LMDB file. DataError says what is wrong with any other."""
+    """Return the stamp of a structurally sound LMDB file. DataError says what is wrong with any
+    other.
+    """
     stamp = _stamp(path)
     try:
         faults = verify(str(path), subdir=False)
@@ -140,8 +142,8 @@ _open_files = _OpenFiles()
 
 
 def open_shared(path: Path, checked: Stamp | None = None) -> Environment:
-    """The environment of `path` in this process, opened when it is not yet. Keep it only as long as
-    the process id.
+    """Return the environment of `path` in this process, opened when it is not yet. Keep it only as
+    long as the process id.
 
     checked: the stamp of an earlier `check` (perhaps in another process); the file is checked again
     only if it differs.

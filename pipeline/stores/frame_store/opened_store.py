@@ -32,7 +32,7 @@ REBUILD = "Build the store again: python cli.py frames --force ..."
 
 
 def key_of(video_id: str) -> bytes:
-    """The key of a video in the layout "tvs1"; beyond 480 bytes a digest of the id."""
+    """Return the key of a video in the layout "tvs1"; beyond 480 bytes a digest of the id."""
     name = video_id.encode("utf-8", "surrogateescape")
     if len(name) <= _LONGEST_ID:
         return b"v/" + name
@@ -198,8 +198,8 @@ def _json(data: bytes) -> object:
 
 
 def _published_keys(path: Path, keys: list[bytes]) -> dict[str, bytes]:
-    """{id: key} of the published layout: the id is the base name without its extension, unless two
-    would be equal.
+    """Return {id: key} of the published layout: the id is the base name without its extension,
+    unless two would be equal.
     """
     if any(key[:2] in (b"v/", b"h/", b"j/") for key in keys):
         raise DataError(

@@ -108,13 +108,13 @@ class PackWriter:
 
 
 def pack_files(folder: Path) -> list[Path]:
-    """The finished payload files of a store, in order."""
+    """Return the finished payload files of a store, in order."""
     return sorted(_shards(folder, "", 0), key=lambda path: int(path.stem.rpartition("-")[2]))
 
 
 def follows(before: tuple[int, int], entry: bytes) -> tuple[int, int] | None:
-    """Where the value of `entry` ends, (file, offset), if it begins where the one `before` ended;
-    None if others lie between.
+    """Return where the value of `entry` ends, (file, offset), if it begins where the one `before`
+    ended, or None if others lie between.
     """
     shard, offset, length, _ = PACKED.unpack(entry)
     begins_file = (shard, offset) == (before[0] + 1, 0)

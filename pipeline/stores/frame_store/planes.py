@@ -13,7 +13,7 @@ _TO_BLUE, _TO_RED = 1.772, 1.402  # 2 (1 - weight of blue), 2 (1 - weight of red
 
 
 def from_rgb(image: np.ndarray) -> bytes:
-    """The planes of a uint8 (H, W, 3) picture, H*W + 2*ceil(H/2)*ceil(W/2) bytes."""
+    """Return the planes of a uint8 (H, W, 3) picture, H*W + 2*ceil(H/2)*ceil(W/2) bytes."""
     red = image[..., 0].astype(np.float32)
     green = image[..., 1].astype(np.float32)
     blue = image[..., 2].astype(np.float32)

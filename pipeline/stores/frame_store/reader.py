@@ -55,8 +55,8 @@ class FrameStore:
 
     @classmethod
     def open(cls, path: Path | str) -> "FrameStore":
-        """The store at `path`: the LMDB file, or the folder it is in. Its structure is checked
-        here, once.
+        """Return the store at `path`: the LMDB file, or the folder it is in. Its structure is
+        checked here, once.
 
         Raises DataError if it is missing, truncated, unfinished, or something else than a frame
         store.
@@ -100,8 +100,8 @@ class FrameStore:
         indices: Sequence[int] | np.ndarray | None = None,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The frames at `indices` (any order, repeats allowed; None: all), uint8 (T, H, W, 3) RGB,
-        yours to keep.
+        """Return the frames at `indices` (any order, repeats allowed; None: all), uint8 (T, H, W,
+        3) RGB, yours to keep.
 
         Only these frames are decoded, straight into `out` when it is given (uint8, C-contiguous).
         Raises KeyError for an unknown id, DataError (id and store named) for a damaged value or an
@@ -124,14 +124,14 @@ class FrameStore:
             return out
 
     def bytes(self, video_id: str) -> bytes:
-        """The value as it is stored: the video file (mp4 layout), else the TVS1 value. Errors as
-        `read`.
+        """Return the value as it is stored: the video file (mp4 layout), else the TVS1 value.
+        Errors as `read`.
         """
         with self._open().value(video_id) as value, self._naming(video_id):
             return bytes(value(0, value.length))
 
     def info(self, video_id: str) -> ClipInfo:
-        """What is known of a video without decoding its frames. Errors as `read`."""
+        """Return what is known of a video without decoding its frames. Errors as `read`."""
         opened = self._open()
         with opened.value(video_id, checked=False) as value, self._naming(video_id):
             if opened.layout == "mp4":

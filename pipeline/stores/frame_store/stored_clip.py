@@ -44,8 +44,8 @@ class StoredClip:
 def read_clip(
     store: FrameStore, video_id: str, choice: FrameChoice, limits: Limits
 ) -> StoredClip | ClipReader:
-    """The chosen frames of a stored video. Stores of the published layout hold video files: those
-    are decoded.
+    """Return the chosen frames of a stored video. Stores of the published layout hold video files:
+    those are decoded.
     """
     if store.layout == "mp4":
         with as_item_error():

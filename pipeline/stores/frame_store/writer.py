@@ -223,8 +223,8 @@ class FrameStoreWriter:
             return txn.get(key)
 
     def _without_gap(self, records: list[Record], recovered: list[Record]) -> list[Record]:
-        """Those of `recovered` whose payload follows without a gap: the payload of a video that was
-        removed must not stay between others.
+        """Return those of `recovered` whose payload follows without a gap: the payload of a video
+        that was removed must not stay between others.
         """
         end = (0, 0)
         for record in records:

@@ -61,7 +61,7 @@ class IndexStore:
 
     @classmethod
     def open(cls, folder: Path, root: Path | None = None) -> "IndexStore":
-        """The index in `folder`. DataError: there is none, it is unfinished or damaged."""
+        """Return the index in `folder`. DataError: there is none, it is unfinished or damaged."""
         return cls(folder, root)
 
     def __reduce__(self):
@@ -78,7 +78,9 @@ class IndexStore:
         return self._map(SPANS, SPAN, (self.rows,))
 
     def array(self, name: str) -> np.ndarray:
-        """An array of all rows, (rows, ...) as stored; a view of the map. KeyError if unknown."""
+        """Return an array of all rows, (rows, ...) as stored; a view of the map. KeyError if
+        unknown.
+        """
         if name not in self._arrays:
             facts = self.head["arrays"][name]
             shape = (self.rows, *facts["shape"])
@@ -86,35 +88,39 @@ class IndexStore:
         return self._arrays[name]
 
     def encodings(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
-        """The encodings of some rows (not their summaries), as stored; copies unless a slice."""
+        """Return the encodings of some rows (not their summaries), as stored; copies unless a
+        slice.
+        """
         return {name: self.array(name)[rows] for name in self.names if name != SUMMARY}
 
     def video_id(self, video: int) -> str:
-        """The id of a video by its number; bytes that are no UTF-8 as surrogates."""
+        """Return the id of a video by its number; bytes that are no UTF-8 as surrogates."""
         return self._name(2 * video)
 
     def path(self, video: int) -> str:
-        """Where a video lies, below `root`; empty where nobody knew."""
+        """Return where a video lies, below `root`; empty where nobody knew."""
         name = self._name(2 * video + 1)
         return str(self.root / name) if name else ""
 
     def place(self, row: int) -> Place:
-        """What a row shows."""
+        """Return what a row shows."""
         video, start, end = self.spans[row].tolist()
         known = None if math.isnan(end) else round(end, 3)
         return Place(self.video_id(video), self.path(video), round(start, 3), known)
 
     def number_of(self, video_id: str) -> int | None:
-        """The number of a video by its id."""
+        """Return the number of a video by its id."""
         return self._numbers.get(video_id)
 
     def rows_of(self, video: int) -> range:
-        """The rows of a video, the whole one first."""
+        """Return the rows of a video, the whole one first."""
         first, last = np.searchsorted(self.spans["video"], [video, video + 1])
         return range(int(first), int(last))
 
     def matching(self, pattern: str) -> np.ndarray:
-        """Which rows belong to videos whose path below `root`, or id, fits a glob; bool (rows,)."""
+        """Return which rows belong to videos whose path below `root`, or id, fits a glob; bool
+        (rows,).
+        """
         fits = np.fromiter(
             (
                 fnmatch.fnmatchcase(path or video_id, pattern)
@@ -127,7 +133,7 @@ class IndexStore:
         return fits[self.spans["video"]]
 
     def ids(self) -> Iterator[str]:
-        """The ids of all videos, in order."""
+        """Return the ids of all videos, in order."""
         return (self._name(n) for n in range(0, 2 * self.n_videos, 2))
 
     def _paths(self) -> Iterator[str]:
@@ -163,17 +169,19 @@ class IndexStore:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a folder is, or was to become, an index."""
+    """Return whether a folder is, or was to become, an index."""
     return (path / STORE / INDEX).is_file() or (path / PARTIAL).is_dir()
 
 
 def encoded_names(video_id: str, path: str) -> tuple[bytes, bytes]:
-    """An id and a path as names.bin holds them: whatever bytes a file system or a data set gave."""
+    """Return an id and a path as names.bin holds them: whatever bytes a file system or a data set
+    gave.
+    """
     return tuple(name.encode("utf-8", "surrogatepass") for name in (video_id, path))
 
 
 def file_sizes(head: Mapping) -> dict[str, int]:
-    """The files of a store with their sizes in bytes, by what index.json says."""
+    """Return the files of a store with their sizes in bytes, by what index.json says."""
     rows = head["rows"]
     sizes = {
         SPANS: rows * SPAN.itemsize,

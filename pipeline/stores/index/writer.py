@@ -111,7 +111,7 @@ class IndexWriter:
             os.close(file)
 
     def _longest(self, rows: int) -> float:
-        """The length of the longest summary: it bounds what rounding can do to a product."""
+        """Return the length of the longest summary: it bounds what rounding can do to a product."""
         facts, longest = self._arrays.get(SUMMARY), 0.0
         if not facts or not rows:
             return longest

@@ -61,7 +61,7 @@ class TensorCache:
 
     @classmethod
     def open(cls, path: Path | str) -> "TensorCache":
-        """The cache in folder `path`, or the only one in a sub folder of it.
+        """Return the cache in folder `path`, or the only one in a sub folder of it.
 
         Raises DataError if a file is missing, cut short, or disagrees with the index.
         """
@@ -69,7 +69,8 @@ class TensorCache:
 
     @classmethod
     def open_kind(cls, path: Path, kind: Literal["frames", "features"]) -> "TensorCache":
-        """The cache of that kind in the folder of a tensors step, or the one in `path` itself.
+        """Return the cache of that kind in the folder of a tensors step, or the one in `path`
+        itself.
 
         Raises DataError as `open`, and for a cache of something else or without videos.
         """
@@ -117,7 +118,9 @@ class TensorCache:
         return self._entry(video_id).shape
 
     def __getitem__(self, video_id: str) -> np.ndarray:
-        """The array of a video, a read-only view of the map (no copy). KeyError names the cache."""
+        """Return the array of a video, a read-only view of the map (no copy). KeyError names the
+        cache.
+        """
         entry = self._entry(video_id)
         flat = np.frombuffer(
             self._map(entry.part), self.dtype, math.prod(entry.shape), entry.offset
@@ -127,8 +130,8 @@ class TensorCache:
     def gather(
         self, ids: Sequence[str], frame_index: np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Rows frame_index[b] of video ids[b]: (B, T, ...), copied straight into `out` when it is
-        given.
+        """Return rows frame_index[b] of video ids[b]: (B, T, ...), copied straight into `out` when
+        it is given.
 
         frame_index: integers (B, T), repeats allowed. IndexError if one is out of range; ValueError
         if the videos, or `out`, do not have one shape.
@@ -146,7 +149,7 @@ class TensorCache:
         return out
 
     def find_changed(self) -> list[str]:
-        """Ids of the videos whose array no longer has its CRC-32."""
+        """Return ids of the videos whose array no longer has its CRC-32."""
         return [i for i, entry in self._entries.items() if zlib.crc32(self[i]) != entry.crc32]
 
     def check(self) -> None:
@@ -254,7 +257,7 @@ def _is_plain_name(name: str) -> bool:
 
 
 def _fault(path: Path, size: int) -> str:
-    """What is wrong with a part, or ""."""
+    """Return what is wrong with a part, or ""."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):

@@ -97,7 +97,7 @@ class FrameInput:
         return sum(min(n, most or n) for n in counts) * self._options.size**2 * 3
 
     def load(self, video_id: str, source: Source | None) -> Outcome:
-        """The array of a video. ItemError if it cannot be had."""
+        """Return the array of a video. ItemError if it cannot be had."""
         options = self._options
         if source is not None:
             outcome = _decode(source)
@@ -161,7 +161,7 @@ class FeatureInput:
         return rows * self._big_file.dim * self._dtype.itemsize
 
     def load(self, video_id: str, source: Source | None = None) -> Outcome:
-        """The rows of a video. ItemError("not_finite") if one holds NaN or infinity (as this
+        """Return the rows of a video. ItemError("not_finite") if one holds NaN or infinity (as this
         type).
         """
         with as_item_error():

@@ -120,7 +120,7 @@ class TensorCacheWriter:
             part.finish()
 
     def _continue(self, number: int) -> "_Part":
-        """A part to write; what an earlier flush put into it comes first."""
+        """Return a part to write; what an earlier flush put into it comes first."""
         path = self._path(number)
         part = _Part(path, number, self._kind)
         if path.exists():
