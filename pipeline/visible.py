@@ -43,7 +43,9 @@ def one_line(text: object) -> str:
 
 
 def unfiltered(stream: TextIO) -> TextIO:
-    """Return the stream behind a `Stream`, for a progress bar, whose escape sequences are its own."""
+    """Return the stream behind a `Stream`, for a progress bar, whose escape sequences are its
+    own.
+    """
     return stream.unfiltered if isinstance(stream, Stream) else stream
 
 

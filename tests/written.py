@@ -48,7 +48,9 @@ def texts() -> dict[str, str]:
 
 @cache
 def prose(name: str) -> str:
-    """The text of a file as one line: comments and strings that go on in the next line are joined."""
+    """The text of a file as one line: comments and strings that go on in the next line are
+    joined.
+    """
     text = re.sub(r"\n[ \t]*(?:# ?)*", " ", texts()[name])
     return re.sub(r"\s+", " ", re.sub(r'" f?"', "", text))
 

@@ -297,7 +297,9 @@ def _reduce_of_block(
 
 
 def _reduce_settings(options: Options, blocks: int) -> dict[str, object]:
-    """Return the reductions as settings. Raises Mismatch for those that one setting cannot express."""
+    """Return the reductions as settings. Raises Mismatch for those that one setting cannot
+    express.
+    """
     if not options.reduce:
         return {
             "cluster_inter": 0,

@@ -117,7 +117,9 @@ class TokenSelection(nn.Module):
         raise TypeError(f"{type(self).__name__} does not choose")
 
     def origin(self, before: Tensor, tokens: Tensor) -> Tensor:
-        """Return what each token stands for: (T, P, M) before, by tokens (T, 1+P, W), -> (S, K, M)."""
+        """Return what each token stands for: (T, P, M) before, by tokens (T, 1+P, W), -> (S, K,
+        M).
+        """
         chosen = self.choose(segment_tokens(tokens, self.length)).medoids  # (S, K)
         segments = before.unflatten(0, (-1, self.length)).flatten(1, 2)  # (S, N, M)
         return segments.gather(1, chosen.cpu()[..., None].expand(-1, -1, before.shape[2]))

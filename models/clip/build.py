@@ -59,7 +59,9 @@ def build_clip(options: Backbone, assets: Assets, half_rounding: bool = False) -
 
 
 def _rebuild(backbone: str, init: Mapping[str, Tensor], variant: Variant) -> CLIP:
-    """Return the CLIP inside the weights of a whole model. Raises Mismatch if it is not all there."""
+    """Return the CLIP inside the weights of a whole model. Raises Mismatch if it is not all
+    there.
+    """
     weights = part_of(init, PREFIX)
     try:
         sizes = sizes_of(weights)

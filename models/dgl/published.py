@@ -240,7 +240,9 @@ def _space_of(state: Mapping[str, object]) -> str:
 def _read_prompts(
     init: Mapping[str, Tensor], space: str, sizes: Sizes, text_prompts: int
 ) -> dict[str, object]:
-    """Return the options that the tables of prompts tell. Raises Mismatch if they fit no options."""
+    """Return the options that the tables of prompts tell. Raises Mismatch if they fit no
+    options.
+    """
     table = init.get("prompts.space.table")
     video = init.get("prompts.video")
     if table is None or video is None:
@@ -287,7 +289,9 @@ def export_checkpoint(options: Options, state: Mapping[str, Tensor]) -> dict[str
 
 
 def _in_published_order(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries in the order of the published modules, in which an optimizer numbers them."""
+    """Return the entries in the order of the published modules, in which an optimizer numbers
+    them.
+    """
     last = [name for prefix in _LAST for name in named if name.startswith(prefix)]
     placed = {*_BEHIND, *last}
     order = []

@@ -155,7 +155,9 @@ class DenoisingStage:
         features: Features,
         how: Fusion,
     ) -> Tensor:
-        """Return one direction of `rerank`: a copy of scores (N, M), the wanted rows of it changed."""
+        """Return one direction of `rerank`: a copy of scores (N, M), the wanted rows of it
+        changed.
+        """
         result = scores.cpu().float().clone(memory_format=torch.contiguous_format)
         rows = torch.from_numpy(np.arange(len(result)) if wanted is None else wanted)
         if not len(rows):

@@ -39,7 +39,9 @@ def linear(
 
 
 def _is_faster(x: Tensor, weight: Tensor) -> bool:
-    """Return whether oneDNN should multiply: large float32 matrices, where MKL is slow, uncompiled."""
+    """Return whether oneDNN should multiply: large float32 matrices, where MKL is slow,
+    uncompiled.
+    """
     return (
         not torch.compiler.is_compiling()  # compilers choose their own products
         and x.device.type == "cpu"
@@ -53,7 +55,9 @@ def _is_faster(x: Tensor, weight: Tensor) -> bool:
 
 @cache
 def mkl_is_slow() -> bool:
-    """Return whether this CPU has 512-bit instructions that MKL does not use, and torch has oneDNN."""
+    """Return whether this CPU has 512-bit instructions that MKL does not use, and torch has
+    oneDNN.
+    """
     has_onednn = hasattr(torch.ops.mkldnn, "_linear_pointwise")
     if not (hasattr(torch.cpu, "get_capabilities") and has_onednn):
         return False

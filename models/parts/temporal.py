@@ -178,7 +178,9 @@ def _count_heads(width: int) -> int:
 
 
 def _first_positions(positions: nn.Embedding, length: int) -> Tensor:
-    """Return the first `length` position vectors, (length, D). Raises Mismatch if there are fewer."""
+    """Return the first `length` position vectors, (length, D). Raises Mismatch if there are
+    fewer.
+    """
     if length > positions.num_embeddings:
         raise Mismatch(
             f"{length} positions in time, the weights have {positions.num_embeddings}",

@@ -60,7 +60,9 @@ def _what(path: Path, head: bytes) -> tuple[str, str]:
 
 
 def what_it_is(path: Path) -> str:
-    """Return what was saved in the place of a file that should hold text; empty for other faults."""
+    """Return what was saved in the place of a file that should hold text; empty for other
+    faults.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(_LOOKED_AT)

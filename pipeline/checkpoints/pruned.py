@@ -123,7 +123,9 @@ def file_suffix(facts: dict) -> str:
 def _by_module(
     counts: dict[str, tuple[int, int]], kept: dict[str, Tensor]
 ) -> dict[str, dict[str, list[int]]]:
-    """Return {module: {"weight" or "bias": [zeros, entries]}} of the modules in the pool, in order."""
+    """Return {module: {"weight" or "bias": [zeros, entries]}} of the modules in the pool, in
+    order.
+    """
     modules: dict[str, dict[str, list[int]]] = {}
     for name in kept:
         module, _, parameter = name.rpartition(".")

@@ -51,7 +51,9 @@ _TRUST = "Nothing in it was executed. Download the file again, or use one from a
 
 
 def is_program(path: Path) -> bool:
-    """Return whether a file is a TorchScript archive: a zip that holds constants besides its data."""
+    """Return whether a file is a TorchScript archive: a zip that holds constants besides its
+    data.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             return any(

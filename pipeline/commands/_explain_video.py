@@ -53,7 +53,9 @@ class OneVideo:
         return frames_of_file(model, self.file, info.recipe.train.frames)
 
     def encoding(self, model: "RetrievalModel", info: "ModelInfo") -> "Encoding":
-        """Return what the model makes of it, of one row. Raises TvrError for what cannot be read."""
+        """Return what the model makes of it, of one row. Raises TvrError for what cannot be
+        read.
+        """
         import torch
 
         from pipeline.evaluation.locate import find_results

@@ -163,7 +163,9 @@ def _searched(answers: "Answers") -> str:
 
 
 def _path(answer: "VideoAnswer", template: str) -> str:
-    """Return where the file of an answer is, else what --paths calls it; empty if neither says so."""
+    """Return where the file of an answer is, else what --paths calls it; empty if neither says
+    so.
+    """
     named = "" if template == "{}" else template.replace("{}", answer.video_id)
     return str(answer.path or named)
 

@@ -119,7 +119,9 @@ def stage_command(name: str) -> click.Command:
 
 
 def _without_sources(text: str) -> str:
-    """Return a docstring without the paragraph that cites sources: it is for readers of the code."""
+    """Return a docstring without the paragraph that cites sources: it is for readers of the
+    code.
+    """
     return "\n\n".join(p for p in text.split("\n\n") if not p.startswith("Source: "))
 
 

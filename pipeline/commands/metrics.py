@@ -267,7 +267,9 @@ def _reranked(
 
 
 def _denoised(sides: dict[str, "np.ndarray"], settings: dict) -> tuple["np.ndarray", "np.ndarray"]:
-    """Return the scores, with what sampling says of the best candidates of each row added to them."""
+    """Return the scores, with what sampling says of the best candidates of each row added to
+    them.
+    """
     from pipeline.checkpoints.toolkit_file import find_checkpoint
     from pipeline.evaluation.denoiser import equal_rows, open_saved_reranker
 

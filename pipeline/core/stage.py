@@ -76,7 +76,9 @@ class Outcome:
 
     @classmethod
     def of(cls, judged: Judged, value: object, facts: dict) -> "Outcome":
-        """Return what `judged`, a reader, a decoded clip or a record, says of a video, and `value`."""
+        """Return what `judged`, a reader, a decoded clip or a record, says of a video, and
+        `value`.
+        """
         return cls(judged.status, value, facts=facts, reason=judged.reason, message=judged.message)
 
 

@@ -87,7 +87,9 @@ class Annotations:
         )
 
     def said(self, name: str) -> str:
-        """Return a split in words: how many of all videos and captions, and how the split was made."""
+        """Return a split in words: how many of all videos and captions, and how the split was
+        made.
+        """
         part = self.split(name)
         return (
             f"split {name}: {len(part.video_ids):,} of {len(self.videos):,} videos and"

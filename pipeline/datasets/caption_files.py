@@ -92,7 +92,9 @@ class Dataset(base.Dataset):
         ]
 
     def files(self) -> dict[str, Path]:
-        """Return {split: its caption file}. DataError if there is none, or it is not clear which."""
+        """Return {split: its caption file}. DataError if there is none, or it is not clear
+        which.
+        """
         options = self.options
         if options.root.is_file():
             return {options.split: options.root}

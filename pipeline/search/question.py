@@ -30,7 +30,9 @@ class Part:
 
 
 def parse_line(line: str) -> list[Part]:
-    """Return the parts of a line; with quotes in it, as a shell would split it, else one sentence."""
+    """Return the parts of a line; with quotes in it, as a shell would split it, else one
+    sentence.
+    """
     if '"' not in line:
         return parse([line])
     try:

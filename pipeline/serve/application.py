@@ -55,7 +55,9 @@ End = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="end,
 def application(
     shelf: Shelf, hosts: list[str], upload_bytes: int = 64 << 20, uploads_a_minute: int = 20
 ) -> FastAPI:
-    """Return the application that serves these indexes to requests for these host names ("*": any)."""
+    """Return the application that serves these indexes to requests for these host names ("*":
+    any).
+    """
     app = FastAPI(title="tvrkit", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")

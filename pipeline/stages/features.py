@@ -193,7 +193,9 @@ class Stage(BigFileStage):
         return 12 * 3600.0 if self._device == "cpu" and self.options.trained else 3600.0
 
     def process(self, item: Item) -> Outcome:
-        """Return rows of the video (CPU), or its resized frames for the GPU of the parent process."""
+        """Return rows of the video (CPU), or its resized frames for the GPU of the parent
+        process.
+        """
         source: Source = item.payload
         if source.problem:
             raise unusable(source.problem, "unreadable")

@@ -334,7 +334,9 @@ class Stage(stage.Stage):
         return facts
 
     def _seen(self, facts: dict) -> "Seen | None":
-        """Return how the model sees a video. ConfigError if it reads something else than is given."""
+        """Return how the model sees a video. ConfigError if it reads something else than is
+        given.
+        """
         kind = self._source.kind
         if facts["video"] == "features":
             if kind not in ("features", "tensors"):
@@ -426,7 +428,9 @@ class Stage(stage.Stage):
         return Path.cwd()
 
     def _below_root(self, path: Path) -> str:
-        """Return a path as the index keeps it: below its root, so that a collection can be moved."""
+        """Return a path as the index keeps it: below its root, so that a collection can be
+        moved.
+        """
         if path == Path():
             return ""
         whole = os.path.normpath(path.absolute())

@@ -181,7 +181,9 @@ def _walk(name: str, path: Path, found: dict[Path, _Made]) -> None:
 
 
 def _entries(made: Artefact, steps: dict[str, _Made]) -> Iterator["ReportEntry"]:
-    """Yield the evaluated checkpoints of one results folder, each with the curves of its training."""
+    """Yield the evaluated checkpoints of one results folder, each with the curves of its
+    training.
+    """
     from pipeline.evaluation import results
     from pipeline.report import plots
     from pipeline.report.page import ReportEntry

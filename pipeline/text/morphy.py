@@ -40,7 +40,9 @@ class Morphy:
         return min(forms, key=len) if forms else word
 
     def base_forms(self, word: str, pos: str) -> list[str]:
-        """Return all base forms that WordNet lists, in the order of its rules; [] if it knows none."""
+        """Return all base forms that WordNet lists, in the order of its rules; [] if it knows
+        none.
+        """
         known, rules = self.words[pos], _RULES[pos]
         irregular = self.exceptions.get(pos, {}).get(word)
         if irregular is not None:

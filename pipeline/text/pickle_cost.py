@@ -108,7 +108,9 @@ def _to_mark(stack: list) -> list[_Value]:
 
 
 def _hashes(keys: list[_Value]) -> int:
-    """Return what hashing the keys costs. Raises UnpicklingError for one that is not a key of data."""
+    """Return what hashing the keys costs. Raises UnpicklingError for one that is not a key of
+    data.
+    """
     cost = 0
     for key in keys:
         if key.hash_cost > _LARGEST_KEY:

@@ -73,7 +73,9 @@ def annotate_hybrid(
 
 
 def hybrid_files(words: list[str], videos: Annotation, size: int, min_count: int) -> dict[str, str]:
-    """Return {file name: its text} in the form of hybrid_space, whose file names hold the options."""
+    """Return {file name: its text} in the form of hybrid_space, whose file names hold the
+    options.
+    """
     total, stem = _total(videos), f"video_label_th_{min_count - 1}"
     ranked = most_frequent(total, 1, len(total))
     return {

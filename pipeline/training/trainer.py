@@ -224,7 +224,9 @@ class Trainer:
         return is_last or (bool(every) and self._progress.epoch % every == 0)
 
     def _is_stop_requested(self) -> bool:
-        """Return whether any process was asked to stop; all of them learn of it at the same step."""
+        """Return whether any process was asked to stop; all of them learn of it at the same
+        step.
+        """
         return processes.any_of(stop.requested(), self._world, self._conduct.device)
 
     def _is_save_due(self) -> bool:

@@ -1,4 +1,6 @@
-"""explain on a video file of one's own: by models of every kind, and what CenterCLIP keeps of it."""
+"""explain on a video file of one's own: by models of every kind, and what CenterCLIP keeps of
+it.
+"""
 
 import json
 import shutil

@@ -1,4 +1,6 @@
-"""verify and forget on what the stages write: damage that keeps size and time is found and named."""
+"""verify and forget on what the stages write: damage that keeps size and time is found and
+named.
+"""
 
 import os
 from pathlib import Path

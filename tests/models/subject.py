@@ -1,4 +1,6 @@
-"""What the contract suite (test_contract.py) asks of every system; each gives it in `contract.py`."""
+"""What the contract suite (test_contract.py) asks of every system; each gives it in
+`contract.py`.
+"""
 
 import importlib
 from collections.abc import Callable, Mapping

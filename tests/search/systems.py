@@ -1,4 +1,6 @@
-"""Every system, small and untrained, with a few texts and videos encoded: what search has to rank."""
+"""Every system, small and untrained, with a few texts and videos encoded: what search has to
+rank.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

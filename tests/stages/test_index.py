@@ -1,4 +1,6 @@
-"""Videos of a folder become an index, one at a time; what changes is done again, and nothing else."""
+"""Videos of a folder become an index, one at a time; what changes is done again, and nothing
+else.
+"""
 
 import json
 from pathlib import Path

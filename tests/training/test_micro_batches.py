@@ -1,4 +1,6 @@
-"""A batch encoded in parts has the gradient of the whole; the systems are asked in test_contract."""
+"""A batch encoded in parts has the gradient of the whole; the systems are asked in
+test_contract.
+"""
 
 import contextlib
 

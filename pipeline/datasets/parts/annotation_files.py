@@ -129,7 +129,9 @@ def read_cells(path: Path, faults: Faults, delimiter: str, encoding: str) -> lis
 
 
 def _parsed(path: Path, text: str, delimiter: str, quoting: int) -> list[Cells]:
-    """Return all lines that are not blank. csv.Error with the number of the line that is not a row."""
+    """Return all lines that are not blank. csv.Error with the number of the line that is not a
+    row.
+    """
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, strict=True, quoting=quoting
     )

@@ -384,7 +384,9 @@ def with_captions(
 def texts_of_list(
     path: Path, captions: Mapping[str, list[str]], faults: Faults
 ) -> Iterator[tuple[str, str]]:
-    """Yield (video id, caption) of the ids in a file, one a line; ids without captions are faults."""
+    """Yield (video id, caption) of the ids in a file, one a line; ids without captions are
+    faults.
+    """
     for video_id in with_captions(read_ids(path, faults), captions, path.name, [], faults):
         for text in captions[video_id]:
             yield video_id, text

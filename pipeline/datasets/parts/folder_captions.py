@@ -174,7 +174,9 @@ def _by_split(value: object) -> dict[str, object] | None:
 
 
 def _coco(value: object) -> list[Row] | None:
-    """Return the captions of a COCO file, each with the file that its image or video entry names."""
+    """Return the captions of a COCO file, each with the file that its image or video entry
+    names.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("annotations"), list):
         return None
     for kind in ("images", "videos"):

@@ -31,7 +31,9 @@ _STARTS = (
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix of a file name in lower case; "" where what follows the last dot is none."""
+    """Return the suffix of a file name in lower case; "" where what follows the last dot is
+    none.
+    """
     suffix = Path(name).suffix
     return suffix.lower() if _SUFFIX.fullmatch(suffix) else ""
 
@@ -47,7 +49,9 @@ def needs_a_look(name: str) -> bool:
 
 
 def starts_like_a_video(path: Path) -> bool:
-    """Return whether the first bytes of a file are those of a video container. False if unreadable."""
+    """Return whether the first bytes of a file are those of a video container. False if
+    unreadable.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

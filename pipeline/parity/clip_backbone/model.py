@@ -117,7 +117,9 @@ def _sizes(case: Case, state: Mapping[str, Tensor]) -> Iterator[Comparison]:
 
 
 def _checksums(case: Case, state: Mapping[str, Tensor]) -> Iterator[Comparison]:
-    """Yield [length, sum] of every floating tensor after loading: shows which of them were rounded."""
+    """Yield [length, sum] of every floating tensor after loading: shows which of them were
+    rounded.
+    """
     expected = case.info["parameter_checksums_after_load"]
     ours = {n: v.double() for n, v in state.items() if v.is_floating_point()}
     yield equal("parameter_checksums_after_load[names]", sorted(ours), sorted(expected))

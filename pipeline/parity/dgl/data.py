@@ -50,7 +50,9 @@ def text_encoding(case: Case) -> Iterator[Comparison]:
 
 
 def metrics(case: Case) -> Iterator[Comparison]:
-    """Yield one caption per video, several, and tied rows, where every tied place counts as a rank."""
+    """Yield one caption per video, several, and tied rows, where every tied place counts as a
+    rank.
+    """
     yield equal("options", {}, case.info["options"])
     loose = Tolerance.parse(case.info["tolerance"]["multi_t2v"])
     tight = Tolerance.parse(case.info["tolerance"]["everything else"])
