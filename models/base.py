@@ -133,7 +133,7 @@ class RetrievalModel(nn.Module):
     # what re-ranks the model's own scores in `fuse`, and any other model's scores on request
     second_stage: SecondStage | None = None
     # products of `summary` are the score, choose candidates for it, or there are no summaries
-    summaries: Literal["score", "candidates", "none"] = "candidates"
+    summaries: Literal["score", "candidates", "none"] = "none"
 
     def prepare(self) -> Shared:
         """Return what both encoders share and no batch changes.

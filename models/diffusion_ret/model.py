@@ -116,6 +116,8 @@ class DiffusionRet(WordsFrames):
     (B, T).
     """
 
+    summaries = "candidates"
+
     def __init__(self, options: Options, clip: CLIP):
         width = clip.sizes.embed
         positions = options.frames if options.aggregation == "seqTransf" else 0

@@ -68,6 +68,7 @@ class DualEncoding(RetrievalModel):
 
     inputs = Inputs(text="words", video="features", tags=True)
     targets = ("tags", "video_index")
+    summaries = "candidates"
 
     def __init__(self, options: Options, assets: Assets):
         super().__init__()
