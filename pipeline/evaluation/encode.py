@@ -81,7 +81,8 @@ def _encode_groups(
             kept.side("video", video_parts, kept.of_video),
         )
         text_parts, video_parts = sides[0].missing, sides[1].missing
-    text_share, video_share = (_share(len(p), 1, world) for p in (text_parts, video_parts))
+    text_share = _share(len(text_parts), 1, world)
+    video_share = _share(len(video_parts), 1, world)
     encoded = encode_all(
         model,
         (

@@ -173,9 +173,9 @@ def encode_all(
     shared = model.prepare()
     n_texts = int(row_of_text.max()) + 1
     start = time.perf_counter()
-    text = encode(model.encode_text, texts, shared, n_texts, world, sides[0])
+    text = encode(model.encode_text, texts, shared, n_texts, world=world, side=sides[0])
     middle = time.perf_counter()
-    video = encode(model.encode_video, videos, shared, n_videos, world, sides[1])
+    video = encode(model.encode_video, videos, shared, n_videos, world=world, side=sides[1])
     seconds = {"text": middle - start, "video": time.perf_counter() - middle}
     return Encoded(text, video, row_of_text, seconds=seconds)
 

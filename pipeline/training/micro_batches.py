@@ -45,11 +45,11 @@ class InParts:
             name: value.detach().requires_grad_(value.requires_grad)
             for name, value in self._prepared.items()
         }
-        self._sides = [
-            _Side(model.read_text, batch, n_pairs),
-            _Side(model.read_video, batch, n_pairs),
-        ]
-        text, video = (side.read(self._shared, precision) for side in self._sides)
+        texts = _Side(model.read_text, batch, n_pairs)
+        videos = _Side(model.read_video, batch, n_pairs)
+        self._sides = [texts, videos]
+        text = texts.read(self._shared, precision)
+        video = videos.read(self._shared, precision)
         with precision():
             self.losses = model.losses(text, video, batch)
         self._after = Draws(_device(batch))

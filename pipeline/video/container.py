@@ -25,13 +25,14 @@ from pipeline.video.structure import declared_end, opens_other_files
 from pipeline.video.timeline import UNKNOWN_RATE, Timing
 
 FORMATS = (
-    "mov,matroska,avi,flv,live_flv,kux,asf,asf_o,mpeg,mpegts,mpegvideo,h264,hevc,evc,vvc,av1,obu,m4v,h261,h263,vc1,"
-    "vc1test,cavsvideo,avs2,avs3,dirac,dnxhd,mjpeg,mjpeg_2000,mpjpeg,ogg,gif,apng,nut,nuv,mxf,gxf,dv,ivf,yuv4mpegpipe,"
-    "rm,ivr,nsv,swf,wtv,pva,ty,rl2,roq,smk,bink,bfi,film_cpk,flic,4xm,ea,idcin,psxstr,thp,wc3movie,mtv,mv,mm,mvi,iv8,"
-    "cine,r3d,fits,dhav,dxa,lxf,mlv,paf,vivo,viv,vmd,xmv,yop,jv,siff,lmlm4,usm,frm,"
-    "png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,webp_pipe,gif_pipe,jpegxl_pipe,jpegxl_anim,j2k_pipe,ppm_pipe,pgm_pipe,ico,"
-    "mp3,aac,ac3,ac4,eac3,dts,dtshd,truehd,mlp,flac,wav,w64,aiff,au,caf,amr,ape,mpc,mpc8,tak,tta,wv,shn,oma,voc,xwma,"
-    "srt,webvtt,ass,sami,lrc,subviewer,microdvd,mpl2,sup,ffmetadata"
+    "mov,matroska,avi,flv,live_flv,kux,asf,asf_o,mpeg,mpegts,mpegvideo,h264,hevc,evc,vvc,av1,obu,"
+    "m4v,h261,h263,vc1,vc1test,cavsvideo,avs2,avs3,dirac,dnxhd,mjpeg,mjpeg_2000,mpjpeg,ogg,gif,"
+    "apng,nut,nuv,mxf,gxf,dv,ivf,yuv4mpegpipe,rm,ivr,nsv,swf,wtv,pva,ty,rl2,roq,smk,bink,bfi,"
+    "film_cpk,flic,4xm,ea,idcin,psxstr,thp,wc3movie,mtv,mv,mm,mvi,iv8,cine,r3d,fits,dhav,dxa,lxf,"
+    "mlv,paf,vivo,viv,vmd,xmv,yop,jv,siff,lmlm4,usm,frm,png_pipe,jpeg_pipe,bmp_pipe,tiff_pipe,"
+    "webp_pipe,gif_pipe,jpegxl_pipe,jpegxl_anim,j2k_pipe,ppm_pipe,pgm_pipe,ico,mp3,aac,ac3,ac4,"
+    "eac3,dts,dtshd,truehd,mlp,flac,wav,w64,aiff,au,caf,amr,ape,mpc,mpc8,tak,tta,wv,shn,oma,voc,"
+    "xwma,srt,webvtt,ass,sami,lrc,subviewer,microdvd,mpl2,sup,ffmetadata"
 )
 _KEPT_BYTES = (
     64 << 20

@@ -110,7 +110,8 @@ def run(job: Job, target: Path, seconds: float) -> str:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=[fd],
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  (workers are single-threaded but for a watcher)
+            # workers have one thread and a watcher, so that this is safe
+            preexec_fn=_die_with_parent,  # noqa: PLW1509
         )
         said = _wait(process, seconds)
     finally:
