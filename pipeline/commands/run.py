@@ -15,8 +15,15 @@ from pipeline.commands._download_sources import source_of
 from pipeline.commands._shared import run_options, set_option, settings_from, work_option
 from pipeline.core import ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
-from pipeline.core.plan import Pipeline
-from pipeline.core.status import UP_TO_DATE, assess_all, expect_inputs, missing_inputs, replaced
+from pipeline.core.plan import Mistakes, Pipeline
+from pipeline.core.status import (
+    UP_TO_DATE,
+    assess_all,
+    expect_inputs,
+    missing_inputs,
+    replaced,
+    with_missing_inputs,
+)
 
 
 @click.command(help=__doc__)
@@ -48,7 +55,10 @@ def command(
     pipeline: str, until: str, only: str, force: tuple, overrides: tuple, **values: object
 ) -> None:
     dry_run, work, as_json = values.pop("dry_run"), values.pop("work"), values.pop("as_json")
-    opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, list(overrides))
+    try:
+        opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, list(overrides))
+    except Mistakes as mistakes:
+        raise with_missing_inputs(mistakes, source_of) from None
     selection = Selection(until, only, force)
     settings = settings_from(values)
     if dry_run:

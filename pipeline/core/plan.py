@@ -39,6 +39,14 @@ class Step:
     out: Path
 
 
+class Mistakes(ConfigError):
+    """Everything that is wrong with a pipeline. `pipeline` has the steps that are right."""
+
+    def __init__(self, what: str, pipeline: "Pipeline"):
+        super().__init__(what)
+        self.pipeline = pipeline
+
+
 @dataclass
 class Pipeline:
     """Steps by name, in order. `dataset` is the resolved {"type": ..., options}."""
@@ -103,7 +111,7 @@ class Pipeline:
                 faults += [f"{where}.steps.{n}: a run of {step_name} has this name" for n in taken]
                 pipeline.steps |= runs
         if faults:
-            raise ConfigError("\n".join(faults))
+            raise Mistakes("\n".join(faults), pipeline)
         return pipeline
 
     def step(self, name: str) -> Step:

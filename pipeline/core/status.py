@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.core.manifest import stage_fingerprint
-from pipeline.core.plan import DATASET, Pipeline, Step, dataset_fault, is_path
+from pipeline.core.plan import DATASET, Mistakes, Pipeline, Step, dataset_fault, is_path
 from pipeline.core.results import differences, generations, intact
 from pipeline.core.stage import Item, Stage
 from pipeline.core.state import STATE, Journal, Record, read_manifest, stored_bytes
 from pipeline.core.todo import items_digest, list_items, outputs_exist
-from pipeline.errors import DataError, TvrError
+from pipeline.errors import ConfigError, DataError, TvrError
 
 UP_TO_DATE, STALE, PARTIAL, BLOCKED, NEW = (
     "up to date",
@@ -96,6 +96,34 @@ def expect_inputs(
 
     Videos are not counted: a data set of which some videos are gone is used all the same.
     """
+    if faults := _faults_of_inputs(pipeline, steps, source_of):
+        raise DataError(
+            "inputs are missing; no step was started:\n    " + "\n    ".join(faults),
+            where=f"run {pipeline.name}",
+            fix="Put them into place, or name other places with --set.",
+        )
+
+
+def with_missing_inputs(
+    mistakes: Mistakes, source_of: Callable[[Path], str] = lambda path: ""
+) -> ConfigError:
+    """Return the mistakes of a pipeline together with the inputs that its right steps miss, so that
+    one run tells both.
+    """
+    steps = list(mistakes.pipeline.steps.values())
+    try:
+        faults = _faults_of_inputs(mistakes.pipeline, steps, source_of)
+    except ConfigError:  # of the data set: it is among the mistakes
+        faults = []
+    if not faults:
+        return mistakes
+    told = "inputs are missing, too:\n    " + "\n    ".join(faults)
+    return ConfigError(f"{mistakes.what}\n{told}")
+
+
+def _faults_of_inputs(
+    pipeline: Pipeline, steps: list[Step], source_of: Callable[[Path], str]
+) -> list[str]:
     faults = []
     kinds = [(s.kind.needs[n].kind, names) for s in steps for n, names in s.wiring.items()]
     if any(kind == "annotations" and DATASET in names for kind, names in kinds):
@@ -104,12 +132,7 @@ def expect_inputs(
         for name, paths, meaning in _given(step):
             absent = [_absent(path, source_of(path)) for path in paths if not path.exists()]
             faults += [f"{step.name}.{name}: {line}. {meaning}" for line in absent]
-    if faults:
-        raise DataError(
-            "inputs are missing; no step was started:\n    " + "\n    ".join(faults),
-            where=f"run {pipeline.name}",
-            fix="Put them into place, or name other places with --set.",
-        )
+    return faults
 
 
 def _absent(path: Path, source: str) -> str:

@@ -95,3 +95,22 @@ def test_a_list_of_nothing_is_an_error_with_a_suggestion() -> None:
         CliRunner().invoke(list_command, ["pipelines", "dmeo"], catch_exceptions=False)
 
     assert "demo" in caught.value.fix
+
+
+def test_missing_files_are_said_beside_the_mistakes(tmp_path: Path) -> None:
+    steps = (
+        "compress: {}, frames: {}, train@a: {recipe: tiny_clop},"
+        f" train@b: {{recipe: tiny_clip, init: {tmp_path}/gone.pt}}"
+    )
+    path = tmp_path / "own.yaml"
+    path.write_text(f"{DATA}pipelines: {{own: {{dataset: own, steps: {{{steps}}}}}}}\n")
+
+    found = CliRunner().invoke(
+        run_command, ["own", "--config", str(path), "--work", str(tmp_path / "work")]
+    )
+
+    said = str(found.exception)
+    assert isinstance(found.exception, ConfigError)
+    assert "there is no recipe called 'tiny_clop'" in said
+    assert f"train@b.init: {tmp_path}/gone.pt: there is no such file" in said
+    assert not (tmp_path / "work").exists()
