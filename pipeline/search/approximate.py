@@ -46,11 +46,7 @@ def build(folder: Path, store: IndexStore, how: How) -> dict | None:
                 " would choose among them"
             )
             return None
-        raise ConfigError(
-            "faiss is not installed",
-            where=f"index.approximate: {how}",
-            fix="python -m pip install -r requirements-faiss.txt, or leave --approximate out.",
-        )
+        expect_faiss(how)
     kind = "ivf" if how == "auto" else how
     found = {"kind": kind} | _built(file, store, kind)
     log.info(
@@ -58,6 +54,16 @@ def build(folder: Path, store: IndexStore, how: How) -> dict | None:
         f" {CANDIDATES} candidates are scored exactly {found['recall_alone']:.3f}"
     )
     return found
+
+
+def expect_faiss(how: How) -> None:
+    """Raise ConfigError if faiss is asked for and not installed."""
+    if how in ("ivf", "sq8") and importlib.util.find_spec("faiss") is None:
+        raise ConfigError(
+            "faiss is not installed",
+            where=f"index.approximate: {how}",
+            fix="python -m pip install -r requirements-faiss.txt, or leave --approximate out.",
+        )
 
 
 def open_approximate(folder: Path) -> "Approximate | None":

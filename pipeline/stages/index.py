@@ -145,7 +145,20 @@ class Stage(stage.Stage):
         is_mp4 = is_store and self._store(self._source.path).layout == "mp4"
         return "workers" if is_mp4 else "inline"
 
+    @classmethod
+    def mistakes(cls, options: Options, given: dict[str, list[str]] | None) -> list[str]:
+        """Something is to be read, and what the options ask for is installed."""
+        found = []
+        try:
+            _expect_faiss(options)
+        except ConfigError as error:
+            found.append(str(error))
+        if given is not None and not any(given.get(need) for need in _NEEDS.values()):
+            found.append(str(_nothing_to_read()))
+        return found
+
     def items(self) -> Iterable[Item]:
+        _expect_faiss(self.options)
         facts, checkpoint = self._facts, self._checkpoint
         seen = self._seen(facts)
         n = 0
@@ -370,11 +383,7 @@ class Stage(stage.Stage):
             if self.inputs.get(need) is not None:
                 return self.inputs[need]
         if given is None:
-            raise ConfigError(
-                "there is nothing to read",
-                where="index",
-                fix="Name videos (--in), or a store of what the model reads.",
-            )
+            raise _nothing_to_read()
         return given
 
     def _sources(self) -> Iterator[Source]:
@@ -533,3 +542,18 @@ _READERS = {
     "tensors": _of_cache,
     "features": _of_features,
 }
+
+
+def _nothing_to_read() -> ConfigError:
+    return ConfigError(
+        "there is nothing to read",
+        where="index",
+        fix="Name videos (--in), or a store of what the model reads.",
+    )
+
+
+def _expect_faiss(options: Options) -> None:
+    if options.approximate in ("ivf", "sq8"):
+        from pipeline.search.approximate import expect_faiss
+
+        expect_faiss(options.approximate)

@@ -1,5 +1,6 @@
 """A run finds the mistakes of every step before the first one starts, and says them together."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,16 @@ def test_a_list_of_nothing_is_an_error_with_a_suggestion() -> None:
         CliRunner().invoke(list_command, ["pipelines", "dmeo"], catch_exceptions=False)
 
     assert "demo" in caught.value.fix
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is not None, reason="faiss is installed")
+def test_an_index_that_needs_faiss_says_so_before_anything_is_encoded(tmp_path: Path) -> None:
+    said = mistakes(
+        tmp_path,
+        "compress: {}, frames: {}, train: {recipe: tiny_clip}, index: {approximate: ivf}",
+    )
+
+    assert "faiss is not installed" in said and "requirements-faiss.txt" in said
 
 
 def test_missing_files_are_said_beside_the_mistakes(tmp_path: Path) -> None:
