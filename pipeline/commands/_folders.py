@@ -28,6 +28,6 @@ def step_folders(
         raise DataError(
             "this is neither a pipeline nor a folder that a step wrote",
             where=target,
-            fix="Give a name of `python cli.py list pipelines`, or the --out folder of a step.",
+            fix="Give a name of `python cli.py list pipelines`, or the folder of a step.",
         )
     return {p.name: p for p in inner}

@@ -27,6 +27,7 @@ _POLICIES = ["pessimistic", "optimistic", "average"]
 
 @click.command(help=__doc__)
 @click.argument("paths", type=_PATH, nargs=-1, required=True, metavar="PATH...")
+@click.option("--transposed", is_flag=True, help="rows of matrices are videos")
 @click.option("--against", metavar="NAME", help="compare all others with this one only")
 @click.option(
     "--ties",
@@ -47,6 +48,7 @@ _POLICIES = ["pessimistic", "optimistic", "average"]
 @click.option("--json", "as_json", is_flag=True, help="print as JSON, not rounded")
 def command(
     paths: tuple[Path, ...],
+    transposed: bool,
     against: str | None,
     ties: str,
     definition: str,
@@ -55,7 +57,7 @@ def command(
 ) -> None:
     from pipeline.evaluation.compare import compare, read_contenders
 
-    contenders = read_contenders(paths, ties, definition)
+    contenders = read_contenders(paths, ties, definition, transposed=transposed)
     pairs = _pairs(contenders, against)
     found = [
         {"a": a.label, "b": b.label, "ties": ties} | compare(a, b, seed=seed) for a, b in pairs

@@ -38,9 +38,14 @@ class Contender:
     definition: str
 
     @classmethod
-    def of_matrix(cls, path: Path, ties: Policy, definition: str) -> "Contender":
-        """Return what a saved score matrix ranks; queries are known by their rows."""
-        scored = read_scored(path)
+    def of_matrix(
+        cls, path: Path, ties: Policy, definition: str, transposed: bool = False
+    ) -> "Contender":
+        """Return what a saved score matrix ranks; queries are known by their rows.
+
+        transposed: rows of the matrix are videos.
+        """
+        scored = read_scored(path, transposed=transposed)
         found = evaluate(scored.t2v, scored.v2t, scored.target, convention=definition)
         texts = np.arange(len(scored.target))
         counts = {"t2v": found.t2v, "v2t": found.v2t}
@@ -69,7 +74,7 @@ class Contender:
                 raise DataError(
                     f"no ranks of {error}",
                     where=folder / results.RANKS,
-                    fix="Run the evaluate step again with --force.",
+                    fix="Rank it again: python cli.py evaluate ... --force.",
                 ) from error
             videos = np.array(gallery.video_ids)
             found.append(
@@ -117,16 +122,19 @@ def _in_order(given: Contender) -> Contender:
     )
 
 
-def read_contenders(paths: Sequence[Path], ties: Policy, definition: str) -> list[Contender]:
+def read_contenders(
+    paths: Sequence[Path], ties: Policy, definition: str, *, transposed: bool = False
+) -> list[Contender]:
     """Return every model below the paths: score matrices, evaluated checkpoints, evaluate steps.
 
-    definition: over what a matrix ranks a video; results know theirs. Raises DataError for a path
+    definition: over what a matrix ranks a video; results know theirs. transposed: rows of matrices
+    are videos. Raises DataError for a path
     that is none of these, and ConfigError for fewer than two models.
     """
     found = []
     for path in paths:
         if path.suffix.lower() in (".npy", ".npz"):
-            found.append(Contender.of_matrix(path, ties, definition))
+            found.append(Contender.of_matrix(path, ties, definition, transposed))
         elif (path / results.METRICS).is_file():
             found += Contender.of_folder(path, ties)
         elif folders := sorted(file.parent for file in path.glob(f"*/{results.METRICS}")):

@@ -47,13 +47,45 @@ def options(command: str) -> frozenset[str]:
     return frozenset(o for p in params for o in (*p.opts, *p.secondary_opts)) | {"--help"}
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """Of every module of ours the modules of ours that it imports, inside functions too."""
+    found = {}
+    for path in FILES:
+        named = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                named |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                named |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        found[module_of(path)] = named
+    return {name: named & found.keys() for name, named in found.items()}
+
+
+@cache
+def loaded_by(command: str) -> frozenset[str]:
+    """The modules that a command or stage may load."""
+    kind = "stages" if command in STAGES else "commands"
+    seen, pending = set(), [f"pipeline.{kind}.{command.replace('-', '_')}", "cli"]
+    while pending:
+        name = pending.pop()
+        if name not in seen:
+            seen.add(name)
+            pending += imports().get(name, ())
+    return frozenset(seen)
+
+
 def printed_by(path: Path) -> list[str]:
     """The commands that may print a message of this file."""
     if path.parent.name == "stages":
         return [path.stem]
     if path.parent.name == "commands" and path.stem.replace("_", "-") in COMMANDS:
         return [path.stem.replace("_", "-")]
-    return [*STAGES, *COMMANDS]
+    return [name for name in [*STAGES, *COMMANDS] if module_of(path) in loaded_by(name)]
 
 
 def wrong(path: Path) -> list[str]:

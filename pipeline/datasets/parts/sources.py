@@ -80,8 +80,8 @@ def _of_dataset(artefact: Artefact, cache: Path | None) -> Listing:
             f"none of the {len(videos):,} videos of this dataset has a file",
             where=artefact.path,
             fix=(
-                "Put the videos into place (run PIPELINE --dry-run says where), or name a step that"
-                " makes them."
+                "Put the videos into place (python cli.py run PIPELINE --dry-run says where), or"
+                " name a step that makes them."
             ),
         )
     found = {source.id: source for source in _with_digests(iter(there.items()), cache)}
