@@ -1,10 +1,13 @@
 """Ids with line breaks and escapes: every table keeps one line for one item."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 import cli
+from tests.search.systems import checkpoint
+from tests.videos import Film, write
 
 HOSTILE = "clip\nstep up to date\x1b[31m"
 
@@ -37,3 +40,28 @@ def test_failures_and_status_have_a_line_for_each_item(
         assert not any(line.startswith("step up to date") for line in out.splitlines())
         if command == "failures":
             assert len(out.splitlines()) == 1 and "clip\\nstep" in out
+
+
+def test_search_keeps_one_line_for_each_answer_and_prints_no_escape(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    names = [f"{HOSTILE}\u202e<script>alert(1)", "$(id);`id`", "x" * 200]
+    films = tmp_path / "films"
+    for seed, name in enumerate(names):
+        write(films / f"{name}.mp4", Film(frames=3 + seed, fps=3, width=64, height=48))
+    weights = checkpoint(tmp_path / "model", "mean")[2]
+    index, page = tmp_path / "index", tmp_path / "page.html"
+    arguments = ["--in", films, "--checkpoint", weights, "--out", index]
+    assert cli.main(["index", *map(str, arguments)]) == 0
+    capsys.readouterr()
+
+    assert cli.main(["search", str(index), "a dog", "--html", str(page)]) == 0
+    table = capsys.readouterr().out
+    assert cli.main(["search", str(index), "a dog", "--json"]) == 0
+    values = capsys.readouterr().out
+
+    assert len(table.splitlines()) == 1 + len(names)
+    for text in (table, values):
+        assert not {"\x1b", "\u202e"} & set(text)
+    assert "<script>alert" not in page.read_text()
+    assert {answer["video"] for answer in json.loads(values)["results"]} == set(names)
