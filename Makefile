@@ -1,5 +1,7 @@
 # make demo | search-demo | test | lint | bench | torture | clean. Each target first brings .venv up to date.
-PYTHON ?= python3.11
+# the first of these that runs and is one of the versions that are tested; another: make PYTHON=...
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
 BIN := .venv/bin
 RUN_STAMP := .venv/.requirements
 DEV_STAMP := .venv/.requirements-dev
@@ -36,7 +38,7 @@ clean:  ## what make and the tools made; data/ stays
 
 # The stamps are written last: an installation that was cut off is taken up again.
 $(RUN_STAMP): requirements.txt requirements-clip.txt
-	command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed. Install it, or name another 3.11: make PYTHON=..." >&2; exit 2; }
+	test -n "$(PYTHON)" && command -v $(PYTHON) >/dev/null || { echo "no Python 3.11, 3.12 or 3.13 here. Install one, or name it: make PYTHON=..." >&2; exit 2; }
 	test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
 	echo "installing requirements.txt into .venv"
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements.txt

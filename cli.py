@@ -8,6 +8,7 @@ import contextlib
 import inspect
 import os
 import sys
+from pathlib import Path
 
 # threads that spin while they wait cost 2 to 8 times the CPU seconds on a shared machine
 # (measured); before torch loads
@@ -15,10 +16,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import click
 
-from pipeline import __version__, log, registry
+from pipeline import __version__, log, plugins, registry, version
 from pipeline.core import ranks
 from pipeline.errors import ConfigError, TvrError, system_error
-from pipeline.visible import Stream
+from pipeline.visible import CHECKOUT, Stream
 
 _PIPELINE = ("demo", "run", "status", "failures", "verify", "merge", "forget")
 
@@ -42,6 +43,8 @@ class Lazy(click.Group):
         return found
 
     def resolve_command(self, context: click.Context, args: list[str]):
+        if context.resilient_parsing:  # a shell asks what may follow
+            return super().resolve_command(context, args)
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(context):
             hint = registry.suggest(args[0], self.list_commands(context))
             raise ConfigError(f"there is no command {args[0]!r}", fix=hint)
@@ -64,14 +67,53 @@ def _with_examples(text: str) -> str:
     """Mark the examples of a docstring, which are paragraphs of commands, as not to be wrapped."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(
-        f"\b\n{part}" if part.lstrip().startswith("python cli.py") else part for part in paragraphs
+        f"\b\n{part}" if part.lstrip().startswith((CHECKOUT, "tvrkit ")) else part
+        for part in paragraphs
     )
+
+
+def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        commit = version.commit()
+        click.echo(f"tvrkit, version {__version__}" + (f" (commit {commit})" if commit else ""))
+        context.exit()
+
+
+def _plugins(
+    _context: click.Context, _option: click.Parameter, given: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    for folder in given:
+        if not any((folder / name).is_dir() for name in plugins.SUBFOLDERS):
+            raise ConfigError(
+                f"{folder} holds none of {', '.join(plugins.SUBFOLDERS)}",
+                where="--plugins",
+                fix="A stage is a file DIR/stages/NAME.py; docs/configuration.md shows the others.",
+            )
+        plugins.add(folder)
+    return given
 
 
 @click.command(
     cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
 )
-@click.version_option(__version__, prog_name="tvrkit")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show version and commit.",
+)
+@click.option(
+    "--plugins",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_plugins,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Folder with stages/, datasets/, models/ of yours.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.option("--log-json", is_flag=True, help="Log one JSON object per line.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
@@ -86,22 +128,24 @@ def cli(debug: bool, log_json: bool, verbose: bool) -> None:
     log.set_up(log_json, verbose)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, program: str = CHECKOUT) -> int:
     """Run the command line and return the exit code; errors a user can act on come without a
     traceback.
+
+    program: how the user calls it, for usage lines and the commands that messages name.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     with (
-        contextlib.redirect_stdout(Stream(sys.stdout)),
-        contextlib.redirect_stderr(Stream(sys.stderr)),
+        contextlib.redirect_stdout(Stream(sys.stdout, program)),
+        contextlib.redirect_stderr(Stream(sys.stderr, program)),
     ):
-        return _run(arguments)
+        return _run(arguments, program)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], program: str) -> int:
     debug = "--debug" in arguments
     try:
-        result = cli.main(args=arguments, prog_name="python cli.py", standalone_mode=False)
+        result = cli.main(args=arguments, prog_name=program, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
         error.show()

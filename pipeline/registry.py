@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from pipeline import plugins
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ def names(kind: str) -> list[str]:
     underscores.
     """
     if kind == "model":
-        return sorted(file.parent.name for file in (ROOT / _MODELS).glob("*/model.py"))
-    stems = [file.stem for file in (ROOT / _FOLDERS[kind]).glob("*.py")]
+        return sorted(
+            {file.parent.name for root in _roots(kind) for file in root.glob("*/model.py")}
+        )
+    stems = {file.stem for root in _roots(kind) for file in root.glob("*.py")}
     stems = [stem for stem in stems if not stem.startswith("_") and stem != _CONTRACT]
     return sorted(stem.replace("_", "-") if kind == "command" else stem for stem in stems)
 
@@ -46,14 +49,17 @@ def find(kind: str, name: str) -> ModuleType:
     """Import the module of a component. ConfigError with a did-you-mean if there is no such
     file.
     """
-    return importlib.import_module(".".join(_path(kind, name).with_suffix("").parts))
+    path = _path(kind, name)
+    if kind == "model":
+        return importlib.import_module(f"{_MODELS}.{path.parent.name}.model")
+    return importlib.import_module(f"{_FOLDERS[kind].replace('/', '.')}.{path.stem}")
 
 
 def model_part(name: str, part: str) -> ModuleType | None:
     """Return the module `models/<name>/<part>.py` (options, published, published_training), or None
     if the model has none.
     """
-    if not (ROOT / _MODELS / known("model", name) / f"{part}.py").is_file():
+    if not _path("model", name).with_name(f"{part}.py").is_file():
         return None
     return importlib.import_module(f"{_MODELS}.{name}.{part}")
 
@@ -65,7 +71,8 @@ def model_options(name: str) -> "type[BaseModel]":
 
 def recipe_files() -> list[Path]:
     """Return the `recipes.yaml` of every model, sorted by the model's name."""
-    return sorted((ROOT / _MODELS).glob("*/recipes.yaml"))
+    found = [file for root in _roots("model") for file in root.glob("*/recipes.yaml")]
+    return sorted(found, key=lambda file: file.parent.name)
 
 
 def known(kind: str, name: str) -> str:
@@ -76,12 +83,27 @@ def known(kind: str, name: str) -> str:
     return name
 
 
+def _roots(kind: str) -> list[Path]:
+    """Return the folders that hold a kind: ours, then those of plugins."""
+    own = ROOT / (_MODELS if kind == "model" else _FOLDERS[kind])
+    return [own, *(folder / f"{kind}s" for folder in plugins.folders())]
+
+
 def _path(kind: str, name: str) -> Path:
-    """Return the file of a component, relative to the root."""
+    """Return the file of a component. ConfigError for an unknown name, or one that two folders
+    have.
+    """
     name = known(kind, name)
-    if kind == "model":
-        return Path(_MODELS, name, "model.py")
-    return Path(_FOLDERS[kind], f"{name.replace('-', '_') if kind == 'command' else name}.py")
+    stem = name.replace("-", "_") if kind == "command" else name
+    inside = Path(stem, "model.py") if kind == "model" else Path(f"{stem}.py")
+    found = [root / inside for root in _roots(kind) if (root / inside).is_file()]
+    if len(found) > 1:
+        raise ConfigError(
+            f"two folders have a {kind} {name!r}: {found[0]} and {found[1]}",
+            where="--plugins",
+            fix="Give the file of the plugin another name.",
+        )
+    return found[0]
 
 
 def summary(kind: str, name: str) -> str:
@@ -93,7 +115,7 @@ def help_text(kind: str, name: str) -> str:
     """Return the whole docstring of a component, read without importing it; "" if it does not begin
     with one.
     """
-    text = (ROOT / _path(kind, name)).read_text(encoding="utf-8")
+    text = _path(kind, name).read_text(encoding="utf-8")
     end = text.find(_QUOTES, len(_QUOTES))
     if not text.startswith(_QUOTES) or end < 0:
         return ""

@@ -7,6 +7,7 @@ through `one_line` where the line is put together.
 
 from typing import TextIO
 
+CHECKOUT = "python cli.py"
 _KEPT = "\n\t"
 _C0_AND_C1 = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in _KEPT]
 _BIDIRECTIONAL = [chr(code) for code in (0x061C, *range(0x200E, 0x2010), *range(0x202A, 0x202F))]
@@ -50,13 +51,17 @@ def unfiltered(stream: TextIO) -> TextIO:
 
 
 class Stream:
-    """A text stream that writes `visible` text; everything else is the stream's own."""
+    """A text stream that writes `visible` text; everything else is the stream's own.
 
-    def __init__(self, stream: TextIO):
+    program: how the user calls us. Texts name commands as a checkout types them.
+    """
+
+    def __init__(self, stream: TextIO, program: str = CHECKOUT):
         self.unfiltered = stream
+        self._program = program
 
     def write(self, text: str) -> int:
-        return self.unfiltered.write(visible(text))
+        return self.unfiltered.write(visible(text.replace(CHECKOUT, self._program)))
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SPECS = ROOT / "docs" / "specs"
 _OURS = ("benchmarks", "docs", "models", "pipeline", "reference", "tests", "tools")
 _TOP = ("cli.py", "pipelines.yaml", "Makefile", "Dockerfile", "README.md", "data/README.md")
+_TOP += ("CHANGELOG.md", "CONTRIBUTING.md")
 _KINDS = {".py", ".md", ".yaml"}
 
 _NUMBER = r"\d+(?:\.\d+)*"

@@ -6,6 +6,7 @@ needed is missing.
 
 import importlib
 import importlib.metadata
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pipeline import registry
 from pipeline.errors import ComparisonFailed
 
 _REQUIREMENTS = registry.ROOT / "requirements.txt"
+_NONE = "none"
 
 
 @click.command(help=__doc__)
@@ -53,28 +55,37 @@ def _checks() -> Iterator[tuple[str, bool, str, bool]]:
         yield (
             f"data/{folder}",
             path.is_dir() and any(path.iterdir()),
-            "shipped text assets (git checkout data/)",
+            "shipped text assets",
             True,
         )
 
 
 def _packages() -> Iterator[tuple[str, bool, str, bool]]:
-    wrong = []
-    for line in _REQUIREMENTS.read_text().splitlines():
-        name, _, pin = line.partition("==")
-        if pin:
-            try:
-                found = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                found = "none"
-            if found.partition("+")[0] != pin.strip():
-                wrong.append(f"{name} {found} (pinned {pin.strip()})")
-    yield (
-        "packages",
-        not wrong,
-        "; ".join(wrong) + ": pip install -r requirements.txt" if wrong else "as pinned",
-        True,
-    )
+    wrong, newer = [], []
+    for line in _REQUIREMENTS.read_text(encoding="utf-8").splitlines():
+        name, _, pin = line.partition("#")[0].strip().partition("==")
+        if not pin:
+            continue
+        found = _installed(name)
+        if found == pin:
+            continue
+        is_newer = found != _NONE and _numbers(found) > _numbers(pin)
+        (newer if is_newer else wrong).append(f"{name} {found} (tested: {pin})")
+    told = "; ".join(wrong or newer)
+    cure = f"{told}: {sys.executable} -m pip install -r {_REQUIREMENTS}"
+    told = f"newer than tested: {told}" if newer else "as tested"
+    yield "packages", not wrong, cure if wrong else told, True
+
+
+def _installed(name: str) -> str:
+    try:
+        return importlib.metadata.version(name).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return _NONE
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def _codecs() -> Iterator[tuple[str, bool, str, bool]]:

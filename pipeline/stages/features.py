@@ -455,7 +455,10 @@ def _device(wanted: str) -> str:
     if wanted != "auto":
         return wanted
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    usable = not importlib.metadata.version("torch").endswith("+cpu")
+    try:
+        usable = not importlib.metadata.version("torch").endswith("+cpu")
+    except importlib.metadata.PackageNotFoundError:  # a machine that only decodes
+        usable = False
     return "cuda" if Path("/dev/nvidiactl").exists() and usable and not hidden else "cpu"
 
 
