@@ -28,6 +28,11 @@ from pipeline.training.step import Stepper
 
 _NUMBER = r"(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
 _AGGREGATIONS = {"None": "none", "seqLSTM": "seqLSTM", "seqTransf": "seqTransf"}
+_SCHEDULES = {
+    "warmup_cosine": "bert_cosine",
+    "warmup_linear": "linear",
+    "warmup_constant": "constant",
+}
 _SIZES = {  # ours: theirs
     "embed": "embed_dim",
     "pixels": "image_resolution",
@@ -275,7 +280,7 @@ def train_options(recorded: Mapping[str, object]) -> TrainOptions:
                 "clip_per_tensor": recorded["max_grad_norm"],
             },
             "schedule": {
-                "name": {"warmup_cosine": "bert_cosine"}[recorded["schedule"]],
+                "name": _SCHEDULES[recorded["schedule"]],
                 "warmup": warmup,
             },
             "params": [
