@@ -3,7 +3,8 @@
 `best.pt` is a torch archive of tensors and plain containers in the format `tvrkit/model`.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from models.base import Assets, Inputs, Mismatch, RetrievalModel
-from pipeline import __version__, registry
+from pipeline import __version__, config, registry
 from pipeline.checkpoints import finite, partial, sparse
 from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.checkpoints.toolkit_file import MODEL, VERSION, find_checkpoint
@@ -55,17 +56,19 @@ class ModelInfo:
         return TextEncoder(inputs.text, inputs.tokens, self.vocabulary, clean)
 
 
-def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
+def load_model(path: Path, changes: Sequence[str] = ()) -> tuple[RetrievalModel, ModelInfo]:
     """Return the model of a best.pt (or of the folder of a train step), on the CPU, in eval mode.
     Needs no other file.
 
-    Raises DataError for what is no such file, or holds weights that do not fit its own recipe.
+    changes: of its recipe, "options.frames=24" each. Raises DataError for what is no such file, or
+    holds weights that do not fit its recipe, and ConfigError for changes that are none.
     """
     path = find_checkpoint(path)
     value = partial.read_model(path)
+    recipe = _changed(value["recipe"], changes) if changes else value["recipe"]
     try:
         finite.check(path, value["weights"])
-        parsed = parse(value["recipe"])
+        parsed = parse(recipe)
         info = ModelInfo(parsed, value["facts"], value["training"])
         model = build_model(parsed, info.facts, init=value["weights"])
         info = replace(info, inputs=model.inputs)
@@ -78,6 +81,24 @@ def load_model(path: Path) -> tuple[RetrievalModel, ModelInfo]:
             fix="Use the version of the toolkit that wrote it, or train again.",
         ) from error
     return model.eval(), info
+
+
+def _changed(recipe: object, changes: Sequence[str]) -> dict:
+    """Return a recipe with some of its fields changed. Raises ConfigError for what is no field."""
+    if not isinstance(recipe, dict):
+        raise ConfigError("the recipe of this checkpoint has no fields", where="--set")
+    changed = copy.deepcopy(recipe)
+    for change in changes:
+        field = change.partition(".")[0]
+        if field not in ("options", "train"):
+            raise ConfigError(
+                f"{field!r} is no part of a recipe",
+                where=f"--set {change}",
+                fix="Name a field of its options or of train: options.frames=24.",
+            )
+        config.assign(changed, change, "--set")
+    parse(changed)
+    return changed
 
 
 def write_model(path: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> None:

@@ -58,10 +58,11 @@ def _open(request: Request) -> "Searcher":
         return search.Searcher(search.of_index(model, info, store, request.features), *how)
     from pipeline.checkpoints.model_file import load_model
     from pipeline.evaluation.locate import find_results
+    from pipeline.evaluation.results import changes_of
 
     path = _found(request.target)
     folder = find_results(path, request.videos)
-    model, info = load_model(path)
+    model, info = load_model(path, changes_of(folder))
     return search.Searcher(search.of_results(model, info, folder, request.features), *how)
 
 

@@ -156,6 +156,8 @@ def _option(name: str, field) -> click.Option:
     )
     text = (field.description or "").strip()
     shown = _shown(default)
+    if (field.json_schema_extra or {}).get("repeated"):
+        return click.Option([flag, name], multiple=True, metavar="FIELD=VALUE", help=text)
     if kind is bool:
         return click.Option(
             [f"{flag}/--no-{name.replace('_', '-')}", name], default=None, help=text + shown
@@ -201,7 +203,8 @@ def _run(name: str, kind: type[Stage], values: dict) -> None:
         need: _input(loaded, name, need=need, spec=spec, value=values.pop(_need_key(need)), out=out)
         for need, spec in kind.needs.items()
     }
-    chosen = {key: _parse(kind, key, value) for key, value in values.items() if value is not None}
+    given = {key: value for key, value in values.items() if value not in (None, ())}
+    chosen = {key: _parse(kind, key, value) for key, value in given.items()}
     options = stage_options(kind, chosen, loaded, name)
     for folder, of_run in seeds.repeated(kind, out.name, options, count):
         target = out.with_name(folder) if count > 1 else out
@@ -235,6 +238,8 @@ def _expect_apart(out: Path, inputs: dict[str, Artefact | list[Artefact] | None]
 
 
 def _parse(kind: type[Stage], key: str, value: object) -> object:
+    if isinstance(value, tuple):
+        return list(value)
     simple = _simple_type(kind.Options.model_fields[key].annotation)
     if simple is str or isinstance(simple, list) or not isinstance(value, str):
         return value

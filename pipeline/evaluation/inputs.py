@@ -1,5 +1,6 @@
 """Open what an evaluation needs: a checkpoint's model, and a split as that model reads it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +64,18 @@ class EvaluatedSplit:
 
 
 def open_model(
-    path: Path, device: torch.device, given: Given, threads: int | None = None
+    path: Path,
+    device: torch.device,
+    given: Given,
+    threads: int | None = None,
+    changes: Sequence[str] = (),
 ) -> Opened:
     """Return the model of a checkpoint and what it reads of videos. DataError if one of them cannot
     be used, or both together.
 
-    threads: that read frames.
+    threads: that read frames. changes: of the recipe of the checkpoint, as `load_model` takes them.
     """
-    model, info = load_model(path)
+    model, info = load_model(path, changes)
     train = info.recipe.train
     store = open_videos(model.inputs, given, train.frames, seed=train.seed, threads=threads)
     expected = info.facts.get("feature_dim") or store.dim

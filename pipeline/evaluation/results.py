@@ -141,6 +141,14 @@ def read_metrics(folder: Path) -> dict:
     return _read_json(folder / METRICS)
 
 
+def changes_of(folder: Path) -> list[str]:
+    """Return what `evaluate --set` changed in the recipe of the checkpoint of these results.
+
+    Raises DataError as `read_metrics` does.
+    """
+    return read_metrics(folder).get("set", [])
+
+
 def searched(folder: Path) -> str:
     """Return what a search in these results looks through, in words: how many videos, of which
     split.

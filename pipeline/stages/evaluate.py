@@ -3,7 +3,7 @@
     python cli.py evaluate --in data/work/demo/train@dual --tensors data/work/demo/tensors \\
         --annotations demo --out results
 
-It writes metrics.json, ranks.npz, gallery.json and encodings.npz (for `search`) per checkpoint.
+It writes metrics.json, ranks.npz, gallery.json, encodings.npz per checkpoint.
 
 Source: pipeline/evaluation/results.py describes these files.
 """
@@ -118,6 +118,11 @@ class Options(BaseModel, extra="forbid"):
         None,
         ge=-1,
         description="items encoded per chunk, in file order; -1: all",
+    )
+    set: list[str] = Field(
+        [],
+        description="change the recipe: options.frames=24",
+        json_schema_extra={"repeated": True},
     )
     save_similarity: bool = Field(False, description="write the score matrices (.npy)")
     examples: int = Field(6, ge=0, description="best and worst queries for the report")
@@ -326,6 +331,7 @@ def _kept(
 
     device = next(opened.model.parameters()).device.type
     base = [file_digest(path), stage.options.precision, device, torch.__version__, Stage.version]
+    base += stage.options.set
     given = Given.of(stage.inputs, stage.out)
     frames = opened.info.recipe.train.frames
     of_video = video_keys(opened.store, given, corpus.video_ids, frames)
@@ -339,7 +345,11 @@ def _open(stage: Stage, path: Path, device: "torch.device") -> "Opened":
     from pipeline.feeding.inputs import Given
 
     opened = open_model(
-        path, device, Given.of(stage.inputs, stage.out), stage.options.loader_threads
+        path,
+        device,
+        Given.of(stage.inputs, stage.out),
+        stage.options.loader_threads,
+        stage.options.set,
     )
     if opened.model.second_stage is not None:
         configure(opened.model.second_stage, stage.options.sampling.changes, "evaluate.sampling")
@@ -476,7 +486,7 @@ def _head(options: Options, split: "EvaluatedSplit") -> dict:
         ),
         "results": {},
         "attributes": {},
-    }
+    } | ({"set": options.set} if options.set else {})
 
 
 def _bank(options: Options, split: "EvaluatedSplit") -> "Encoded":
