@@ -133,10 +133,13 @@ class TagLabels:
 def load(path: Path) -> TagLabels:
     """Return the tags in a folder, in whichever published form they are there.
 
-    path: that folder, or the file of the tags of each video in it; the vocabulary lies where its
-    program keeps it, beside the file or below. Raises DataError if files are missing or damaged, or
-    (Dual Encoding++) a video has a tag outside the vocabulary.
+    path: that folder, a collection of hybrid_space, or the file of the tags of each video; the
+    vocabulary lies where its program keeps it, beside the file or below. Raises DataError if files
+    are missing or damaged, or (Dual Encoding++) a video has a tag outside the vocabulary.
     """
+    of_collection = path / "TextData" / "tags"  # as hybrid_space keeps them
+    if of_collection.is_dir() and not (path / VIDEO_TAGS).exists():
+        path = of_collection
     folder = path if path.is_dir() else path.parent
     if path.is_file() and path.name in (VIDEO_TAGS, TAG_VOCAB):
         return read(folder / TAG_VOCAB, folder / VIDEO_TAGS)

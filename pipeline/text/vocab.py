@@ -183,7 +183,8 @@ def load(path: Path) -> Vocabulary:
     """Return a vocabulary from a vocab step's folder, a .json, a published .pkl (read without
     running it) or a w2vv .txt.
 
-    A folder may also be `TextData/vocabulary` of hybrid_space, with one pickle in `rnn`.
+    A folder may also be a collection of hybrid_space, or `TextData/vocabulary` in it, with one
+    pickle in `rnn`.
 
     Raises DataError if the file is unreadable or its entries are not words with distinct ids
     without gaps.
@@ -198,8 +199,11 @@ def load(path: Path) -> Vocabulary:
 
 def _in_folder(folder: Path, name: str, style: str) -> Path | None:
     """Return the file of a vocab step, or the pickle that hybrid_space keeps in a folder named
-    after the style.
+    after the style: in `TextData/vocabulary` of a collection.
     """
+    of_collection = folder / "TextData" / "vocabulary"
+    if of_collection.is_dir() and not (folder / name).is_file():
+        folder = of_collection
     found = (
         [folder / name]
         if (folder / name).is_file()

@@ -72,6 +72,13 @@ def test_hybrid_labels_count_tags_outside_the_vocabulary_for_the_largest_count(
     assert tag_files.load(tmp_path).matrix(["v1"]).tolist() == [[0.25]]
 
 
+def test_a_collection_of_hybrid_space_is_searched_for_its_tags(tmp_path: Path) -> None:
+    folder = tmp_path / "TextData" / "tags"
+    write(folder, tag_files.hybrid_files(["run"], {"v1": {"dog": 4, "run": 1}}, 1, 2))
+
+    assert tag_files.load(tmp_path).matrix(["v1"]).tolist() == [[0.25]]
+
+
 def test_a_video_that_the_file_does_not_mention_is_named(tmp_path: Path) -> None:
     write(tmp_path, tag_files.files(*tag_files.annotate(COUNTS, 3, 1, 1)))
 

@@ -1,4 +1,5 @@
 import json
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -52,6 +53,27 @@ def test_hybrid_bag_of_words_leaves_unknown_words_out() -> None:
 
     assert made.words == ["dog", "a", "runs", "the"]
     assert made.encode("The cat runs") == [3, 2]
+
+
+class Vocabulary:
+    """What hybrid_space pickles."""
+
+    def __init__(self, words: list[str]):
+        self.word2idx = {word: number for number, word in enumerate(words)}
+        self.idx2word = dict(enumerate(words))
+        self.idx = len(words)
+
+
+def test_a_collection_of_hybrid_space_is_searched_for_its_vocabularies(tmp_path: Path) -> None:
+    for style, words in (("rnn", ["<pad>", "<start>", "<end>", "<unk>", "dog"]), ("bow", ["cat"])):
+        folder = tmp_path / "TextData" / "vocabulary" / style
+        folder.mkdir(parents=True)
+        (folder / "word_vocab_5.pkl").write_bytes(pickle.dumps(Vocabulary(words)))
+
+    for given in (tmp_path, tmp_path / "TextData" / "vocabulary"):
+        found = vocab.load(given)
+        assert found.words[-1] == "dog"
+        assert vocab.load_bag(given, found).words == ["cat"]
 
 
 def test_hybrid_counter_lists_frequent_words_without_a_last_newline() -> None:

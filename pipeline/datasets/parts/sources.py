@@ -106,6 +106,15 @@ def _cut(source: Source, moment: Moment | None) -> Source:
 
 
 def _of_folder(folder: Path, cache: Path | None) -> Listing:
+    if folder.is_file():
+        raise DataError(
+            "it is a file; this stage reads a folder of videos",
+            where=folder,
+            fix=(
+                "Put videos into a folder. An LMDB is read by frames (--in), features (--frames),"
+                " index, train and evaluate (--store)."
+            ),
+        )
     if not folder.is_dir():
         raise DataError(
             "there is no such folder",
