@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError
 
 SHIPPED = registry.ROOT / "pipelines.yaml"
 _SECTIONS = ("datasets", "recipes", "pipelines")
+WORDS_OF_A_RECIPE = ("about", "published")  # for people; what extends it has its own
 _LARGEST_BYTES = 1 << 20
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _MOST_NODES = 100_000  # a 300-byte file of nested aliases can stand for billions of nodes
@@ -75,6 +76,8 @@ class Config:
                 )
             seen.append(current)
             entry = copy.deepcopy(self._entry("recipes", current))
+            for word in WORDS_OF_A_RECIPE:
+                entry.pop(word, None)
             chain.append(entry)
         merged: dict = {}
         for entry in reversed(chain):
