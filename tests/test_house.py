@@ -27,6 +27,7 @@ LAYERS = {
     "pipeline.video": 1,
     "pipeline.cnn": 1,
     "pipeline.recipes": 1,
+    "pipeline.pages": 1,
     "pipeline.checkpoints": 2,
     "pipeline.feeding": 2,
     "pipeline.training": 3,

@@ -126,21 +126,10 @@ def _spread(spread: dict) -> str:
 
 
 def _page(dataset: str, table: list[list[str]], picture: bytes) -> str:
-    from pipeline.report.html_parts import cell, document, row, text
-    from pipeline.report.html_parts import table as html_table
+    from pipeline.pages.render import render
 
-    heads = [row(cell(text(name), tag="th") for name in table[0])]
-    rows = [
-        row([cell(text(line[0]), "name"), *(cell(text(value)) for value in line[1:])])
-        for line in table[1:]
-    ]
-    image = (
-        '<img alt="histograms" style="max-width:100%"'
-        f' src="data:image/png;base64,{_base64(picture)}">'
-    )
-    return document(
-        f"{dataset}: what is in it", f"<h1>{text(dataset)}</h1>\n{html_table(heads, rows)}\n{image}"
-    )
+    title = f"{dataset}: what is in it"
+    return render("facts", title=title, name=dataset, table=table, picture=_base64(picture))
 
 
 def _base64(data: bytes) -> str:

@@ -73,13 +73,20 @@ def examples(
     "worst": [...]}.
 
     captions: (id, text) of each query. Each entry: caption, text, video, rank (from 1, ties lost),
-    margin (own score minus the best other), answers [{video, score}] from the top. Equal ranks are
-    ordered by margin, then by place. worst holds lost queries only.
+    margin (own score minus the best other), answers [{video, score}] from the top. best: of the
+    queries that won, evenly spaced from the clearest to the closest, which say more than the
+    clearest alone; if none won, the least lost. worst holds lost queries only, the furthest first.
     """
     ranks = result.evaluation.t2v.ranks("pessimistic")
     margin = _margins(result.t2v, target)
-    order = {"best": np.lexsort((-margin, ranks)), "worst": np.lexsort((margin, -ranks))}
     lost = ranks > 0
+    clearest = np.lexsort((-margin, ranks))
+    furthest = np.lexsort((margin, -ranks))
+    won = _one_per_video(clearest[~lost[clearest]], target)
+    chosen = {
+        "best": _spread(won, count) if won else _one_per_video(clearest, target)[:count],
+        "worst": _one_per_video(furthest[lost[furthest]], target)[:count],
+    }
     return {
         side: [
             _example(
@@ -94,10 +101,16 @@ def examples(
                 "rank": int(ranks[row]) + 1,
                 "margin": float(margin[row]),
             }
-            for row in _one_per_video(rows if side == "best" else rows[lost[rows]], target)[:count]
+            for row in rows
         ]
-        for side, rows in order.items()
+        for side, rows in chosen.items()
     }
+
+
+def _spread(rows: list[int], count: int) -> list[int]:
+    """Return `count` of the rows, evenly spaced, both ends among them."""
+    places = np.linspace(0, len(rows) - 1, min(count, len(rows)))
+    return [rows[int(place)] for place in places.round()]
 
 
 def _one_per_video(rows: np.ndarray, target: np.ndarray) -> list[int]:

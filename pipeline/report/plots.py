@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from markupsafe import Markup, escape
+
 from pipeline.colours import BLUE, GREEN, INK, LINE, MUTED, OCHRE, ORANGE, PURPLE, RED, SLATE
 from pipeline.errors import DataError
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, OCHRE, RED, SLATE)
+_COLUMNS = 3  # of a legend
+_OF_THE_PAGE = {INK: "--ink", MUTED: "--quiet", LINE: "--hair"}
 _SKIPPED = {"event", "epoch", "step", "lr", "model", "best", "skipped"}
 Curve = tuple[Sequence[float], Sequence[float]]  # x, y
 
@@ -57,8 +61,11 @@ def read_curves(path: Path) -> tuple[dict[str, Curve], dict[str, Curve]]:
     return train, validation
 
 
-def curves(lines: Mapping[str, Line], x_label: str, y_label: str) -> str:
-    """Return one SVG of named lines, with a legend if there are several."""
+def curves(lines: Mapping[str, Line], x_label: str, y_label: str, title: str = "") -> Markup:
+    """Return one SVG of named lines, with a legend if there are several.
+
+    title: what it shows, for those who cannot see it. Text and lines take the colours of the page.
+    """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -88,20 +95,33 @@ def curves(lines: Mapping[str, Line], x_label: str, y_label: str) -> str:
         if y_label == "percent":
             axes.set_ylim(-2, 103)
         if len(lines) > 1:
+            handles, names = axes.get_legend_handles_labels()
+            rows = _in_rows(list(zip(handles, names, strict=True)), _COLUMNS)
             figure.legend(
+                *zip(*rows, strict=True),
                 frameon=False,
                 fontsize=9,
                 labelcolor=INK,
                 loc="outside upper left",
-                ncols=4,
+                ncols=_COLUMNS,
                 borderpad=0,
             )
         buffer = io.StringIO()
         figure.savefig(
             buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].strip()
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :].strip()
+    for colour, variable in _OF_THE_PAGE.items():
+        drawn = drawn.replace(f": {colour}", f": var({variable})")
+    label = f'role="img" aria-label="{escape(title)}: {escape(", ".join(lines))}"'
+    return Markup(drawn.replace("<svg", f"<svg {label}", 1))  # noqa: S704  (drawn here)
+
+
+def _in_rows(items: list, columns: int) -> list:
+    """Return items so that a legend, which fills its columns one after the other, reads by rows."""
+    rows = [items[start : start + columns] for start in range(0, len(items), columns)]
+    return [row[column] for column in range(columns) for row in rows if column < len(row)]
 
 
 def dress(axes: "Axes", x_label: str, y_label: str, *, font_size: int = 9, ticks: int = 7) -> None:

@@ -1,12 +1,12 @@
 """Answers as one HTML file: a contact sheet with a picture of the moment, its time and its path."""
 
 import base64
-import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import ItemError
+from pipeline.pages.render import render
 from pipeline.search.answers import Answers, VideoAnswer, span_words, tie_words
 from pipeline.video.frame_rule import FrameChoice, Limits, SizeRule
 from pipeline.video.frame_times import frame_times
@@ -14,18 +14,6 @@ from pipeline.video.reader import iterate_clip
 from pipeline.visible import one_line
 
 _HEIGHT = 150
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }
-body { margin: 1.5rem auto; max-width: 76rem; padding: 0 1rem }
-ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem;
-     list-style: none; padding: 0 }
-li { border: 1px solid #8886; border-radius: .5rem; overflow: hidden }
-img, .none { display: block; width: 100%; height: 9.4rem; object-fit: contain; background: #111 }
-.none { color: #ccc; display: grid; place-items: center }
-p { margin: .4rem .6rem; overflow-wrap: anywhere }
-.score { float: right; font-variant-numeric: tabular-nums }
-.path, .said { opacity: .75; font-size: .85rem }
-"""
 
 
 def contact_sheet(found: Sequence[tuple[str, Answers]]) -> str:
@@ -33,14 +21,20 @@ def contact_sheet(found: Sequence[tuple[str, Answers]]) -> str:
 
     Every foreign text is escaped; a video that is gone has no picture, and its answer says so.
     """
-    pictures: dict[tuple[str, float], bytes | None] = {}
-    body = "".join(_section(question, answers, pictures) for question, answers in found)
-    title = html.escape(one_line(found[0][0])) if len(found) == 1 else "Answers"
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
-    )
+    pictures: dict[tuple[str, float], str] = {}
+    questions = [
+        {
+            "words": one_line(question),
+            "answers": [_shown(answer, pictures) for answer in answers],
+            "said": [
+                one_line(line)
+                for line in (f"searched {answers.searched}", *tie_words(answers.answers))
+            ],
+        }
+        for question, answers in found
+    ]
+    title = questions[0]["words"] if len(questions) == 1 else "Answers"
+    return render("answers", title=title, questions=questions)
 
 
 def draw_moment(path: Path, start: float, end: float | None) -> bytes | None:
@@ -63,34 +57,20 @@ def draw_moment(path: Path, start: float, end: float | None) -> bytes | None:
     return data.getvalue()
 
 
-def _section(question: str, answers: Answers, pictures: dict) -> str:
-    items = "".join(_item(answer, pictures) for answer in answers)
-    said = [f"searched {answers.searched}", *tie_words(answers.answers)]
-    lines = "".join(f'<p class="said">{html.escape(one_line(line))}</p>' for line in said)
-    return f"<h1>{html.escape(one_line(question))}</h1><ol>{items}</ol>{lines}"
-
-
-def _item(answer: VideoAnswer, pictures: dict) -> str:
-    name, time = html.escape(one_line(answer.video_id)), span_words(answer)
-    score = f'<span class="score">{answer.score:.4f}</span>'
-    path = html.escape(one_line(answer.path))
-    return (
-        f"<li>{_picture(answer, pictures, f'{name} {time}')}"
-        f"<p>{score}{answer.rank}. {name}</p><p>{time}</p>"
-        f'<p class="path">{path}</p></li>'
-    )
-
-
-def _picture(answer: VideoAnswer, pictures: dict, words: str) -> str:
+def _shown(answer: VideoAnswer, pictures: dict[tuple[str, float], str]) -> dict:
+    """Return what the page shows of an answer. pictures: drawn already, by path and time."""
+    path = Path(answer.path)
     key = (answer.path, answer.start)
     if key not in pictures:
-        is_there = answer.path and Path(answer.path).is_file()
-        pictures[key] = (
-            draw_moment(Path(answer.path), answer.start, answer.end) if is_there else None
-        )
-    data = pictures[key]
-    if data is None:
-        what = "the file is gone" if answer.path else "no file is known"
-        return f'<div class="none">{what}</div>'
-    coded = base64.b64encode(data).decode()
-    return f'<img alt="{words.strip()}" src="data:image/jpeg;base64,{coded}">'
+        is_there = answer.path and path.is_file()
+        data = draw_moment(path, answer.start, answer.end) if is_there else None
+        pictures[key] = "" if data is None else base64.b64encode(data).decode()
+    return {
+        "name": one_line(answer.video_id),
+        "time": span_words(answer),
+        "score": f"{answer.score:.4f}",
+        "rank": answer.rank,
+        "path": one_line(answer.path),
+        "picture": pictures[key],
+        "missing": "the file is gone" if answer.path else "no file is known",
+    }

@@ -12,11 +12,11 @@ from typing import Annotated
 from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import Environment, FileSystemLoader, select_autoescape
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from pipeline import __version__
 from pipeline.errors import ConfigError, TvrError
+from pipeline.pages.render import STATIC, render
 from pipeline.search.answers import Answers, VideoAnswer, span_words, tie_words
 from pipeline.search.question import Part
 from pipeline.serve.limits import Rate, TooMany, receive
@@ -25,7 +25,6 @@ from pipeline.serve.query import question
 from pipeline.serve.shelf import Filters, Shelf
 from pipeline.serve.uploads import understood
 
-_HERE = Path(__file__).parent
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
     " media-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none';"
@@ -60,7 +59,7 @@ def application(
     """
     app = FastAPI(title="tvrkit", version=__version__, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _guard(app, upload_bytes)
     _add_pages(app, shelf)
     _add_questions(app, shelf)
@@ -114,18 +113,15 @@ def _refusal(request: Request, upload_bytes: int) -> Response | None:
 
 def _add_pages(app: FastAPI, shelf: Shelf) -> None:
     """What a person opens: the search page and the reference of the API."""
-    templates = Environment(
-        loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape(default=True)
-    )
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> str:
         described = {name: shelf.describe(name) for name in shelf.names}
-        return templates.get_template("page.html.jinja").render(indexes=described)
+        return render("search", title="tvrkit: search videos", indexes=described)
 
     @app.get("/api", response_class=HTMLResponse, include_in_schema=False)
     def reference() -> str:
-        return templates.get_template("api.html.jinja").render(paths=app.openapi()["paths"])
+        return render("api", title="tvrkit: API", paths=app.openapi()["paths"])
 
 
 def _add_questions(app: FastAPI, shelf: Shelf) -> None:

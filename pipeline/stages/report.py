@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pydantic import BaseModel, Field
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.report.page import Report, ReportEntry, ReportStep
 
 PAGE = "report.html"
+_PLAYED = (".mp4", ".webm")  # by every browser
 _PLACES = frozenset(
     {"root", "path"}
 )  # options that say where things lie: the page must not depend on it
@@ -141,8 +143,28 @@ class Stage(stage.Stage):
         )
         versions = {"tvrkit": __version__, "Python": platform.python_version()} | packages
         return Report(
-            self.options.title, entries, [_step(step) for step in steps], versions, pictures
+            self.options.title,
+            entries,
+            [_step(step) for step in steps],
+            versions,
+            pictures,
+            self._clips(steps),
         )
+
+    def _clips(self, steps: list[_Made]) -> dict[str, str]:
+        """Return where the page finds the clips that a browser plays: those of steps beside this
+        one, so that the address is the same wherever the pipeline's folder lies.
+        """
+        found: dict[str, str] = {}
+        for step in reversed(steps):
+            is_beside = step.path.resolve().parent == self.out.resolve().parent
+            if step.manifest["makes"] != "video_files" or not is_beside:
+                continue
+            for record in usable_records(step.path):
+                name = next(iter(record.outputs), "")
+                if name.lower().endswith(_PLAYED):
+                    found.setdefault(record.id, quote(f"../{step.path.name}/{name}"))
+        return found
 
     def _thumbnails(
         self, entries: list["ReportEntry"], steps: list[_Made]

@@ -52,6 +52,18 @@ def test_best_and_worst_queries_are_ordered_by_rank_then_margin() -> None:
     assert found["worst"][0]["answers"][0] == {"video": "b", "score": 9.0}
 
 
+def test_won_queries_are_shown_from_the_clearest_to_the_closest() -> None:
+    t2v = np.diag([9.0, 8, 7, 6, 5])
+    captions = [(str(n), f"caption {n}") for n in range(5)]
+
+    found = breakdown.examples(
+        result(t2v, np.arange(5)), np.arange(5), captions, ["a", "b", "c", "d", "e"], count=3
+    )
+
+    assert [query["video"] for query in found["best"]] == ["a", "c", "e"]
+    assert found["worst"] == []
+
+
 def test_examples_show_each_video_once() -> None:
     t2v, target = np.array([[5, 1], [6, 1], [1, 2]], float), np.array([0, 0, 1])
     captions = [("x", "x"), ("y", "y"), ("z", "z")]

@@ -132,6 +132,57 @@ def test_the_page_can_be_encoded_whatever_ids_hold() -> None:
 def test_run_page_shows_the_command_and_a_bar_per_step() -> None:
     text = run_page("python cli.py run 'a b'", "today", "here", [("frames", 3.0), ("train", 60.0)])
 
-    assert "run &#x27;a b&#x27;" in text
+    assert "run &#39;a b&#39;" in text
     assert "63.0 s in all steps" in text
     assert "width:5.00%" in text
+
+
+def test_the_best_model_is_open_and_its_queries_play_where_a_clip_lies() -> None:
+    query = {"text": "t", "video": "own", "rank": 1, "answers": [{"video": "own", "score": 0.5}]}
+    examples = {"best": [query], "worst": []}
+    better = entry("second", examples=examples)
+    better.metrics["results"] = {"none": RESULT | {"t2v": SIDE | {"R1": 60.0}}}
+
+    text = page(
+        Report(
+            "T",
+            [entry("first", examples=examples), better],
+            [],
+            {},
+            {"own": [b"one", b"two"]},
+            {"own": "../compress/own%20film.mp4"},
+        )
+    )
+
+    assert "<details><summary>first" in text
+    assert "<details open><summary>second" in text
+    assert '<a class="frames" href="../compress/own%20film.mp4"' in text
+    assert 'alt="own, frame 2 of 2"' in text
+
+
+def test_temperatures_have_an_axis_of_their_own() -> None:
+    curve = ([1, 2], [3.0, 2.0])
+    text = shown(
+        ReportEntry(
+            metrics(),
+            {"t2v": [1], "v2t": [1]},
+            train={"similarity": curve, "loss": curve, "clip.logit_scale": curve},
+        )
+    )
+
+    assert "train: loss</figcaption>" in text
+    assert "train: temperature (logarithm)</figcaption>" in text
+    assert 'aria-label="train: loss: loss"' in text
+    assert 'aria-label="train: temperature (logarithm): clip.logit_scale"' in text
+
+
+def test_intervals_stand_below_recall_at_one() -> None:
+    limits = {"R1": [40.25, 61.0]}
+    found = {"t2v": limits, "v2t": limits, "level": 95, "resamples": 2000, "videos": 4, "seed": 0}
+    only = entry()
+    only.metrics["results"] = {"none": RESULT | {"intervals": found}}
+
+    text = shown(only)
+
+    assert '<span class="delta">40.2–61.0</span>' in text
+    assert "95 % intervals: 2,000 draws of the 4 videos" in text

@@ -1,6 +1,7 @@
 """Curves: read from metrics.jsonl, drawn as SVG with equal bytes for equal numbers."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,17 @@ def test_equal_numbers_give_equal_bytes_without_a_date() -> None:
     assert first == second
     assert first.startswith("<svg")
     assert "dc:date" not in first
+
+
+def test_a_legend_reads_row_by_row_and_takes_the_colours_of_the_page() -> None:
+    names = ["one", "two", "three", "four", "five"]
+    lines = {name: Line([1, 2, 3], [n, n, n]) for n, name in enumerate(names)}
+
+    drawn = curves(lines, "step", "loss", title="<a & b>")
+
+    places = {}
+    for name in names:
+        x, y = re.search(rf'x="([\d.]+)" y="([\d.]+)"[^>]*>{name}</text>', drawn).groups()
+        places[name] = (round(float(y)), float(x))
+    assert sorted(names, key=places.get) == names
+    assert "var(--ink)" in drawn and 'aria-label="&lt;a &amp; b&gt;: one' in drawn
