@@ -45,6 +45,8 @@ class Lazy(click.Group):
     def resolve_command(self, context: click.Context, args: list[str]):
         if context.resilient_parsing:  # a shell asks what may follow
             return super().resolve_command(context, args)
+        if "-".join(args[:2]) in self.list_commands(context):  # `fetch weights` is fetch-weights
+            args = ["-".join(args[:2]), *args[2:]]
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(context):
             hint = registry.suggest(args[0], self.list_commands(context))
             raise ConfigError(f"there is no command {args[0]!r}", fix=hint)

@@ -315,16 +315,20 @@ def run(
 ) -> dict[str, dict]:
     """Bring a pipeline up to date as `tvrkit run` does; return the manifest of each step by name.
 
-    Finished work is kept. set: "step.option=value". jobs: worker processes, 0: one per core; a
+    Finished work is kept. set: "step.option=value", by default those of the pipeline's
+    last run. jobs: worker processes, 0: one per core; a
     script that starts them needs `if __name__ == "__main__":`. Raises TvrError.
     """
     from pipeline import config as configuration
+    from pipeline.core import kept_options
     from pipeline.core.execute import Selection, run_pipeline
     from pipeline.core.plan import Pipeline
     from pipeline.core.todo import Settings
 
     loaded = configuration.load(None if config is None else Path(config))
-    opened = Pipeline.open(loaded, pipeline, Path(work), list(set))
+    given = kept_options.overrides(Path(work) / pipeline, set)
+    opened = Pipeline.open(loaded, pipeline, Path(work), given)
+    kept_options.keep(Path(work) / pipeline, given)
     return run_pipeline(opened, Selection(until, only), Settings(jobs=jobs))
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from models.clip.sizes import FILES
 from pipeline.checkpoints.archive import read_archive
 from pipeline.errors import DataError
 
@@ -44,6 +45,13 @@ def find_checkpoint(path: Path) -> Path:
     for candidate in (path, *ours, *hugging_face):
         if candidate.is_file():
             return candidate
+    for name, published in FILES.items():
+        if path.name == published.name:
+            raise DataError(
+                "the weights are not here",
+                where=path,
+                fix=f"Bring them: python cli.py fetch weights {name} --out {path.parent}",
+            )
     raise DataError(
         "there is no checkpoint here",
         where=path,

@@ -55,9 +55,8 @@ def how_to_get(*names: str) -> str:
     """Return what to do when the weights of these networks are missing."""
     files = {name: NETWORKS[name].files[0] for name in names}
     lines = [
-        f"Download https://download.pytorch.org/models/{file} (SHA-256 begins with {digits(file)})"
-        " into data/weights/."
-        for file in files.values()
+        f"Run: python cli.py fetch weights {name}   (https://download.pytorch.org/models/{file})"
+        for name, file in files.items()
     ]
     given = ", ".join(f"{name}: data/weights/{file}" for name, file in files.items())
     named = (

@@ -25,9 +25,12 @@ def source_of(path: Path) -> str:
     from models.clip.sizes import FILES
     from pipeline.cnn.networks import NETWORKS
 
-    known = {file.name: file.url for file in FILES.values()}
-    for network in NETWORKS.values():
-        known |= {name: f"https://download.pytorch.org/models/{name}" for name in network.files}
+    known = {f.name: f"{_fetch(name, path)} ({f.url})" for name, f in FILES.items()}
+    for name, network in NETWORKS.items():
+        urls = [f"https://download.pytorch.org/models/{file}" for file in network.files]
+        known |= dict(zip(network.files, urls, strict=True))
+        if network.files:
+            known[network.files[0]] = f"{_fetch(name, path)} ({urls[0]})"
     if path.name in _DUAL_ENCODING:
         return f"{_DUAL_ENCODING[path.name]}; other places: README of danieljf24/hybrid_space"
     if path.parent.name == "imported":
@@ -38,3 +41,9 @@ def source_of(path: Path) -> str:
     if path.name == "i3d":
         return _I3D
     return _LSMDC if path.name.endswith("_downloadLinks.txt") else known.get(path.name, "")
+
+
+def _fetch(name: str, path: Path) -> str:
+    """Return the command that brings published weights to `path`."""
+    out = "" if path.parent == Path("data/weights") else f" --out {path.parent}"
+    return f"python cli.py fetch weights {name}{out}"

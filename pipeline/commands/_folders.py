@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline import config
+from pipeline.core import kept_options
 from pipeline.core.plan import Pipeline
 from pipeline.core.state import STATE
 from pipeline.errors import DataError
@@ -18,7 +19,9 @@ def step_folders(
     """
     loaded = config.load(path)
     if target in loaded.pipelines:
-        opened = Pipeline.open(loaded, target, work, overrides)
+        opened = Pipeline.open(
+            loaded, target, work, kept_options.overrides(work / target, overrides)
+        )
         return {step.name: step.out for step in opened.steps.values() if step.out.is_dir()}
     place = Path(target)
     if (place / STATE).is_dir():

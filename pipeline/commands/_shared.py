@@ -77,7 +77,7 @@ set_option = click.option(
     "overrides",
     multiple=True,
     metavar="STEP.OPTION=VALUE",
-    help="change an option, as in run (may be repeated)",
+    help="change an option (may be repeated); none: as it was  [as in the last run]",
 )
 work_option = click.option(
     "--work",

@@ -6,6 +6,7 @@ import json
 import re
 import textwrap
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin
 
@@ -15,6 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline import config, registry
 from pipeline.commands._dataset import is_dataset, path_spec
+from pipeline.commands._download_sources import source_of
 from pipeline.commands._shared import RUN_OPTIONS, settings_from
 from pipeline.core import ranks, runner, seeds
 from pipeline.core.artefact import Artefact, GivenArtefact
@@ -265,7 +267,9 @@ def _artefact(loaded: config.Config, spec: Need, value: str, out: Path) -> Artef
         return dataset_artefact(loaded.dataset(value), spec.kind)
     path = Path(value)
     if not path.exists():
-        raise DataError("there is no such file or folder", where=path, fix="Check the path.")
+        source = source_of(path)
+        fix = f"Check the path, or bring it: {source}" if source else "Check the path."
+        raise DataError("there is no such file or folder", where=path, fix=fix)
     manifest = read_manifest(path)
     if manifest:
         expect_intact(path)
@@ -289,9 +293,20 @@ def _artefact(loaded: config.Config, spec: Need, value: str, out: Path) -> Artef
 
 
 def _report(folder: Path, manifest: dict) -> None:
-    for key, value in manifest["summary"].items():
-        click.echo(
-            f"{key:<24}"
-            f" {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}"
-        )
+    kind = registry.find("stage", manifest["stage"]).Stage
+    lines = kind.told(folder, manifest["summary"]) or "\n".join(_lines(manifest["summary"]))
+    click.echo(lines)
     click.echo(f"{'out':<24} {folder}")
+
+
+def _lines(summary: dict, path: str = "") -> Iterator[str]:
+    """Yield a line for each value, inner ones with their path."""
+    for key, value in summary.items():
+        if isinstance(value, dict) and value:
+            yield from _lines(value, f"{path}{key}.")
+            continue
+        if isinstance(value, list) and not any(isinstance(one, dict | list) for one in value):
+            value = ", ".join(map(str, value)) or "-"
+        elif isinstance(value, dict | list):
+            value = json.dumps(value, ensure_ascii=False)
+        yield f"{path + str(key):<24} {value}"

@@ -12,6 +12,7 @@ import click
 
 from pipeline import config
 from pipeline.commands._shared import config_option, set_option, work_option
+from pipeline.core import kept_options
 from pipeline.core.plan import Pipeline, Step
 from pipeline.errors import ConfigError
 
@@ -48,7 +49,9 @@ def loader(
     """Samples per second that the train steps of PIPELINE are fed with; what they read must be made
     already.
     """
-    opened = Pipeline.open(config.load(path), pipeline, work, list(overrides))
+    opened = Pipeline.open(
+        config.load(path), pipeline, work, kept_options.overrides(work / pipeline, overrides)
+    )
     rows = {s.name: _measure(opened, s, seconds, threads) for s in _train_steps(opened, step)}
     if as_json:
         click.echo(json.dumps(rows, indent=1))

@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 
 from pipeline import config, log
+from pipeline.commands._ending import tell
 from pipeline.commands._shared import run_options, set_option, settings_from
+from pipeline.core import kept_options
 from pipeline.core.execute import Selection, run_pipeline
 from pipeline.core.plan import Pipeline
-from pipeline.evaluation.results import table
 
 
 @click.command(help=__doc__)
@@ -29,10 +30,11 @@ from pipeline.evaluation.results import table
 @run_options
 def command(out: Path, overrides: tuple, **values: object) -> None:
     start = time.monotonic()
+    given = kept_options.overrides(out, overrides)
     opened = Pipeline.open(
-        config.load(values.pop("config")), "demo", out.parent, list(overrides), folder=out.name
+        config.load(values.pop("config")), "demo", out.parent, given, folder=out.name
     )
+    kept_options.keep(out, given)
     run_pipeline(opened, Selection(), settings_from(values))
-    click.echo(table(out / "evaluate"))
-    click.echo(f"\nreport: {out / 'report' / 'report.html'}")
+    tell(opened, Selection())
     log.info(f"demo: {time.monotonic() - start:.0f} s")

@@ -12,6 +12,7 @@ import click
 
 from pipeline import config
 from pipeline.commands._shared import run_options, set_option, settings_from, work_option
+from pipeline.core import kept_options
 from pipeline.core.execute import finished_parts, run_step
 from pipeline.core.plan import Pipeline, Step
 from pipeline.core.state import STATE, Journal, Record
@@ -37,7 +38,8 @@ def command(
     as_json: bool,
     **values: object,
 ) -> None:
-    opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, list(overrides))
+    given = kept_options.overrides(work / pipeline, overrides)
+    opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, given)
     settings = replace(settings_from(values), retry_failed=True)
     steps = [opened.step(step)] if step else list(opened.steps.values())
     if retry:

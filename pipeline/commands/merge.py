@@ -15,6 +15,7 @@ import click
 
 from pipeline import config
 from pipeline.commands._shared import run_options, set_option, settings_from, work_option
+from pipeline.core import kept_options
 from pipeline.core.execute import merge, merge_folder
 from pipeline.core.plan import Pipeline
 from pipeline.core.results.generations import PARTS
@@ -39,5 +40,5 @@ def command(target: str, step: str | None, overrides: tuple, work: Path, **value
             where=target,
             fix="For example: python cli.py merge demo compress, or: python cli.py merge FOLDER",
         )
-    opened = Pipeline.open(loaded, target, work, list(overrides))
+    opened = Pipeline.open(loaded, target, work, kept_options.overrides(work / target, overrides))
     merge(opened, opened.step(step), settings)

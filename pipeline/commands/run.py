@@ -12,8 +12,9 @@ import click
 
 from pipeline import config
 from pipeline.commands._download_sources import source_of
+from pipeline.commands._ending import tell
 from pipeline.commands._shared import run_options, set_option, settings_from, work_option
-from pipeline.core import ranks
+from pipeline.core import kept_options, ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
 from pipeline.core.plan import Mistakes, Pipeline
 from pipeline.core.status import (
@@ -55,8 +56,9 @@ def command(
     pipeline: str, until: str, only: str, force: tuple, overrides: tuple, **values: object
 ) -> None:
     dry_run, work, as_json = values.pop("dry_run"), values.pop("work"), values.pop("as_json")
+    given = kept_options.overrides(work / pipeline, overrides)
     try:
-        opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, list(overrides))
+        opened = Pipeline.open(config.load(values.pop("config")), pipeline, work, given)
     except Mistakes as mistakes:
         raise with_missing_inputs(mistakes, source_of) from None
     selection = Selection(until, only, force)
@@ -65,9 +67,14 @@ def command(
         _dry_run(opened, selection, as_json)
         return
     expect_inputs(opened, selected(opened, selection), source_of)
+    kept_options.keep(work / pipeline, given)
     manifests = run_pipeline(opened, selection, settings)
-    if as_json and ranks.rank() == 0:
+    if ranks.rank() != 0:
+        return
+    if as_json:
         click.echo(json.dumps(manifests, indent=1, ensure_ascii=False))
+    elif settings.shard[1] == 1:
+        tell(opened, selection)
 
 
 def _dry_run(pipeline: Pipeline, selection: Selection, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import click
 
 from pipeline import config, log
 from pipeline.commands._shared import config_option, set_option, work_option
+from pipeline.core import kept_options
 from pipeline.core.plan import Pipeline
 from pipeline.core.status import State, assess_all
 from pipeline.visible import one_line
@@ -26,7 +27,8 @@ from pipeline.visible import one_line
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="print as JSON")
 def command(pipeline: str, overrides: tuple, work: Path, path: Path | None, as_json: bool) -> None:
-    states = assess_all(Pipeline.open(config.load(path), pipeline, work, list(overrides)))
+    given = kept_options.overrides(work / pipeline, overrides)
+    states = assess_all(Pipeline.open(config.load(path), pipeline, work, given))
     if as_json:
         shown = {name: asdict(state) for name, state in states.items()}
         click.echo(json.dumps(shown, indent=1, default=str))

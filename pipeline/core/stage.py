@@ -218,6 +218,14 @@ class Stage:
         """Files of the finished result that no item names in its outputs; all below `out`."""
         return []
 
+    @classmethod
+    def told(cls, out: Path, summary: dict) -> str:
+        """Return what a command prints of the finished result; "": its summary, a line per entry.
+
+        out: the folder of the result; its summary is in the manifest.
+        """
+        return ""
+
     def input_name(self, item_id: str) -> str:
         """Return what an item stands for in the input; removed inputs are counted by it."""
         return item_id

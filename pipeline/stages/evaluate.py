@@ -186,6 +186,13 @@ class Stage(stage.Stage):
                 found.append(str(error))
         return found
 
+    @classmethod
+    def told(cls, out: Path, summary: dict) -> str:
+        """Return the table of all checkpoints."""
+        from pipeline.evaluation.results import table
+
+        return table(out)
+
     def items(self) -> list[Item]:
         """Return one item per checkpoint, named after its step."""
         _check(self.options, self.inputs.get("denoiser") is not None)
