@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -90,6 +91,12 @@ def _guard(app: FastAPI, upload_bytes: int) -> None:
     async def refused(_request: Request, error: TvrError) -> JSONResponse:
         status = 400 if isinstance(error, ConfigError) else 422
         return JSONResponse({"error": error.what, "fix": error.fix}, status)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        field = first["loc"][-1]
+        return JSONResponse({"error": f"{field}: {first['msg']}", "fix": "See /api."}, 422)
 
     @app.exception_handler(TooMany)
     async def too_many(_request: Request, error: TooMany) -> JSONResponse:

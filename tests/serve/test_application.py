@@ -1,6 +1,8 @@
 """The JSON API over a real index of real films, by real requests."""
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,8 +103,12 @@ def test_films_come_in_the_parts_that_are_asked_for(
 
     reply = client.get("/film", params={"video": "a"}, headers={"Range": "bytes=10-19"})
 
+    beyond = client.get("/film", params={"video": "a"}, headers={"Range": "bytes=999999999-"})
+
     assert reply.status_code == 206
     assert reply.content == whole[10:20]
+    assert reply.headers["content-type"] == "video/mp4"
+    assert beyond.status_code == 416
     assert client.get("/still", params={"video": "a"}).content.startswith(b"\xff\xd8")
 
 
@@ -121,16 +127,28 @@ def test_a_path_in_a_question_is_words_whether_it_exists_or_not(q: str, client: 
     assert client.get("/api/search", params={"q": q}).status_code == 200
 
 
-@pytest.mark.parametrize("asked", [{}, {"q": "a" * 10_001}, {"q": "a - "}, {"unlike": "nobody"}])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"q": "a" * 60_000},
+        {"q": "a - "},
+        {"unlike": "nobody"},
+        {"q": "a", "top": 0},
+        {"q": "a", "min_score": "nan"},
+        {"q": "a", "like": ["a"] * 21},
+    ],
+)
 def test_what_cannot_be_asked_is_said(asked: dict, client: TestClient) -> None:
     reply = client.get("/api/search", params=asked)
 
-    assert reply.status_code in (400, 404)
-    assert reply.json().get("error") or reply.json()["detail"]
+    assert reply.status_code in (400, 404, 422)
+    said = reply.json().get("error") or reply.json()["detail"]
+    assert isinstance(said, str) and len(said) < 300
 
 
 def test_every_answer_forbids_what_comes_from_elsewhere(client: TestClient) -> None:
-    for path in ("/", "/api", "/api/health", "/film?video=nobody", "/static/page.js"):
+    for path in ("/", "/api", "/api/health", "/film?video=nobody", "/static/search.js"):
         policy = client.get(path).headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'")
         assert "unsafe" not in policy
@@ -168,3 +186,33 @@ def test_a_film_that_is_gone_is_said(tmp_path: Path) -> None:
         assert client.get("/film", params={"video": "a"}).status_code == 404
         assert not client.get("/api/videos/a").json()["is_there"]
         assert client.get("/api/search", params={"q": "a dog"}).status_code == 200
+
+
+def test_an_upload_of_a_bomb_costs_no_memory(client: TestClient) -> None:
+    """A picture of 60 kB that stands for 3.6 GB."""
+    row = b"\0" + bytes(60_000 // 8)
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(row) for _ in range(60_000)) + packer.flush()
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 1, 0, 0, 0, 0)), (b"IDAT", data)]
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in [*parts, (b"IEND", b"")]
+    )
+
+    reply = client.post("/api/similar", files={"file": ("x.png", file)})
+
+    assert reply.status_code in (400, 413, 422)
+    assert reply.json()["error"]
+
+
+def test_a_collection_that_was_moved_is_played_from_its_new_root(tmp_path: Path) -> None:
+    videos, _, folder = made(tmp_path)
+    moved = tmp_path / "moved"
+    videos.rename(moved)
+    (tmp_path / "locked").mkdir(mode=0)
+
+    with TestClient(application(Shelf([folder]), ["testserver"])) as client:
+        assert client.get("/film", params={"video": "a"}).status_code == 404
+    with TestClient(application(Shelf([folder], moved), ["testserver"])) as client:
+        assert client.get("/film", params={"video": "a"}).status_code == 200
+        assert client.get("/film", params={"video": "sub/long"}).status_code == 200

@@ -25,9 +25,21 @@ WAIT = 20_000  # milliseconds; a page on a busy machine
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    made(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def films(folder: Path) -> Path:
+    return folder / "films"
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
     """`serve` in a process of its own; SIGTERM ends it well."""
-    _, _, index = made(tmp_path_factory.mktemp("page"))
+    index = folder / "idx"
     server = subprocess.Popen(
         [sys.executable, str(ROOT / "cli.py"), "serve", str(index), "--port", "0"],
         stdout=subprocess.PIPE,
@@ -106,11 +118,40 @@ def test_more_and_not_like_this_ask_again(page: "sync_api.Page") -> None:
 
 
 def test_a_link_to_a_result_opens_it(page: "sync_api.Page", address: str) -> None:
-    page.goto(f"{address}?q=a+dog&play=sub%2Flong&at=5")
+    page.goto(f"{address}?q=a+dog&play=sub%2Flong&at=5&to=15")
 
     page.wait_for_selector("#player[open]")
 
     assert "sub/long" in page.inner_text("#player-title")
+    assert page.get_attribute("#film", "src").endswith("#t=5,15")
+    assert "to=15" in page.url
+
+
+def test_a_film_that_is_gone_is_said_where_it_should_play(
+    page: "sync_api.Page", address: str, films: Path
+) -> None:
+    (films / "a.mp4").rename(films / "kept")
+    try:
+        page.goto(f"{address}?q=a+dog&play=a&at=0")
+        page.wait_for_function("document.getElementById('player-said').textContent !== ''")
+        assert "not there any more" in page.inner_text("#player-said")
+    finally:
+        (films / "kept").rename(films / "a.mp4")
+
+
+def test_a_picture_that_is_dropped_finds_videos(page: "sync_api.Page") -> None:
+    page.evaluate(
+        """async () => {
+            const canvas = Object.assign(document.createElement('canvas'), {width: 40, height: 30});
+            const blob = await new Promise(done => canvas.toBlob(done));
+            const data = new DataTransfer();
+            data.items.add(new File([blob], 'x.png', {type: 'image/png'}));
+            document.dispatchEvent(new DragEvent('drop', {dataTransfer: data, bubbles: true}));
+        }"""
+    )
+
+    page.wait_for_selector("#answers li")
+    assert page.locator("#answers li").count() == 3
 
 
 def test_a_picture_that_is_chosen_finds_videos(page: "sync_api.Page", tmp_path: Path) -> None:

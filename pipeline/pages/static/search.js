@@ -30,6 +30,7 @@ function remember() {
   if (playing) {
     fields.set("play", playing.video);
     fields.set("at", playing.start);
+    if (playing.end !== null) fields.set("to", playing.end);
   }
   history.replaceState(null, "", fields.size ? `?${fields}` : "/");
 }
@@ -45,7 +46,8 @@ function restore() {
   unlike = fields.getAll("unlike");
   if (fields.has("play")) {
     const start = Number(fields.get("at")) || 0;
-    play({ video: fields.get("play"), start: start, end: null, span: "" });
+    const end = fields.has("to") ? Number(fields.get("to")) : null;
+    play({ video: fields.get("play"), start: start, end: end, span: "" });
   }
 }
 
@@ -169,14 +171,23 @@ function play(moment) {
   const fields = new URLSearchParams({ video: moment.video, index: $("index").value });
   const part = moment.end === null ? `#t=${moment.start}` : `#t=${moment.start},${moment.end}`;
   film.src = `/film?${fields}${part}`;
-  film.onerror = () => strip(moment);
+  film.onerror = () => unplayed(moment);
   if (!$("player").open) $("player").showModal();
   film.play().catch(() => {});
   remember();
 }
 
-function strip(moment) {
+async function unplayed(moment) {
   $("film").hidden = true;
+  const fields = new URLSearchParams({ index: $("index").value });
+  const address = `/api/videos/${encodeURIComponent(moment.video)}?${fields}`;
+  const known = await fetch(address).then((reply) => reply.json()).catch(() => ({}));
+  if (playing !== moment) return;
+  if (known.is_there) strip(moment);
+  else $("player-said").textContent = "The file of this film is not there any more.";
+}
+
+function strip(moment) {
   $("strip").hidden = false;
   $("player-said").textContent = "This browser cannot play the film: pictures of the moment instead.";
   const end = moment.end === null ? moment.start + 10 : moment.end;
