@@ -5,10 +5,12 @@ index. Every answer carries a policy that lets a browser load nothing from anywh
 """
 
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
@@ -39,6 +41,8 @@ _HEADERS = {
 }
 _MOST_TOP = 200
 _MOST_VIDEOS = 20  # that one question names
+# that answer: more of them only wait for each other, and an early question would be served late
+_THREADS = 8
 _FIELDS = 64 << 10  # bytes of an upload beside the file
 
 IndexName = Annotated[str, Query(description="name of an index; default: the first")]
@@ -58,7 +62,15 @@ def application(
     """Return the application that serves these indexes to requests for these host names ("*":
     any).
     """
-    app = FastAPI(title="tvrkit", version=__version__, docs_url=None, redoc_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = _THREADS
+        yield
+
+    app = FastAPI(
+        title="tvrkit", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     _guard(app, upload_bytes)
