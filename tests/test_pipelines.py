@@ -77,7 +77,8 @@ def test_every_published_recipe_is_in_a_pipeline_of_every_data_set() -> None:
     assert {name for name, sets in used.items() if not sets and not name.startswith("tiny_")} == {
         "drl_long", "drl_long_published", "clip4clip_long", "clip4clip_long_published",
     }  # fmt: skip
-    assert [name for name, sets in used.items() if "mine" in sets and not set(SETS) <= sets] == []
+    published = {name: sets for name, sets in used.items() if not name.startswith("tiny_")}
+    assert [n for n, sets in published.items() if "mine" in sets and not set(SETS) <= sets] == []
     # what is not for every data set: the demo, and numbered scripts that repeat another recipe on
     # their own
     rest = [
