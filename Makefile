@@ -1,4 +1,4 @@
-# make demo | search-demo | test | lint | bench | torture | clean. Each target first brings .venv up to date.
+# make demo | search-demo | test | lint | site | bench | torture | clean. Each target first brings .venv up to date.
 # the first of these that runs and is one of the versions that are tested; another: make PYTHON=...
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
@@ -8,7 +8,7 @@ DEV_STAMP := .venv/.requirements-dev
 SERVE_STAMP := .venv/.requirements-serve
 
 .SILENT:
-.PHONY: demo search-demo test lint bench torture clean
+.PHONY: demo search-demo test lint site bench torture clean
 
 demo: $(RUN_STAMP)  ## raw clips to ranked results, with a report
 	$(BIN)/python cli.py demo
@@ -25,6 +25,10 @@ test: $(DEV_STAMP)  ## the whole suite on two processes
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+site: $(DEV_STAMP)  ## docs/ and a reference made from the code, as a site in data/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	echo "data/site/index.html"
 
 bench: $(DEV_STAMP)  ## every benchmark, one table each
 	set -e; for file in benchmarks/*/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m $$(echo $${file%.py} | tr / .); done

@@ -39,7 +39,8 @@ def _datasets(loaded: config.Config) -> dict[str, str]:
     }
 
 
-def _recipes(loaded: config.Config) -> dict[str, str]:
+def describe_recipes(loaded: config.Config) -> dict[str, str]:
+    """Return what each recipe is, with its published number."""
     return {name: _about(loaded, name) for name in loaded.recipes}
 
 
@@ -77,7 +78,7 @@ _LISTS = {
     "datasets": _datasets,
     "stages": _stages,
     "models": _models,
-    "recipes": _recipes,
+    "recipes": describe_recipes,
     "pipelines": _pipelines,
 }
 
