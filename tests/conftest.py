@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: where recorded cases and real data are."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ settings.load_profile("suite")
 # pool that a forked child would wait for: several tests fork one to kill it or to fill its disk,
 # and OpenMP's pool does not survive that.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
+# Programs that tests start compile our modules once, not each time, whatever the machine prefers.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
