@@ -436,3 +436,10 @@ def test_no_two_public_classes_have_one_name() -> None:
     )
 
     assert {name for name, count in names.items() if count > 1} - debts.STILL_TWICE == set()
+
+
+def test_the_table_in_readme_says_how_sure_it_is() -> None:
+    shown = written.texts()["README.md"]
+    rows = re.findall(r"^(?:train@)?\w[\w-]* +\d+\.\d to \d+\.\d +\d+\.\d to", shown, re.MULTILINE)
+
+    assert len(rows) >= 9
