@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MODES = ("centers", "segments", "segments-published", "linspace", "head", "tail", "twice", "all")
 _MOST_CAPTIONS = 20
+_FPS, _SHORT_SIDE = 3.0, 224
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class _View:
 
 @click.command(help=__doc__)
 @click.argument("video")
-@click.option("--recipe", metavar="NAME", help="recipe whose choice of frames is drawn")
+@click.option("--recipe", metavar="NAME", help="recipe or pipeline: what its model sees")
 @click.option(
     "--frames",
     type=click.IntRange(1, 512),
@@ -67,15 +68,13 @@ class _View:
     "--fps",
     type=click.FloatRange(0, 240, min_open=True),
     metavar="NUMBER",
-    default=3.0,
-    help="frames per second of the compressed video  [3]",
+    help="frames per second of the compressed video  [3, or the pipeline's]",
 )
 @click.option(
     "--short-side",
     type=click.IntRange(16, 4096),
     metavar="INTEGER",
-    default=224,
-    help="short side of the compressed video  [224]",
+    help="short side of the compressed video  [224, or the pipeline's]",
 )
 @click.option(
     "--crf",
@@ -123,16 +122,19 @@ def command(video: str, out: Path | None, captions: tuple[str, ...], **values: o
 
     loaded = config.load(values["path"])
     source, spoken = _source(loaded, video, values["dataset"], values["videos"])
-    frames, mode, every = _sampling(loaded, values["recipe"], values["fps"])
+    recipe, compressed = _named(loaded, values["recipe"])
+    fps = values["fps"] or compressed.get("fps") or _FPS
+    short_side = values["short_side"] or compressed.get("short_side") or _SHORT_SIDE
+    frames, mode, every = _sampling(loaded, recipe, fps)
     view = _View(
         frames=values["frames"] or frames,
         mode=values["mode"] or mode,
         every=every,
         seed=values["seed"],
-        fps=values["fps"],
-        short_side=values["short_side"],
+        fps=fps,
+        short_side=short_side,
         crf=values["crf"],
-        size=values["size"] or values["short_side"],
+        size=values["size"] or short_side,
     )
     images, labels, title = _look(source, view)
     out = out or Path(f"{source.stem}.sheet.png")
@@ -149,7 +151,23 @@ def command(video: str, out: Path | None, captions: tuple[str, ...], **values: o
     click.echo(out)
 
 
-def _sampling(loaded: config.Config, recipe: str | None, fps: float) -> tuple[int, str, int]:
+def _named(loaded: config.Config, name: str | None) -> tuple[str | dict | None, dict]:
+    """Return the recipe, and the options of the compress step, that a recipe's or a pipeline's name
+    stands for.
+    """
+    if name is None or name not in loaded.pipelines:
+        return name, {}
+    steps = loaded.pipelines[name].get("steps") or {}
+    recipes = [(step or {}).get("recipe") for step in steps.values()]
+    trained = next((recipe for recipe in recipes if recipe), None)
+    if trained is None:
+        raise ConfigError(
+            "this pipeline trains no model", where=name, fix="Give --recipe the name of a recipe."
+        )
+    return trained, steps.get("compress") or {}
+
+
+def _sampling(loaded: config.Config, recipe: str | dict | None, fps: float) -> tuple[int, str, int]:
     """Return (frames, mode, every n-th of `fps` a second) of a recipe, as it is tested; the
     published defaults without one.
     """
@@ -158,8 +176,8 @@ def _sampling(loaded: config.Config, recipe: str | None, fps: float) -> tuple[in
 
     if recipe is None:
         return 12, "centers", 1
-    resolved = loaded.recipe(recipe)
-    where = f"recipes.{recipe}"
+    resolved = loaded.resolve("recipes", recipe)
+    where = f"recipes.{resolved['name']}"
     model = registry.model_options(resolved["model"])
     frames = getattr(
         registry.options(model, resolved.get("options") or {}, f"{where}.options"), "frames", None

@@ -2,9 +2,9 @@
 frame gets.
 
 As the figures of knightyxp/DGL show it (README, visualization.py; docs/specs/dgl.md, section 13):
-frames with maps over them at half opacity in "jet", enlarged bilinearly, scaled to each frame's own
-range. Our
-own: the scale of a whole video, so that frames can be compared, the curve below, and any block.
+frames with maps over them at half opacity (here viridis, published "jet"), enlarged bilinearly,
+scaled to each frame's own range. Our own: the scale of a whole video, so that frames can be
+compared, the curve below, and any block.
 What is drawn there is not recorded; here it is the mean over heads of the softmax weights, of
 global prompt 0, of each frame's class token and of its prompt 0.
 """
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from models.base import RetrievalModel
-from pipeline.colours import BLUE, INK, MUTED
+from pipeline.colours import BLUE, HEAT, INK, MUTED
 
 _CURVE = BLUE
 _MOST_COLUMNS = 12
@@ -73,7 +73,7 @@ def overlaid(looks: Looks, name: str, per_video: bool = False) -> np.ndarray:
     ].numpy()
     axes = None if per_video else (1, 2)
     low, high = large.min(axis=axes, keepdims=True), large.max(axis=axes, keepdims=True)
-    heat = colormaps["jet"]((large - low) / (high - low + _TINY))[..., :3]
+    heat = colormaps[HEAT]((large - low) / (high - low + _TINY))[..., :3]
     return ((looks.frames / 255 + heat) * 127.5).round().astype(np.uint8)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from models.base import Encoding, RetrievalModel
 from pipeline.checkpoints.model_file import ModelInfo
-from pipeline.colours import INK, MUTED
+from pipeline.colours import INK, MUTED, SCALE
 from pipeline.core.artefact import Artefact
 from pipeline.core.state import read_manifest
 from pipeline.errors import ConfigError
@@ -197,7 +197,7 @@ def _lines(axes: "Axes", match: WordMatch, places: list[np.ndarray]) -> None:
     low, high = match.similarity.min(), match.similarity.max()
     share = (match.similarity - low) / max(high - low, 1e-9)
     for i, j in np.ndindex(*share.shape):
-        colour = colormaps["rainbow"](float(share[i, j]))
+        colour = colormaps[SCALE](float(share[i, j]))
         axes.plot(
             [places[0][i], places[1][j]],
             [0.95, 0.0],
@@ -283,7 +283,7 @@ def _dot(axes: "Axes", x: float, y: float, value: float, among: np.ndarray, titl
 
     low, high = float(among.min()), float(among.max())
     share = min(max((float(value) - low) / max(high - low, 1e-9), 0.0), 1.0)
-    axes.scatter([x], [y], s=22, color=[colormaps["rainbow"](share)], zorder=4)
+    axes.scatter([x], [y], s=22, color=[colormaps[SCALE](share)], zorder=4)
     axes.text(x, y + 0.04, f"{value:.3f}", ha="center", va="bottom", fontsize=7, color=MUTED)
     if title:
         axes.text(x - 0.45, y, title, ha="right", va="center", fontsize=7, color=MUTED)

@@ -116,6 +116,5 @@ def test_maps_are_enlarged_from_corner_to_corner() -> None:
 
     row = attention.overlaid(looks, "class")[0, 2].astype(int)
 
-    assert row[0, 2] > row[0, 0]  # blue to the left, red to the right, green in the middle
-    assert row[4, 0] > row[4, 2]
-    assert row[2, 1] == row[:, 1].max()
+    lightness = row @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) > 0).all()  # dark to the left, light to the right

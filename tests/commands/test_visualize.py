@@ -41,6 +41,23 @@ def test_the_frames_are_those_that_a_model_is_tested_with(
     assert frames(tmp_path) == choose_frames(60, count, mode)[0].tolist()
 
 
+def test_a_pipeline_says_how_dense_and_large_the_videos_of_its_model_are(
+    film: Path, tmp_path: Path
+):
+    (tmp_path / "own.yaml").write_text(
+        "recipes:\n  mine: {model: centerclip, options: {frames: 64}}\n"
+        "pipelines: {own: {dataset: demo, steps: {compress: {fps: 1, short_side: 64},"
+        " train: {recipe: {extends: mine, options: {frames: 4}}}}}}\n"
+    )
+    words = ["--recipe", "own", "--config", str(tmp_path / "own.yaml"), "--single"]
+
+    assert cli.main(["visualize", str(film), "--out", str(tmp_path / "sheet.png"), *words]) == 0
+
+    candidates = np.arange(0, 60, 3)
+    assert frames(tmp_path) == candidates[choose_frames(20, 4, "centers")[0]].tolist()
+    assert Image.open(tmp_path / "crop-1.png").size == (64, 64)
+
+
 def test_a_recipe_says_how_many_frames(film: Path, tmp_path: Path):
     (tmp_path / "own.yaml").write_text(
         "recipes:\n  mine: {model: centerclip, options: {frames: 5}}\n"
