@@ -56,5 +56,5 @@ LABEL org.opencontainers.image.title="tvrkit" \
       org.opencontainers.image.description="Text-video retrieval: preprocessing, training, evaluation, search" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.licenses="Apache-2.0 AND GPL-2.0-or-later AND GPL-3.0-or-later AND LGPL-2.1-only AND LGPL-3.0-or-later" \
+      org.opencontainers.image.licenses="(Apache-2.0 OR BSD-2-Clause) AND 0BSD AND Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSD-2-Clause AND BSD-3-Clause AND BSL-1.0 AND CC0-1.0 AND CNRI-Python AND GPL-2.0-or-later AND GPL-3.0-or-later AND LGPL-2.1-only AND LGPL-3.0-or-later AND LicenseRef-WordNet AND LicenseRef-matplotlib AND MIT AND MIT-CMU AND MPL-2.0 AND OLDAP-2.8 AND PSF-2.0 AND Zlib" \
       org.opencontainers.image.documentation="/app/docs/licences.md"

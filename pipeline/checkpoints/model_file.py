@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.base import Assets, Inputs, Mismatch, RetrievalModel
 from pipeline import __version__, config, registry
-from pipeline.checkpoints import finite, partial, sparse
+from pipeline.checkpoints import finite, partial, safetensors, sparse
 from pipeline.checkpoints.archive_writer import write_archive
 from pipeline.checkpoints.toolkit_file import MODEL, VERSION, find_checkpoint
 from pipeline.errors import ConfigError, DataError
@@ -117,6 +117,17 @@ def write_model(path: Path, info: ModelInfo, weights: Mapping[str, Tensor]) -> N
         "weights": weights,
     }
     write_archive(path, head | body)
+
+
+def write_safetensors(path: Path, checkpoint: Path) -> None:
+    """Save a checkpoint with all its weights as one .safetensors file, which `load_model` reads.
+    Raises DataError as `load_model`.
+    """
+    model, info = load_model(checkpoint)
+    facts = {name: value for name, value in info.facts.items() if name != partial.KEY}
+    head = {"format": MODEL, "version": VERSION, "toolkit": __version__}
+    body = {"recipe": info.recipe.resolve(), "facts": facts, "training": info.training}
+    safetensors.write_ours(path, head | body, model.state_dict())
 
 
 def build_model(

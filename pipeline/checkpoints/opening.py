@@ -6,7 +6,7 @@ from typing import Literal
 
 from models.base import RetrievalModel
 from pipeline import config
-from pipeline.checkpoints import model_file, torchscript
+from pipeline.checkpoints import model_file, safetensors, torchscript
 from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.clip_model import clip_model
 from pipeline.checkpoints.model_file import ModelInfo
@@ -21,7 +21,10 @@ Kind = Literal["ours", "clip", "published"]
 def kind_of_weights(path: Path) -> Kind:
     """Whose weights a file holds. Raises DataError for what cannot be read."""
     file = find_checkpoint(path)
-    if file.suffix != ".safetensors" and not torchscript.is_program(file):
+    if file.suffix == safetensors.SUFFIX:
+        if safetensors.read_ours(file) is not None:
+            return "ours"
+    elif not torchscript.is_program(file):
         value = read_archive(file, published=True)
         if isinstance(value, dict) and value.get("format") == MODEL:
             return "ours"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.base import Mismatch
 from models.clip.sizes import PREFIX
-from pipeline.checkpoints import clip_weights, sparse, torchscript
+from pipeline.checkpoints import clip_weights, safetensors, sparse, torchscript
 from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.toolkit_file import MODEL, find_checkpoint, read_format
 from pipeline.errors import DataError
@@ -170,7 +170,10 @@ def _given(file: Path) -> dict[str, Tensor]:
     """Return the weights in a file by the names that models have for them: one of ours, or one of a
     CLIP.
     """
-    if file.suffix != ".safetensors" and not torchscript.is_program(file):
+    if file.suffix == safetensors.SUFFIX:
+        if safetensors.read_ours(file) is not None:
+            return read_model(file)["weights"]
+    elif not torchscript.is_program(file):
         value = read_archive(file)
         if isinstance(value, dict) and value.get("format") == MODEL:
             return read_model(file)["weights"]

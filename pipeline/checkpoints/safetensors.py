@@ -1,91 +1,74 @@
-"""Tensors of a .safetensors file: a JSON table of contents, then the numbers. There is nothing in
-it to execute.
+""".safetensors files, read and written by the library of that name: nothing in them is executed.
 
-Source: huggingface/safetensors: README.md (Format). Checked as it asks: no gaps, no overlaps,
-nothing beyond the end.
+A model of ours is written with recipe, facts and training as metadata, so that such a file needs no
+other one: it can go to a model hub, and every command takes it where it takes best.pt.
 """
 
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
+import safetensors.torch as library
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pipeline.checkpoints import first_bytes
+from pipeline.core.files import atomic_write
 from pipeline.errors import DataError
 
-_LARGEST_TABLE = 100_000_000  # bytes, as the format says
-_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
+SUFFIX = ".safetensors"
+_KEY = "tvrkit"  # of the metadata, which maps texts to texts
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors by name, on the CPU, views of the file's bytes in memory. DataError if
-    damaged or of another kind.
+    """Return the tensors by name, on the CPU, in memory of their own. DataError if damaged or of
+    another kind.
+
+    The file is read, not mapped: one that is cut while it is mapped would kill the process.
     """
     path = Path(path)
     try:
         first_bytes.check(path)
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size - 8, _LARGEST_TABLE):
-                raise ValueError(f"a table of contents of {length:,} bytes in a file of {size:,}")
-            table = json.loads(file.read(length))
-            raw = bytearray(file.read())
-        return _tensors(table, raw)
+        return library.load(path.read_bytes())
     except OSError as error:
         raise DataError(
             f"cannot be read: {error.strerror}", where=path, fix="Check the path."
         ) from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"not a readable .safetensors file: {error}",
-            where=path,
-            fix="The file is cut short, damaged or of another kind; download it again.",
-        ) from error
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
 
 
-def _tensors(table: dict, raw: bytearray) -> dict[str, Tensor]:
-    entries = {name: entry for name, entry in table.items() if name != "__metadata__"}
-    place, tensors = 0, {}
-    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
-        shape, (start, stop) = entry["shape"], entry["data_offsets"]
-        if entry["dtype"] not in _TYPES or any(
-            type(n) is not int or n < 0 for n in (*shape, start, stop)
-        ):
-            raise ValueError(f"{name} is {entry['dtype']} {shape} at {start} to {stop}")
-        dtype = _TYPES[entry["dtype"]]
-        if start != place or stop > len(raw) or stop - start != math.prod(shape) * dtype.itemsize:
-            raise ValueError(
-                f"{name} {shape} lies at {start:,} to {stop:,} of {len(raw):,} bytes, after"
-                f" {place:,}"
-            )
-        numbers = (
-            torch.frombuffer(raw, dtype=torch.uint8, count=stop - start, offset=start)
-            if stop > start
-            else None
-        )
-        aligned = torch.empty(0, dtype=dtype) if numbers is None else _typed(numbers, dtype)
-        tensors[name], place = aligned.view(shape), stop
-    if place != len(raw):
-        raise ValueError(f"{len(raw) - place:,} bytes that belong to no tensor")
-    return {name: tensors[name] for name in entries}
-
-
-def _typed(numbers: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bytes as numbers; copied where an odd table of contents has left them at an address the type
-    cannot have.
+def read_ours(path: Path) -> dict | None:
+    """Return {format, version, recipe, facts, training, weights} of a model that we wrote; None if
+    another program wrote the file. DataError as `read`.
     """
-    return (numbers if numbers.data_ptr() % dtype.itemsize == 0 else numbers.clone()).view(dtype)
+    try:
+        first_bytes.check(path)
+        with safe_open(path, "pt") as file:
+            said = (file.metadata() or {}).get(_KEY)
+        head = None if said is None else json.loads(said)
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=path, fix="Check the path."
+        ) from error
+    except (SafetensorError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(head, dict):
+        return None
+    return head | {"weights": read(path)}
+
+
+def write_ours(path: Path, head: Mapping[str, object], weights: Mapping[str, Tensor]) -> None:
+    """Write a model. head: plain values. Tensors that share memory are written each by itself."""
+    apart = {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}
+    metadata = {"format": "pt", _KEY: json.dumps(head, ensure_ascii=False)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, library.save(apart, metadata))
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"not a readable .safetensors file: {error}",
+        where=path,
+        fix="The file is cut short, damaged or of another kind; download it again.",
+    )

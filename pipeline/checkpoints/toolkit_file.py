@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from models.clip.sizes import FILES
+from pipeline.checkpoints import safetensors
 from pipeline.checkpoints.archive import read_archive
 from pipeline.errors import DataError
 
@@ -14,7 +15,8 @@ def read_format(path: Path, expected: str) -> dict:
     """Return a checkpoint this toolkit wrote, checked to be of the format `expected` and of a
     version we know.
     """
-    value = read_archive(path)
+    is_safe = path.suffix == safetensors.SUFFIX
+    value = safetensors.read_ours(path) if is_safe else read_archive(path)
     kind = value.get("format") if isinstance(value, dict) else None
     if kind != expected:
         what = f"a {kind} file" if isinstance(kind, str) else "weights of another program"

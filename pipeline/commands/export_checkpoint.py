@@ -4,7 +4,10 @@
 
     python cli.py export-checkpoint drl --out pytorch_model.bin.4
 
-A name that ends as weight files do (.bin, .pth, .pt, .tar, .ckpt, perhaps with an epoch behind) is
+    python cli.py export-checkpoint drl --out drl.safetensors
+
+.safetensors holds our own model whole, for a model hub; every command takes it as a checkpoint. A
+name that ends as weight files do (.bin, .pth, .pt, .tar, .ckpt, perhaps with an epoch behind) is
 a file, any other name a folder; there the file is named after its recipe, and a pruned one as
 published (<recipe>_pruned_w_0.3.bin). Vocabulary, tags and what was imported of an optimizer are
 written beside it or into it, as its program has them. What the published form cannot hold is
@@ -19,6 +22,7 @@ import click
 
 from pipeline import log
 
+_HUB = ".safetensors"
 _FILE = re.compile(r"\.(bin|pth|pt|tar|ckpt)(\.\w+)*$")  # what a file of weights is called
 
 
@@ -33,6 +37,12 @@ _FILE = re.compile(r"\.(bin|pth|pt|tar|ckpt)(\.\w+)*$")  # what a file of weight
 )
 @click.option("--json", "as_json", is_flag=True, help="print what was written as JSON")
 def command(checkpoint: Path, out: Path, as_json: bool) -> None:
+    if out.suffix == _HUB:
+        from pipeline.checkpoints.model_file import write_safetensors
+
+        write_safetensors(out, checkpoint)
+        _tell({"checkpoint": out}, [], as_json)
+        return
     from pipeline.checkpoints import published
     from pipeline.checkpoints.archive_writer import write_archive
     from pipeline.checkpoints.pruned import file_suffix
@@ -76,13 +86,13 @@ def command(checkpoint: Path, out: Path, as_json: bool) -> None:
         )
     if lost:
         log.warning(f"not kept: {'; '.join(lost)}")
+    _tell(written, made.changes + lost, as_json)
+
+
+def _tell(written: dict[str, Path], lost: list[str], as_json: bool) -> None:
     if as_json:
-        click.echo(
-            json.dumps(
-                {k: str(v) for k, v in written.items()} | {"not_kept": made.changes + lost},
-                indent=1,
-            )
-        )
+        names = {name: str(path) for name, path in written.items()}
+        click.echo(json.dumps(names | {"not_kept": lost}, indent=1))
         return
     for name, path in written.items():
         click.echo(f"{name:<12} {path}   {path.stat().st_size:,} bytes")

@@ -15,7 +15,7 @@ from torch import Tensor
 from models.base import Mismatch, RetrievalModel
 from models.parts.pruning import keep_zeros
 from pipeline import log
-from pipeline.checkpoints import clip_weights, finite, model_file, partial, torchscript
+from pipeline.checkpoints import clip_weights, finite, model_file, partial, safetensors, torchscript
 from pipeline.checkpoints.archive import read_archive
 from pipeline.checkpoints.toolkit_file import find_checkpoint
 from pipeline.recipes.recipe import Recipe
@@ -91,7 +91,9 @@ def _is_ours(path: Path) -> bool:
     """Return whether this toolkit wrote a file; of the others only weights of a CLIP can be started
     from.
     """
-    if path.suffix == ".safetensors" or torchscript.is_program(path):
+    if path.suffix == safetensors.SUFFIX:
+        return safetensors.read_ours(path) is not None
+    if torchscript.is_program(path):
         return False
     value = read_archive(path)
     return isinstance(value, dict) and isinstance(value.get("format"), str)

@@ -3,10 +3,14 @@ import random
 from pathlib import Path
 
 import pytest
+import safetensors.torch as library
 import torch
 
-from pipeline.checkpoints import safetensors
+import cli
+from pipeline.checkpoints import model_file, safetensors
+from pipeline.checkpoints.opening import kind_of_weights
 from pipeline.errors import DataError
+from tests.search.systems import checkpoint
 
 
 def written(path: Path, table: object, numbers: bytes) -> Path:
@@ -51,7 +55,7 @@ def file(tmp_path: Path) -> Path:
 def test_every_tensor_is_read_with_type_shape_and_value(file: Path) -> None:
     ours = safetensors.read(file)
 
-    assert list(ours) == list(TENSORS)
+    assert ours.keys() == TENSORS.keys()
     assert all(torch.equal(ours[name], TENSORS[name]) for name in TENSORS)
     assert all(ours[name].dtype == TENSORS[name].dtype for name in TENSORS)
 
@@ -64,7 +68,7 @@ def test_every_tensor_is_read_with_type_shape_and_value(file: Path) -> None:
     ({"a": entry("F32", [1], 0, 4)}, bytes(8)),  # bytes of nothing
     ({"a": entry("F32", [-1, -1], 0, 4)}, bytes(4)),
     ({"a": entry("F32", [1 << 40, 1 << 40], 0, 4)}, bytes(4)),
-    ({"a": entry("C64", [1], 0, 8)}, bytes(8)),
+    ({"a": entry("X64", [1], 0, 8)}, bytes(8)),
     ({"a": {"dtype": "F32"}}, b""),
     ({"a": 3}, b""),
     ([1, 2], b""),
@@ -99,6 +103,21 @@ def test_damaged_table_is_a_data_error_or_read(file: Path) -> None:
             safetensors.read(file)
         except DataError as error:
             assert error.fix  # anything else that is raised fails the test
+
+
+@pytest.mark.parametrize("system", ["mean", "dual"])
+def test_a_model_goes_into_one_file_and_comes_back(system: str, tmp_path: Path) -> None:
+    model, info, best = checkpoint(tmp_path / "ours", system)
+    file = tmp_path / "hub" / "model.safetensors"
+
+    assert cli.main(["export-checkpoint", str(best), "--out", str(file)]) == 0
+
+    again, known = model_file.load_model(file)
+    assert kind_of_weights(file) == kind_of_weights(file.parent) == "ours"
+    assert known.recipe == info.recipe and known.facts == info.facts
+    own = model.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in again.state_dict().items())
+    assert library.load_file(file).keys() == own.keys()  # which other programs read too
 
 
 def test_missing_file_is_an_error(tmp_path: Path) -> None:
