@@ -41,8 +41,8 @@ _SPDX = {"WordNet": "LicenseRef-WordNet"}
 _HEAD = """# Third-party notice
 
 Made by `python tools/third_party.py` from the metadata of what an image installs; a test compares.
-What these licences ask of those who pass an image on: [licences.md](licences.md). Each package keeps
-its licence text in its `dist-info` folder.
+What these licences ask of those who pass an image on: [licences.md](licences.md). The text of each
+licence is in the `dist-info` folder of its package.
 
 | package | version | licence | and inside |
 |---|---|---|---|
