@@ -5,9 +5,12 @@ A file name may hold escape sequences, line breaks, bidirectional marks, or byte
 through `one_line` where the line is put together.
 """
 
+import os
+from collections.abc import Iterator
 from typing import TextIO
 
 CHECKOUT = "python cli.py"
+_INDENT = 4  # of what a long line goes on with
 _KEPT = "\n\t"
 _C0_AND_C1 = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in _KEPT]
 _BIDIRECTIONAL = [chr(code) for code in (0x061C, *range(0x200E, 0x2010), *range(0x202A, 0x202F))]
@@ -43,6 +46,45 @@ def one_line(text: object) -> str:
     return str(text).translate(_ONE_LINE)
 
 
+def fitted(text: str, columns: int, program: str = CHECKOUT) -> str:
+    """`text` with lines of at most `columns` characters, broken at blanks, never within a word or a
+    number; 0: as it is. What follows is indented by four more than the line began. A line that
+    names a command of `program` stays whole, to be copied.
+    """
+    if not columns or all(len(line) <= columns for line in text.split("\n")):
+        return text
+    lines = text.split("\n")
+    return "\n".join(
+        part
+        for line in lines
+        for part in ([line] if f"{program} " in line else _parts(line, columns))
+    )
+
+
+def _parts(line: str, columns: int) -> Iterator[str]:
+    indent = " " * min(_INDENT + len(line) - len(line.lstrip()), columns // 2)
+    while len(line) > columns:
+        start = len(line) - len(line.lstrip())
+        place = line.rfind("  ", start + 1, columns + 1)  # between columns, if it is not too early
+        if place < columns // 3:
+            place = line.rfind(" ", start + 1, columns + 1)
+        if place < 0:  # one long word: a path, an address
+            place = line.find(" ", columns)
+        if place < 0 or not line[place:].strip():
+            break
+        yield line[:place].rstrip()
+        line = indent + line[place:].lstrip()
+    yield line
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the width of a terminal; 0 for a file or a pipe."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+    except (OSError, ValueError, AttributeError):
+        return 0
+
+
 def unfiltered(stream: TextIO) -> TextIO:
     """Return the stream behind a `Stream`, for a progress bar, whose escape sequences are its
     own.
@@ -61,7 +103,8 @@ class Stream:
         self._program = program
 
     def write(self, text: str) -> int:
-        return self.unfiltered.write(visible(text.replace(CHECKOUT, self._program)))
+        shown = visible(text.replace(CHECKOUT, self._program))
+        return self.unfiltered.write(fitted(shown, _columns(self.unfiltered), self._program))
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:

@@ -105,7 +105,12 @@ def _ffmpeg() -> Iterator[tuple[str, bool, str, bool]]:
 
 
 def _torch() -> Iterator[tuple[str, bool, str, bool]]:
-    torch = importlib.import_module("torch")
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        told = f"{error}: without it compress, frames and fetch work, models do not"
+        yield "torch", False, told, True
+        return
     yield "torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads", True
     gpu = torch.cuda.is_available()
     yield (
