@@ -1,8 +1,8 @@
 """Where a film is cut: a plain rule on small pictures, a few per second.
 
 Two pictures belong to different shots if their colours and their layout differ by more than a
-bound, and by more than what the pictures around them differ by: then a pan or a flicker, where
-everything differs, is no cut.
+bound, and by much more than pictures of that second do as a rule (the median): so a pan or a
+flicker, where everything differs, is no cut, and two cuts close to each other are two.
 """
 
 from fractions import Fraction
@@ -15,8 +15,9 @@ from pipeline.video.reader import iterate_clip
 
 _FPS = Fraction(5)
 _SIDE = 16
-_BOUND = 0.12  # mean difference of two pictures of different shots, of 1
+_BOUND = 0.05  # mean difference of two pictures of different shots, of 1
 _TIMES = 2.5  # as much as the pictures around
+_AROUND = 5  # pictures to either side
 _SHORTEST = 1.0  # seconds
 
 
@@ -39,7 +40,7 @@ def cuts(images: np.ndarray, fps: float = float(_FPS)) -> list[float]:
     if len(images) < 2:
         return []
     change = _changes(images)  # (T - 1,)
-    around = _largest_beside(change)
+    around = _usual_around(change)
     found: list[float] = []
     for n in np.flatnonzero((change > _BOUND) & (change > _TIMES * around)).tolist():
         time = (n + 1) / fps
@@ -68,8 +69,8 @@ def _changes(images: np.ndarray) -> np.ndarray:
     return np.abs(np.diff(pixels, axis=0)).mean((1, 2, 3)) * 2
 
 
-def _largest_beside(change: np.ndarray) -> np.ndarray:
-    """Return the larger one of the changes before and behind each one; two steps to either side."""
-    padded = np.pad(change, 2)
-    sides = [padded[k : k + len(change)] for k in (0, 1, 3, 4)]
-    return np.maximum.reduce(sides)
+def _usual_around(change: np.ndarray) -> np.ndarray:
+    """Return the median of the changes around each one, itself left out; none count as 0."""
+    padded = np.pad(change, _AROUND)
+    places = [k for k in range(2 * _AROUND + 1) if k != _AROUND]
+    return np.median([padded[k : k + len(change)] for k in places], axis=0)
