@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config
+from pipeline import config, registry
 from pipeline.errors import ConfigError
 
 
@@ -146,3 +146,10 @@ def test_dates_and_numbers_where_text_is_meant_are_text(tmp_path: Path) -> None:
 def test_values_that_yaml_cannot_build_are_named(text: str) -> None:
     with pytest.raises(ConfigError, match="not valid YAML"):
         config.safe_yaml(text, "here")
+
+
+def test_what_came_with_the_toolkit_is_read_alike_by_both_parsers() -> None:
+    for path in (config.SHIPPED, *registry.recipe_files()):
+        slow = config.safe_yaml(path.read_text(encoding="utf-8"), str(path))
+        assert config._read(path, is_ours=True) == config._read(path)
+        assert isinstance(slow, dict)
