@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pipeline.core.files import atomic_write, disk_name, json_lines
@@ -61,7 +61,7 @@ class Record:
 
     def to_json(self) -> bytes:
         return json.dumps(
-            {k: v for k, v in asdict(self).items() if v not in ("", {})}, ensure_ascii=True
+            {k: v for k, v in vars(self).items() if v not in ("", {})}, ensure_ascii=True
         ).encode()
 
     @classmethod

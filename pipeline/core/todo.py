@@ -35,6 +35,7 @@ class StepRun:
     journal: Journal = field(init=False)
     pending: list[tuple[Item, Record]] = field(default_factory=list)
     pending_bytes: int = 0
+    pending_new: int = 0  # of them made in this run
     flushed_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -189,9 +190,8 @@ def reuse(work: StepRun, item: Item, record: Record, folder: Path) -> Answer:
     """Return the answer of an item that a finished store lends."""
     work.borrowed += 1
     if not record.usable:
-        return Answer(
-            item, None, ItemError(record.reason, record.message), record.seconds, record.attempts
-        )
+        error = ItemError(record.reason, record.message)
+        return Answer(item, None, error, record.seconds, record.attempts, is_borrowed=True)
     if work.stage.store == "single":
         outcome = work.stage.reuse(item, record, folder)
     else:
@@ -205,4 +205,4 @@ def reuse(work: StepRun, item: Item, record: Record, folder: Path) -> Answer:
         )
         for name in record.outputs:
             link_or_copy(folder / name, work.folder / name)
-    return Answer(item, outcome, None, record.seconds, record.attempts)
+    return Answer(item, outcome, None, record.seconds, record.attempts, is_borrowed=True)

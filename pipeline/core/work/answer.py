@@ -20,6 +20,7 @@ class Answer:
     seconds: float = 0.0
     attempts: int = 1
     detail: str = ""
+    is_borrowed: bool = False  # from a finished store
 
 
 def attempt(stage: Stage, item: Item) -> Answer:

@@ -46,6 +46,7 @@ from pipeline.errors import Interrupted, ItemError, TooManyFailures, TvrError
 
 _AGAIN = "Run the same command again to go on."
 _FLUSH_SECONDS = 5.0  # a single-writer store makes its items durable at least this often
+_BORROWED = 32  # times flush_items, of items that a finished store lends
 _NAMED = 3  # damaged and failed items that a step's line names
 
 
@@ -162,13 +163,24 @@ def _take(work: StepRun, answer: Answer) -> None:
     work.pending_bytes += sum(
         o.get("bytes", 0) for o in record.outputs.values()
     ) + record.facts.get("bytes", 0)
+    work.pending_new += not answer.is_borrowed
+    if _is_flush_due(work):
+        _flush(work)
+
+
+def _is_flush_due(work: StepRun) -> bool:
+    """Return whether what waits should be made durable: a kill would cost it. What was borrowed
+    costs little to borrow again, and is made durable in larger parts.
+    """
     stage = work.stage
-    early = (
-        work.pending_bytes >= stage.flush_bytes
+    if not stage.flush_anywhere:
+        return len(work.pending) >= stage.flush_items
+    return (
+        work.pending_new >= stage.flush_items
+        or len(work.pending) >= _BORROWED * stage.flush_items
+        or work.pending_bytes >= stage.flush_bytes
         or time.monotonic() - work.flushed_at > _FLUSH_SECONDS
     )
-    if len(work.pending) >= stage.flush_items or (early and stage.flush_anywhere):
-        _flush(work)
 
 
 def _flush_early(work: StepRun) -> None:
@@ -229,7 +241,7 @@ def _flush(work: StepRun) -> None:
         elif record.status == "damaged":
             log.item_damaged(work.name, record)
     work.pending.clear()
-    work.pending_bytes, work.flushed_at = 0, time.monotonic()
+    work.pending_bytes, work.pending_new, work.flushed_at = 0, 0, time.monotonic()
 
 
 def _finish(work: StepRun, items: list[Item], lineage: dict, seconds: float) -> dict:
