@@ -89,7 +89,7 @@ def _plugins(
             raise ConfigError(
                 f"{folder} holds none of {', '.join(plugins.SUBFOLDERS)}",
                 where="--plugins",
-                fix="A stage is a file DIR/stages/NAME.py; docs/configuration.md shows the others.",
+                fix="A stage is a file DIR/stages/NAME.py; docs/python.md shows the others.",
             )
         plugins.add(folder)
     return given

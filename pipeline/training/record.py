@@ -18,6 +18,7 @@ from pipeline.errors import DataError
 
 T = TypeVar("T")
 _LINE_SECONDS = 30.0
+_FIRST_SECONDS = 5.0  # to the first line: that something moves
 
 
 class MetricsFile:
@@ -99,6 +100,8 @@ class RunLog:
                 stack.callback(self._metrics.close)
                 self._board = Board(self._board_folder, step)
                 stack.callback(self._board.close)
+                left = total_steps - step
+                log.info(f"{self._name:<20} {left:,} steps to go, {self._epochs} epochs in all")
             yield
 
     def append(self, line: Mapping[str, object]) -> None:
@@ -184,14 +187,14 @@ class Clock:
 
 
 class Console:
-    """Lines for the user: one per epoch, and one every 30 s within long epochs."""
+    """Lines for the user: one per epoch, and within long epochs one after 5 s, then every 30 s."""
 
     def __init__(self, name: str, epochs: int, clock: Clock, silent: bool = False):
         self._name = name
         self._epochs = epochs
         self._clock = clock
         self._silent = silent
-        self._last = time.monotonic()
+        self._last = time.monotonic() - _LINE_SECONDS + _FIRST_SECONDS
 
     def step(self, epoch: int, position: int, count: int, loss: float) -> None:
         if time.monotonic() - self._last >= _LINE_SECONDS:
