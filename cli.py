@@ -21,6 +21,7 @@ from pipeline.core import ranks
 from pipeline.errors import ConfigError, TvrError, system_error
 from pipeline.visible import CHECKOUT, Stream
 
+_OURS = ("pipeline", "models", "cli", "tvrkit")
 _PIPELINE = ("demo", "run", "status", "failures", "verify", "merge", "forget")
 
 
@@ -167,12 +168,23 @@ def _run(arguments: list[str], program: str) -> int:
             "the memory is used up\n    Lower the batch size or --jobs, or close other programs."
         )
         return _fail(message, 6, debug)
-    except Exception as error:
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition(".")[0] in _OURS:
+            return _fail(_internal(error), 1, debug)
         message = (
-            f"internal error: {type(error).__name__}: {error}\n    Please report it with the output"
-            " of --debug."
+            f"the package {error.name} is not installed here\n    Run: {sys.executable} -m pip"
+            f" install {error.name}   (python cli.py doctor names all that is missing)"
         )
-        return _fail(message, 1, debug)
+        return _fail(message, 6, debug)
+    except Exception as error:
+        return _fail(_internal(error), 1, debug)
+
+
+def _internal(error: Exception) -> str:
+    return (
+        f"internal error: {type(error).__name__}: {error}\n    Please report it with the output of"
+        " --debug."
+    )
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

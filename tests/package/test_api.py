@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +142,18 @@ def test_a_stage_of_a_folder_elsewhere_runs_in_workers(films, tmp_path, run_cli)
     assert json.loads(made.stdout)["summary"] == {"bytes": 2 * size}
     assert twice.returncode == 2 and "two folders have a stage 'compress'" in twice.stderr
     assert nothing.returncode == 2 and "holds none of stages" in nothing.stderr
+
+
+def test_a_missing_package_is_named_with_the_command_that_brings_it(films, tmp_path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(tvrkit.ROOT)!r}); sys.modules['torch'] = None;"
+        " import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    made = checkpoint(tmp_path, "mean")[2]
+    words = ["search", str(made), "a dog", "--videos", str(tmp_path)]
+
+    result = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+
+    assert result.returncode == 6
+    assert "the package torch is not installed here" in result.stderr
+    assert "-m pip install torch" in result.stderr
