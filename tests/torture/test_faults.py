@@ -37,6 +37,7 @@ def test_a_disk_that_fails_costs_nothing_finished(
     made = faults.library(tmp_path)
     command = ["run", "tiny", "--config", str(CONFIG), "--work", str(tmp_path), "--only", step]
     out = tmp_path / "tiny" / step
+    out.parent.mkdir()
     for earlier in STEPS[: STEPS.index(step)]:
         shutil.copytree(undisturbed / earlier, tmp_path / "tiny" / earlier, copy_function=os.link)
     _, calls = faults.run(command, made, out)
