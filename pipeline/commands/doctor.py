@@ -47,6 +47,7 @@ def _checks() -> Iterator[tuple[str, bool, str, bool]]:
     yield from _packages()
     yield from _codecs()
     yield from _ffmpeg()
+    yield from _open_files()
     yield from _torch()
     free = shutil.disk_usage(Path.cwd()).free
     yield "disk", free > 5e9, f"{free / 1e9:,.0f} GB free in {Path.cwd()}", True
@@ -102,6 +103,14 @@ def _codecs() -> Iterator[tuple[str, bool, str, bool]]:
 def _ffmpeg() -> Iterator[tuple[str, bool, str, bool]]:
     path = shutil.which("ffmpeg") or importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
     yield "ffmpeg", bool(path), f"{path} (only for compress --engine ffmpeg)", False
+
+
+def _open_files() -> Iterator[tuple[str, bool, str, bool]]:
+    from pipeline.video.container import OPEN_FILES
+
+    there = [folder for folder in OPEN_FILES if Path(folder).is_dir()]
+    cure = f"neither {' nor '.join(OPEN_FILES)}: mount -t proc proc /proc"
+    yield "open files", bool(there), there[0] if there else cure, True
 
 
 def _torch() -> Iterator[tuple[str, bool, str, bool]]:

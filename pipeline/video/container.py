@@ -19,11 +19,12 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from pipeline.errors import ItemError
+from pipeline.errors import ItemError, SystemRefused
 from pipeline.video.frame_rule import Limits
 from pipeline.video.structure import declared_end, opens_other_files
 from pipeline.video.timeline import UNKNOWN_RATE, Timing
 
+OPEN_FILES = ("/dev/fd", "/proc/self/fd")  # where Linux names the files that a process has open
 FORMATS = (
     "mov,matroska,avi,flv,live_flv,kux,asf,asf_o,mpeg,mpegts,mpegvideo,h264,hevc,evc,vvc,av1,obu,"
     "m4v,h261,h263,vc1,vc1test,cavsvideo,avs2,avs3,dirac,dnxhd,mjpeg,mjpeg_2000,mpjpeg,ogg,gif,"
@@ -164,6 +165,22 @@ def _decoder_pixels(limits: Limits) -> int:
     return limits.max_pixels + limits.max_pixels // 8 + (1 << 16)
 
 
+def address_of(fd: int) -> str:
+    """Return the name by which FFmpeg opens a file that is open here: what was checked is what it
+    reads, whatever the file is called.
+
+    Raises SystemRefused where the system has no such names (a chroot without /proc).
+    """
+    for folder in OPEN_FILES:
+        if Path(folder, str(fd)).exists():
+            return f"file:{folder}/{fd}"
+    raise SystemRefused(
+        f"an open file has no name: there is neither {' nor '.join(OPEN_FILES)}",
+        where="/proc",
+        fix="Mount it (mount -t proc proc /proc); python cli.py doctor looks for it.",
+    )
+
+
 def _readable(
     source: Path | bytes, stack: contextlib.ExitStack
 ) -> tuple[str | io.BytesIO, int, bytes]:
@@ -175,7 +192,7 @@ def _readable(
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):
             raise ItemError("io_error", "not a regular file")
-        return f"file:/dev/fd/{fd}", facts.st_size, os.pread(fd, 4096, 0)
+        return address_of(fd), facts.st_size, os.pread(fd, 4096, 0)
     except OSError as error:
         raise ItemError("io_error", f"cannot be opened: {error.strerror}") from error
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import ffmpeg
 
 from pipeline.errors import ConfigError, ItemError
-from pipeline.video.container import FORMATS
+from pipeline.video.container import FORMATS, address_of
 from pipeline.video.encode import Encoding, repeatable
 from pipeline.video.frame_rule import FrameChoice
 
@@ -103,7 +103,7 @@ def run(job: Job, target: Path, seconds: float) -> str:
     """
     fd = os.open(job.source, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        command = arguments(executable(), f"file:/dev/fd/{fd}", job, target)
+        command = arguments(executable(), address_of(fd), job, target)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import av
 import pytest
+from click.testing import CliRunner
 
-from pipeline.errors import ItemError
+from pipeline.commands.doctor import command as doctor
+from pipeline.errors import ItemError, SystemRefused
 from pipeline.video.container import open_video, scan
 from pipeline.video.frame_rule import Limits
 from tests.videos import Film, add_film, encoded, write
@@ -117,3 +119,18 @@ def test_the_scan_counts_packets_and_collects_times(tmp_path: Path):
     assert found.starts_with_key
     assert found.faults == 0
     assert found.seconds == pytest.approx(30 / 25)
+
+
+def test_a_system_that_does_not_name_open_files_blames_no_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = write(tmp_path / "a.mp4")
+    monkeypatch.setattr("pipeline.video.container.OPEN_FILES", (str(tmp_path / "none"),))
+
+    with pytest.raises(SystemRefused, match="an open file has no name") as caught:
+        with open_video(film, Limits()):
+            pass
+
+    assert caught.value.exit_code == 6 and "mount -t proc" in caught.value.fix
+    found = CliRunner().invoke(doctor, standalone_mode=False)
+    assert "MISSING  open files" in found.output
