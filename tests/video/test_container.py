@@ -127,9 +127,8 @@ def test_a_system_that_does_not_name_open_files_blames_no_video(
     film = write(tmp_path / "a.mp4")
     monkeypatch.setattr("pipeline.video.container.OPEN_FILES", (str(tmp_path / "none"),))
 
-    with pytest.raises(SystemRefused, match="an open file has no name") as caught:
-        with open_video(film, Limits()):
-            pass
+    with pytest.raises(SystemRefused, match="no name") as caught, open_video(film, Limits()):
+        pass
 
     assert caught.value.exit_code == 6 and "mount -t proc" in caught.value.fix
     found = CliRunner().invoke(doctor, standalone_mode=False)
