@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
+from pipeline import config
 from pipeline.core.todo import Settings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TvrError
 
 
 def _shard(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, int]:
@@ -92,6 +93,19 @@ config_option = click.option(
     default=None,
     help="YAML file over the shipped pipelines.yaml",
 )
+
+
+def names_of(section: str) -> Callable:
+    """Return what a shell completes an argument with: the names of a section of pipelines.yaml."""
+
+    def complete(_context: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+        try:
+            names = getattr(config.load(None), section)
+        except TvrError:  # a shell that completes has no place for messages
+            return []
+        return sorted(name for name in names if name.startswith(begun))
+
+    return complete
 
 
 def jobs_option(what: str) -> Callable:

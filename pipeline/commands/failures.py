@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pipeline import config
-from pipeline.commands._shared import run_options, set_option, settings_from, work_option
+from pipeline.commands._shared import names_of, run_options, set_option, settings_from, work_option
 from pipeline.core import kept_options
 from pipeline.core.execute import finished_parts, run_step
 from pipeline.core.plan import Pipeline, Step
@@ -20,7 +20,7 @@ from pipeline.visible import one_line
 
 
 @click.command(help=__doc__)
-@click.argument("pipeline")
+@click.argument("pipeline", shell_complete=names_of("pipelines"))
 @click.argument("step", required=False)
 @click.option("--all", "everything", is_flag=True, help="also items that are damaged but used")
 @click.option("--retry", is_flag=True, help="redo the failed items of the step, or of every step")

@@ -13,7 +13,7 @@ import click
 from pipeline import config
 from pipeline.commands._download_sources import source_of
 from pipeline.commands._ending import tell
-from pipeline.commands._shared import run_options, set_option, settings_from, work_option
+from pipeline.commands._shared import names_of, run_options, set_option, settings_from, work_option
 from pipeline.core import kept_options, ranks
 from pipeline.core.execute import Selection, run_pipeline, selected
 from pipeline.core.plan import Mistakes, Pipeline
@@ -28,7 +28,7 @@ from pipeline.core.status import (
 
 
 @click.command(help=__doc__)
-@click.argument("pipeline")
+@click.argument("pipeline", shell_complete=names_of("pipelines"))
 @click.option("--until", default="", metavar="STEP", help="stop after this step")
 @click.option(
     "--only",

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline import config
 from pipeline.commands._fields import inner_model
-from pipeline.commands._shared import config_option
+from pipeline.commands._shared import config_option, names_of
 from pipeline.recipes.recipe import Recipe, parse
 
 _LINE = 80
@@ -29,7 +29,7 @@ _FEATURE_DIMS = {"dual_encoding_2019": 2048}  # of one
 
 
 @click.command(help=__doc__)
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=names_of("recipes"))
 @click.option(
     "--words",
     type=click.IntRange(5),

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from pipeline import config, log
-from pipeline.commands._shared import config_option, set_option, work_option
+from pipeline.commands._shared import config_option, names_of, set_option, work_option
 from pipeline.core import kept_options
 from pipeline.core.plan import Pipeline
 from pipeline.core.status import State, assess_all
@@ -21,7 +21,7 @@ from pipeline.visible import one_line
 
 
 @click.command(help=__doc__)
-@click.argument("pipeline")
+@click.argument("pipeline", shell_complete=names_of("pipelines"))
 @set_option
 @work_option
 @config_option

@@ -40,13 +40,15 @@ def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def typed(home: Path, *arguments: str, program: str = "tvrkit") -> subprocess.CompletedProcess:
+def typed(
+    home: Path, *arguments: str, program: str = "tvrkit", **more: str
+) -> subprocess.CompletedProcess:
     """Run a program of the environment in its own folder, without the repository on the path."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     return subprocess.run(
         [str(home / "env" / "bin" / program), *arguments],
         cwd=home,
-        env=environment,
+        env=environment | more,
         capture_output=True,
         text=True,
     )
@@ -93,3 +95,17 @@ def test_the_installed_program_calls_itself_by_its_name(home) -> None:
     assert "Usage: tvrkit compress" in usage.stdout
     assert "cli.py" not in wrong.stderr + usage.stdout
     assert str(home) in library.stdout and library.returncode == 0, library.stderr
+
+
+def test_a_shell_completes_commands_options_and_pipelines(home) -> None:
+    def completed(line: str) -> list[str]:
+        asked = {"_TVRKIT_COMPLETE": "bash_complete", "COMP_WORDS": line}
+        found = typed(home, **asked, COMP_CWORD=str(line.count(" ")))
+        return [answer.partition(",")[2] for answer in found.stdout.splitlines()]
+
+    script = typed(home, "completion", "bash").stdout
+
+    assert "_TVRKIT_COMPLETE=bash_complete" in script and "tvrkit" in script
+    assert completed("tvrkit compr") == ["compress"]
+    assert "mine-drl_wti" in completed("tvrkit run mine-drl")
+    assert "--fps" in completed("tvrkit compress --f")
