@@ -144,6 +144,33 @@ def test_a_stage_of_a_folder_elsewhere_runs_in_workers(films, tmp_path, run_cli)
     assert nothing.returncode == 2 and "holds none of stages" in nothing.stderr
 
 
+def test_a_data_set_and_a_model_of_a_folder_elsewhere_are_named_like_ours(
+    tmp_path, run_cli
+) -> None:
+    plugins = tmp_path / "tools"
+    (plugins / "datasets").mkdir(parents=True)
+    (plugins / "datasets" / "my_films.py").write_text(
+        "from pipeline.datasets import folder\nOptions = folder.Options\nDataset = folder.Dataset\n"
+    )
+    for name in ("model.py", "options.py", "published.py"):
+        own = plugins / "models" / "my_dgl" / name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text((tvrkit.ROOT / "models" / "dgl" / name).read_text())
+    (own.parent / "recipes.yaml").write_text(
+        "recipes: {my_recipe: {extends: tiny_dgl, model: my_dgl}}"
+    )
+    own_yaml = "datasets: {films: {type: my_films, root: .}}\npipelines: {p: {dataset: films, steps: {compress: {}}}}"
+    (tmp_path / "pipelines.yaml").write_text(own_yaml)
+
+    shown = run_cli("--plugins", "tools", "show", "my_recipe")
+    planned = run_cli("--plugins", "tools", "run", "p", "--dry-run")
+    without = run_cli("run", "p", "--dry-run")
+
+    assert "model: my_dgl" in shown.stdout and "# parameters: " in shown.stdout, shown.stderr
+    assert planned.returncode == 0 and planned.stdout.startswith("compress"), planned.stderr
+    assert without.returncode == 2 and "no dataset called 'my_films'" in without.stderr
+
+
 def test_a_missing_package_is_named_with_the_command_that_brings_it(films, tmp_path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(tvrkit.ROOT)!r}); sys.modules['torch'] = None;"
