@@ -238,7 +238,10 @@ def test_training_that_is_changed_and_killed_leaves_the_old_model_answering(
         assert found.returncode == 0, found.stderr
 
     back = subprocess.run(
-        command(tmp_path, "--only", "train"), env=environment(), capture_output=True, text=True
+        command(tmp_path, "--only", "train", "--set", "none"),
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
 
     assert back.returncode == 0, back.stderr
