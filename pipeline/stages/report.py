@@ -157,14 +157,20 @@ class Stage(stage.Stage):
         """
         found: dict[str, str] = {}
         for step in reversed(steps):
-            is_beside = step.path.resolve().parent == self.out.resolve().parent
-            if step.manifest["makes"] != "video_files" or not is_beside:
+            if step.manifest["makes"] != "video_files" or not self._is_beside(step):
                 continue
             for record in usable_records(step.path):
                 name = next(iter(record.outputs), "")
                 if name.lower().endswith(_PLAYED):
                     found.setdefault(record.id, quote(f"../{step.path.name}/{name}"))
         return found
+
+    def _is_beside(self, step: _Made) -> bool:
+        """Return whether a step, or a copy of it, lies in the folder of this one's: a pipeline that
+        was copied says the same as the one it was copied from.
+        """
+        copy = read_manifest(self.out.parent / step.path.name)
+        return copy is not None and copy["content"] == step.manifest["content"]
 
     def _thumbnails(
         self, entries: list["ReportEntry"], steps: list[_Made]
