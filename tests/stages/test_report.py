@@ -42,7 +42,7 @@ def test_the_page_shows_table_bars_queries_and_steps(tmp_path: Path) -> None:
         "Tables &amp; bars",
         "with dual softmax",
         "colour",
-        "Best and worst queries",
+        "Queries, won and lost",
         "evaluate",
         "torch",
     ):
